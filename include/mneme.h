@@ -19,7 +19,7 @@
  *     for (uint32_t i = 0; i < found; i++)
  *         printf("%lld at %g\n", (long long)hits[i].id, hits[i].distance);
  *     mn_disconnect(conn);
- *     mn_close(db);
+ *     mn_close(db, NULL);
  *
  * Defaults (a zero in an options struct chooses them; `mneme info --defaults` prints them)
  *
@@ -189,3 +189,318 @@ MN_API bool mn_metric_parse(const char *word, mn_metric *out);
 /* Bytes of one vector. 0 if dim is 0, above MN_MAX_DIM, or no multiple of 8 for MN_BIT. */
 MN_API size_t mn_vector_bytes(mn_dtype dtype, uint32_t dim);
 
+/* ---- Databases and connections ------------------------------------------------------------ */
+
+#define MN_OPEN_READONLY 1u   /* nothing is written; the file must exist */
+#define MN_OPEN_MUST_EXIST 2u /* MN_NOTFOUND rather than a new file */
+#define MN_OPEN_IMMUTABLE 4u  /* with READONLY: the medium is read-only and nobody writes; no locks */
+
+#define MN_NO_WAIT UINT32_MAX /* busy_timeout_ms: answer MN_BUSY at once */
+
+typedef struct mn_open_opts {
+    uint32_t flags;                /* MN_OPEN_... */
+    uint64_t memory_bytes;         /* cap, at least 4 MiB; 0: 256 MiB */
+    uint32_t busy_timeout_ms;      /* 0: 5,000; MN_NO_WAIT */
+    uint32_t threads;              /* a search's default; 0: 1; at most 256 */
+    mn_durability durability;
+    const mn_allocator *allocator; /* NULL: malloc */
+    mn_log_fn log;                 /* NULL: none */
+    void *log_ctx;
+    mn_log_level log_level;        /* the most talkative level wanted; 0: MN_LOG_INFO */
+} mn_open_opts;
+
+/* Opens a database: `path` of a file, or ":memory:" for one that lives in this process's memory
+ * and is private to the handle. A missing file is made by the first mn_create. A SQLite database
+ * that Mneme never saw is fine: opening changes nothing in it. A path already open in this process
+ * gives the same handle once more (mn_close as often as mn_open); options that differ are then
+ * MN_MISUSE. Costs no time that grows with the data.
+ * Fails with MN_NOTFOUND, MN_NOTADB, MN_NEWER, MN_CORRUPT, MN_READONLY (names what may not be
+ * written), MN_INVALID, MN_IO, MN_NOMEM. *out is then NULL. Thread-safe. */
+MN_API MN_CHECKED mn_status mn_open(const char *path, const mn_open_opts *opts, mn_db **out,
+                                    mn_error *err);
+
+/* Gives the handle back; the last one closes the database, joins its threads and frees its
+ * memory. Connections must be gone: MN_MISUSE and nothing happens if not. NULL is fine. */
+MN_API mn_status mn_close(mn_db *db, mn_error *err);
+
+/* A connection for one thread. Cheap enough to make one per thread, not one per query. */
+MN_API MN_CHECKED mn_status mn_connect(mn_db *db, mn_conn **out, mn_error *err);
+
+/* Rolls back what is open, closes iterators, frees the connection. NULL is fine. */
+MN_API void mn_disconnect(mn_conn *conn);
+
+/* In a forked child: frees what the child may free of the parent's handle, touching no file. */
+MN_API void mn_abandon(mn_db *db);
+
+/* Makes the connection's running call end with MN_INTERRUPTED, soon. Without a running call it
+ * does nothing. Thread-safe. */
+MN_API void mn_interrupt(mn_conn *conn);
+
+/* NULL removes the callback. */
+MN_API void mn_set_progress(mn_conn *conn, mn_progress_fn fn, void *ctx);
+
+MN_API const char *mn_path(const mn_db *db);
+
+/* Frees arrays that this library returned (mn_list, mn_search_radius); NULL is fine. */
+MN_API void mn_free_result(void *memory);
+
+/* ---- Collections --------------------------------------------------------------------------- */
+
+typedef struct mn_collection_opts {
+    uint32_t dim; /* 1 .. MN_MAX_DIM */
+    mn_dtype dtype;
+    mn_metric metric;
+    mn_id_kind id_kind;
+    /* Attribute columns, any of which may be NULL in a row; each takes integer, real, text or blob. */
+    const char *const *attributes;
+    size_t n_attributes;
+    /* A further vector column for the rows of an existing collection: `beside` names that
+     * collection; its rows, ids, attributes and payloads are shared, each row may have a vector in
+     * either, in both or in none. id_kind and attributes must be zero then. NULL: rows of its own,
+     * in a table called like the collection. */
+    const char *beside;
+} mn_collection_opts;
+
+typedef struct mn_collection_info {
+    char name[MN_MAX_NAME + 1];
+    char table[MN_MAX_NAME + 1];  /* SQLite table that holds the rows */
+    char column[MN_MAX_NAME + 1]; /* its column that holds the vectors */
+    uint32_t dim;
+    mn_dtype dtype;
+    mn_metric metric;
+    mn_id_kind id_kind;
+    uint32_t n_attributes;
+    char attributes[512]; /* their names, joined by ','; cut with "..." if longer */
+} mn_collection_info;
+
+/* Names are 1 to MN_MAX_NAME bytes of UTF-8, unlike any other collection's or table's regardless of
+ * ASCII case, not starting with "mneme_" or "sqlite_", without control characters or quotes.
+ * Fails with MN_EXISTS, MN_INVALID, MN_NOTFOUND (beside), MN_BUSY, MN_READONLY, MN_FULL. */
+MN_API MN_CHECKED mn_status mn_create(mn_conn *conn, const char *name,
+                                      const mn_collection_opts *opts, mn_error *err);
+
+/* Removes a collection and its vectors; the rows go with the last collection over them. */
+MN_API MN_CHECKED mn_status mn_drop(mn_conn *conn, const char *name, mn_error *err);
+
+/* All collections by name; *out is an array for mn_free_result. */
+MN_API MN_CHECKED mn_status mn_list(mn_conn *conn, mn_collection_info **out, size_t *n,
+                                    mn_error *err);
+
+MN_API MN_CHECKED mn_status mn_info(mn_conn *conn, const char *name, mn_collection_info *out,
+                                    mn_error *err);
+
+/* Adds an attribute column (NULL in every row) to the collection's table. */
+MN_API MN_CHECKED mn_status mn_add_attribute(mn_conn *conn, const char *name, const char *attribute,
+                                             mn_error *err);
+
+/* ---- Rows ---------------------------------------------------------------------------------- */
+
+typedef enum mn_value_type { MN_NULL = 0, MN_INTEGER, MN_REAL, MN_TEXT, MN_BLOB } mn_value_type;
+
+typedef struct mn_value {
+    mn_value_type type;
+    int64_t integer;
+    double real;
+    const void *data; /* text (UTF-8, no NUL needed) or blob */
+    size_t len;       /* bytes of data */
+} mn_value;
+
+typedef struct mn_attr {
+    const char *name;
+    mn_value value;
+} mn_attr;
+
+/* A row as given to mn_put and as handed out. Pointers are borrowed: the caller's during mn_put,
+ * the result's afterwards. */
+typedef struct mn_row {
+    int64_t id;          /* integer ids; MN_AUTO_ID assigns. In text collections: only handed out */
+    const char *text_id; /* text ids; NULL in integer collections */
+    int64_t version;     /* handed out: of the last change; put: see MN_PUT_IF_VERSION */
+    const void *vector;  /* [dim] of the collection's dtype; NULL: no vector in this collection */
+    const mn_attr *attrs;
+    size_t n_attrs;
+    const char *payload; /* text, may be NULL */
+    size_t payload_len;  /* bytes; put: SIZE_MAX means strlen(payload) */
+} mn_row;
+
+/* Names a row: text_id in text collections (or NULL and the id), id in the others. */
+typedef struct mn_id {
+    int64_t id;
+    const char *text_id;
+} mn_id;
+
+typedef enum mn_put_mode {
+    MN_PUT_REPLACE = 0, /* insert, or replace the row that has the id */
+    MN_PUT_IF_ABSENT,   /* MN_CONFLICT if the id is there */
+    MN_PUT_IF_VERSION   /* MN_CONFLICT unless the row is there and has mn_row.version */
+} mn_put_mode;
+
+typedef struct mn_put_opts {
+    mn_put_mode mode;
+    bool from_f32;     /* vectors are given as f32 and rounded to the collection's dtype (to i8: to
+                          the nearest integer, which must lie in -128 .. 127); not for MN_BIT */
+    int64_t *ids;      /* [n] or NULL: takes the rows' integer ids */
+    int64_t *versions; /* [n] or NULL: takes the rows' new versions */
+} mn_put_opts;
+
+/* Writes n rows, all or none: vector, all attributes (those not given become NULL) and payload.
+ * Vectors of other collections over the same rows stay. Outside a transaction it is one, durable
+ * when it returns. A version is an int64 that no earlier change of any row of the table had, and
+ * ascends; every change gives a row a new one, also a change by a plain SQLite client.
+ * An id that stands twice in one call is MN_INVALID. Other failures: MN_NOTFOUND (collection,
+ * attribute), MN_INVALID (names row and element), MN_CONFLICT, MN_BUSY, MN_FULL, MN_READONLY. */
+MN_API MN_CHECKED mn_status mn_put(mn_conn *conn, const char *name, const mn_row *rows, size_t n,
+                                   const mn_put_opts *opts, mn_error *err);
+
+/* Reads n rows in the order given. *out is for mn_rows_free, also if it holds no row. */
+MN_API MN_CHECKED mn_status mn_get(mn_conn *conn, const char *name, const mn_id *ids, size_t n,
+                                   mn_rows **out, mn_error *err);
+MN_API size_t mn_rows_count(const mn_rows *rows);                       /* n */
+MN_API const mn_row *mn_rows_at(const mn_rows *rows, size_t i);         /* NULL: no such row */
+MN_API const mn_value *mn_row_attr(const mn_row *row, const char *attribute); /* NULL: none */
+MN_API void mn_rows_free(mn_rows *rows);                                /* NULL is fine */
+
+/* Deletes rows with all their vectors. Unknown ids are no error: *deleted (may be NULL) counts. */
+MN_API MN_CHECKED mn_status mn_delete(mn_conn *conn, const char *name, const mn_id *ids, size_t n,
+                                      uint64_t *deleted, mn_error *err);
+
+/* Deletes one row if it has that version: MN_CONFLICT if it is not there or has another. */
+MN_API MN_CHECKED mn_status mn_delete_if_version(mn_conn *conn, const char *name, const mn_id *id,
+                                                 int64_t version, mn_error *err);
+
+/* Rows with id >= first by ascending int64 id, all of one snapshot: the connection keeps a read
+ * transaction while the iterator is open, and writes through it are MN_MISUSE meanwhile unless a
+ * write transaction was begun before. mn_iter_next sets *row to NULL after the last row; a row is
+ * borrowed until the next call. */
+MN_API MN_CHECKED mn_status mn_iter_open(mn_conn *conn, const char *name, int64_t first,
+                                         mn_iter **out, mn_error *err);
+MN_API MN_CHECKED mn_status mn_iter_next(mn_iter *iter, const mn_row **row, mn_error *err);
+MN_API void mn_iter_close(mn_iter *iter); /* NULL is fine */
+
+/* ---- Transactions -------------------------------------------------------------------------- */
+
+/* A write transaction waits for another writer up to the busy timeout, then MN_BUSY; a read
+ * transaction fixes one snapshot and never waits. MN_MISUSE inside a transaction. */
+MN_API MN_CHECKED mn_status mn_begin_write(mn_conn *conn, mn_error *err);
+MN_API MN_CHECKED mn_status mn_begin_read(mn_conn *conn, mn_error *err);
+
+/* After a failed mn_commit with MN_BUSY the transaction is still open; after any other failure it
+ * is rolled back. MN_MISUSE outside a transaction. */
+MN_API MN_CHECKED mn_status mn_commit(mn_conn *conn, mn_error *err);
+MN_API mn_status mn_rollback(mn_conn *conn, mn_error *err);
+
+/* Savepoints nest, inside a write transaction. Names are compared regardless of ASCII case.
+ * mn_rollback_to undoes what came after the savepoint and keeps it; mn_release forgets it. */
+MN_API MN_CHECKED mn_status mn_savepoint(mn_conn *conn, const char *name, mn_error *err);
+MN_API MN_CHECKED mn_status mn_release(mn_conn *conn, const char *name, mn_error *err);
+MN_API MN_CHECKED mn_status mn_rollback_to(mn_conn *conn, const char *name, mn_error *err);
+
+/* ---- Search -------------------------------------------------------------------------------- */
+
+typedef struct mn_hit {
+    int64_t id;
+    double distance;
+} mn_hit;
+
+/* Decides whether a row may be a hit: true keeps it. It sees id, text_id, version, attributes and
+ * payload; the vector is NULL. Called on the searching thread, only for rows near enough to be
+ * hits, in no particular order. Must not use the connection. */
+typedef bool (*mn_filter_fn)(void *ctx, const mn_row *row);
+
+typedef struct mn_search_opts {
+    mn_filter_fn filter;      /* NULL: all rows */
+    void *filter_ctx;
+    const int64_t *only_ids;  /* [n_only_ids], any order: hits are among these; NULL: all */
+    size_t n_only_ids;
+    uint64_t deadline_us;     /* from the call's start; 0: none */
+    double recall;            /* 0: default. 0.5 .. 1.0; this version's answers are exact */
+    uint32_t threads;         /* 0: the database's; 1 with a filter */
+    bool from_f32;            /* queries are f32 and rounded like mn_put_opts.from_f32's vectors */
+    struct mn_search_stats *stats; /* NULL, or takes what the search did */
+} mn_search_opts;
+
+typedef struct mn_search_stats {
+    uint64_t rows_scanned;   /* vectors scored */
+    uint64_t rows_filtered;  /* rows shown to the filter */
+    uint64_t rows_pending;   /* of rows_scanned: changed since the cached vectors were read */
+    uint64_t rows_invalid;   /* rows passed over: a foreign client wrote no valid vector */
+    uint64_t bytes_scanned;  /* of vectors */
+    uint64_t wall_us, cpu_us;
+    bool from_cache;         /* vectors came from memory, not from the rows */
+} mn_search_stats;
+
+/*
+ * Finds the k nearest rows for each of nq queries, in one snapshot.
+ *
+ *   queries  [nq][dim] of the collection's dtype (f32 with opts->from_f32); not kept
+ *   nq, k    1 .. MN_MAX_QUERIES, 1 .. MN_MAX_K
+ *   opts     NULL for the defaults
+ *   hits     [nq][k], the caller's. Row q holds found[q] hits by ascending distance, ties by
+ *            ascending id; entries past found[q] are untouched
+ *   found    [nq]: min(k, rows that match)
+ *
+ * Fails with MN_NOTFOUND (collection), MN_INVALID (nq, k, a NaN in a query: names query and
+ * element; zero vector under cosine), MN_DEADLINE, MN_INTERRUPTED, MN_NOMEM (under the cap),
+ * MN_CORRUPT, MN_IO. On failure hits and found say nothing.
+ */
+MN_API MN_CHECKED mn_status mn_search(mn_conn *conn, const char *name, const void *queries,
+                                      size_t nq, uint32_t k, const mn_search_opts *opts,
+                                      mn_hit *hits, uint32_t *found, mn_error *err);
+
+/* All rows within `radius` (distance <= radius) of one query, nearest first. *out is an array of *n
+ * for mn_free_result. More than max_hits (0: 1,000,000) is MN_FULL. */
+MN_API MN_CHECKED mn_status mn_search_radius(mn_conn *conn, const char *name, const void *query,
+                                             double radius, uint64_t max_hits,
+                                             const mn_search_opts *opts, mn_hit **out, size_t *n,
+                                             mn_error *err);
+
+/* ---- Looking after a database --------------------------------------------------------------- */
+
+typedef struct mn_stats_info {
+    uint64_t memory_used, memory_peak, memory_cap; /* bytes held to the cap */
+    uint64_t cache_bytes;                          /* of memory_used: cached vectors */
+    uint64_t db_bytes, wal_bytes;                  /* files; 0 for :memory: */
+    uint64_t page_bytes;
+    uint64_t connections;
+    uint64_t searches, cache_loads, cache_catchups, cache_evictions;
+    uint64_t streamed_searches; /* answered from the rows: vectors beyond the cap, or an old snapshot */
+} mn_stats_info;
+
+MN_API MN_CHECKED mn_status mn_stats(mn_conn *conn, mn_stats_info *out, mn_error *err);
+
+typedef struct mn_collection_stats {
+    uint64_t rows;        /* of the table */
+    uint64_t vectors;     /* rows with a vector in this collection */
+    uint64_t vector_bytes;
+    uint64_t log_entries; /* changes kept in the change log */
+    int64_t last_version; /* of the table's newest change */
+    uint64_t cached_rows; /* in memory now */
+} mn_collection_stats;
+
+/* Counts rows: reads the whole table's keys once. */
+MN_API MN_CHECKED mn_status mn_collection_stats_get(mn_conn *conn, const char *name,
+                                                    mn_collection_stats *out, mn_error *err);
+
+/* One sentence per finding; `where` names a table, collection or row. */
+typedef void (*mn_finding_fn)(void *ctx, const char *where, const char *what);
+
+/* Reads everything in one snapshot: SQLite's own structures, the catalog, triggers, change log,
+ * every row's vector. MN_OK even with findings; *findings counts them. Writes nothing. */
+MN_API MN_CHECKED mn_status mn_verify(mn_conn *conn, mn_finding_fn fn, void *ctx,
+                                      uint64_t *findings, mn_error *err);
+
+/* Copies the database as of now into a new file, while others read and write. The copy appears
+ * under its name complete and flushed, or not at all. MN_EXISTS if the file is there. */
+MN_API MN_CHECKED mn_status mn_backup(mn_conn *conn, const char *path, mn_error *err);
+
+/* The defaults as printed by `mneme info --defaults`: name, value, meaning; a NULL name ends it. */
+typedef struct mn_default {
+    const char *name, *value, *meaning;
+} mn_default;
+MN_API const mn_default *mn_defaults(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

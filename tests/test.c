@@ -83,29 +83,28 @@ const char *test_dir(void)
     return folder;
 }
 
-static char *take_path(void)
+static char *join(const char *folder_name, const char *between, const char *name)
 {
-    return paths[next_path++ % PATHS];
+    char *p = paths[next_path++ % PATHS];
+    int n = snprintf(p, PATH_LEN, "%s%s%s", folder_name, between, name);
+    if (n < 0 || n >= PATH_LEN)
+        test_fail(__FILE__, __LINE__, "path too long: %s%s%s", folder_name, between, name);
+    return p;
 }
 
 const char *test_path(const char *name)
 {
-    char *p = take_path();
-    snprintf(p, PATH_LEN, "%s/%s", folder, name);
-    return p;
+    return join(folder, "/", name);
 }
 
 const char *test_source(const char *name)
 {
-    char *p = take_path();
-    snprintf(p, PATH_LEN, "%s/%s", MNEME_SOURCE_DIR, name);
-    return p;
+    return join(MNEME_SOURCE_DIR, "/", name);
 }
 
 const char *test_shared(const char *name)
 {
-    char *p = take_path();
-    snprintf(p, PATH_LEN, "%s/../shared/%s", MNEME_SOURCE_DIR, name);
+    char *p = join(MNEME_SOURCE_DIR, "/../shared/", name);
     if (access(p, R_OK) != 0)
         test_skip("needs ../shared/%s, which is not here", name);
     return p;

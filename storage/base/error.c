@@ -39,7 +39,8 @@ static void mark_cut(mn_error *err, int wanted)
         memcpy(err->message + sizeof err->message - 4, "...", 4);
 }
 
-static mn_status fill(mn_error *err, mn_status code, int os_error, const char *format, va_list args)
+__attribute__((format(printf, 4, 0))) static mn_status
+fill(mn_error *err, mn_status code, int os_error, const char *format, va_list args)
 {
     if (!err || err->code != MN_OK)
         return code;

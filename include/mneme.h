@@ -153,7 +153,7 @@ typedef struct mn_conn mn_conn; /* one thread at a time; where transactions live
 typedef struct mn_iter mn_iter; /* rows in id order; belongs to its connection */
 typedef struct mn_rows mn_rows; /* rows handed to the caller, who frees them */
 
-/* Element types. Sizes of one vector of dim elements in bytes: 4 dim, 2 dim, 2 dim, dim, dim / 8. */
+/* Element types. Bytes of one vector of dim elements: 4 dim, 2 dim, 2 dim, dim, dim / 8. */
 typedef enum mn_dtype {
     MN_F32 = 0,
     MN_F16,  /* IEEE binary16 */
@@ -193,7 +193,7 @@ MN_API size_t mn_vector_bytes(mn_dtype dtype, uint32_t dim);
 
 #define MN_OPEN_READONLY 1u   /* nothing is written; the file must exist */
 #define MN_OPEN_MUST_EXIST 2u /* MN_NOTFOUND rather than a new file */
-#define MN_OPEN_IMMUTABLE 4u  /* with READONLY: the medium is read-only and nobody writes; no locks */
+#define MN_OPEN_IMMUTABLE 4u  /* with READONLY: the medium is read-only, nobody writes; no locks */
 
 #define MN_NO_WAIT UINT32_MAX /* busy_timeout_ms: answer MN_BUSY at once */
 
@@ -251,7 +251,7 @@ typedef struct mn_collection_opts {
     mn_dtype dtype;
     mn_metric metric;
     mn_id_kind id_kind;
-    /* Attribute columns, any of which may be NULL in a row; each takes integer, real, text or blob. */
+    /* Attribute columns. Any may be NULL in a row; each takes integer, real, text or blob. */
     const char *const *attributes;
     size_t n_attributes;
     /* A further vector column for the rows of an existing collection: `beside` names that
@@ -463,7 +463,7 @@ typedef struct mn_stats_info {
     uint64_t page_bytes;
     uint64_t connections;
     uint64_t searches, cache_loads, cache_catchups, cache_evictions;
-    uint64_t streamed_searches; /* answered from the rows: vectors beyond the cap, or an old snapshot */
+    uint64_t streamed_searches; /* from the rows: vectors beyond the cap, or an old snapshot */
 } mn_stats_info;
 
 MN_API MN_CHECKED mn_status mn_stats(mn_conn *conn, mn_stats_info *out, mn_error *err);

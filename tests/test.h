@@ -37,12 +37,12 @@ int test_main(int argc, char **argv);
 __attribute__((noreturn, format(printf, 3, 4))) void test_fail(const char *file, int line,
                                                                const char *format, ...);
 __attribute__((noreturn, format(printf, 1, 2))) void test_skip(const char *format, ...);
-__attribute__((format(printf, 1, 2))) void test_note(const char *format, ...); /* a measured figure */
+__attribute__((format(printf, 1, 2))) void test_note(const char *format, ...); /* a figure */
 
 const char *test_dir(void);                   /* this test's own folder */
 const char *test_path(const char *name);      /* a path in it; a few stay valid at a time */
 bool test_long(void);
-size_t test_budget(size_t n);                 /* loops to run: n; n/10 in tenth mode; n*20 in long */
+size_t test_budget(size_t n);                 /* loops to run: n; n/10 in tenth mode; 20n in long */
 const char *test_shared(const char *name);    /* a path under ../shared, or skips the test */
 const char *test_source(const char *name);    /* a path in the source tree */
 

@@ -1,4 +1,4 @@
-/* Errors: fills an mn_error with a code and a sentence. Says nothing about recovery. Thread-safe. */
+/* Errors: fills an mn_error with a code and a sentence. Knows no recovery. Thread-safe. */
 #ifndef MN_STORAGE_BASE_ERROR_H
 #define MN_STORAGE_BASE_ERROR_H
 

@@ -1,6 +1,6 @@
 /*
- * A file is an array of chunks of 64 KiB; a chunk that was never written is NULL and reads as zeros.
- * Bytes of a chunk behind the file's end are zero, so that growing needs no clearing.
+ * A file is an array of chunks of 64 KiB; a chunk that was never written is NULL and reads as
+ * zeros. Bytes of a chunk behind the file's end are zero, so that growing needs no clearing.
  *
  *     fs -> file -> file -> ...            named files, in no order: a database has three
  *            ^

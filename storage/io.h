@@ -1,8 +1,8 @@
-/* The file seam: every byte that the engine or SQLite (through storage/vfs.h) reads or writes passes
- * one table of functions, so that a database can live in memory (storage/fs_mem.h) and the tests can
- * put a disk that loses power under the real engine (tests/sim). Not a POSIX layer: no locks (those
- * are the VFS's), no positions, no attributes. Batched reads, hole punching and space reservation
- * join the table when something needs them.
+/* The file seam: every byte that the engine or SQLite (through storage/vfs.h) reads or writes
+ * passes one table of functions, so that a database can live in memory (storage/fs_mem.h) and the
+ * tests can put a disk that loses power under the real engine (tests/sim). Not a POSIX layer: no
+ * locks (those are the VFS's), no positions, no attributes. Batched reads, hole punching and space
+ * reservation join the table when something needs them.
  *
  * Errors: 0, or a negative errno value; -ENOENT, -EEXIST, -ENOSPC, -EACCES and -ENOMEM keep their
  * usual meaning, anything else is an I/O error. Implementations handle short and interrupted calls

@@ -1,14 +1,14 @@
 /*
- * Three layers: struct vfs (one per registered name), struct file (one per open file of SQLite), and
- * struct node (one per path that has open databases), which holds what connections share.
+ * Three layers: struct vfs (one per registered name), struct file (one per open file of SQLite),
+ * and struct node (one per path that has open databases), which holds what connections share.
  *
  *     vfs_locks ── node "app.db" ── shared count, reserved, pending, exclusive: which file holds it
  *                       └───────── shm: regions of 32 KiB, 8 lock slots (the WAL's index)
  *     vfs ── file ── mn_file         level, shm slots held; a list, so that vfs_kill finds them
  *
  * File locks are SQLite's five levels: any number of SHARED beside one RESERVED; PENDING lets no
- * new SHARED in while an EXCLUSIVE waits for the last SHARED to go. Locks belong to the file handle,
- * as with open file description locks, never to the process.
+ * new SHARED in while an EXCLUSIVE waits for the last SHARED to go. Locks belong to the file
+ * handle, as with open file description locks, never to the process.
  *
  * The shared memory lives as long as one living connection has it mapped, like a -shm file that the
  * first opener clears; SQLite then rebuilds it from the WAL. Memory of a shm that lost its last
@@ -32,10 +32,9 @@
 enum {
     PATH_MAX_BYTES = 1024,
     DEFAULT_SECTOR = 4096,
-    /* Milliseconds from noon of -4713-11-24 (SQLite's epoch) to 2020-01-01 are START_DAY * DAY_MS. */
     DAY_MS = 86400000
 };
-static const double START_DAY = 2458849.5;
+static const double START_DAY = 2458849.5; /* julian day of 2020-01-01, where virtual time starts */
 
 struct file;
 

@@ -447,7 +447,8 @@ static void random_sql(struct test_rng *rng, char *sql, size_t room)
     case 0:
     case 1:
     case 2:
-        snprintf(sql, room, "INSERT OR REPLACE INTO t VALUES(%u, 'k%u', zeroblob(%u))", n, size, size);
+        snprintf(sql, room, "INSERT OR REPLACE INTO t VALUES(%u, 'k%u', zeroblob(%u))", n, size,
+                 size);
         break;
     case 3:
         snprintf(sql, room, "INSERT INTO t SELECT id + 100, k, hex(v) FROM t WHERE id < %u", n);
@@ -557,6 +558,115 @@ TEST(temporary_files_are_kept_in_memory_and_given_back)
     world_down(&w);
     CHECK_EQ(mn_alloc_used_by(alloc, MN_TAG_IO), 0);
     mn_alloc_destroy(alloc);
+}
+
+/* ---- Method by method ---------------------------------------------------------------------- */
+
+/* A file handle as SQLite would hold it. */
+static sqlite3_file *raw_open(const char *vfs, const char *path)
+{
+    sqlite3_vfs *v = sqlite3_vfs_find(vfs);
+    sqlite3_file *f = calloc(1, (size_t)v->szOsFile);
+    int flags = SQLITE_OPEN_MAIN_DB | SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE;
+    CHECK_EQ(v->xOpen(v, path, f, flags, NULL), SQLITE_OK);
+    return f;
+}
+
+static void raw_close(sqlite3_file *f)
+{
+    CHECK_EQ(f->pMethods->xClose(f), SQLITE_OK);
+    free(f);
+}
+
+TEST(shared_memory_slots_follow_shared_and_exclusive)
+{
+    enum { S = SQLITE_SHM_LOCK | SQLITE_SHM_SHARED, X = SQLITE_SHM_LOCK | SQLITE_SHM_EXCLUSIVE,
+           US = SQLITE_SHM_UNLOCK | SQLITE_SHM_SHARED,
+           UX = SQLITE_SHM_UNLOCK | SQLITE_SHM_EXCLUSIVE };
+    static const struct {
+        int file, slot, n, flags, want;
+    } steps[] = {
+        {0, 3, 1, S, SQLITE_OK},  {1, 3, 1, S, SQLITE_OK},   {2, 3, 1, X, SQLITE_BUSY},
+        {2, 2, 3, X, SQLITE_BUSY}, {2, 2, 1, X, SQLITE_OK},  {0, 2, 1, S, SQLITE_BUSY},
+        {0, 3, 1, US, SQLITE_OK}, {2, 3, 1, X, SQLITE_BUSY}, {1, 3, 1, US, SQLITE_OK},
+        {2, 3, 1, X, SQLITE_OK},  {1, 3, 1, S, SQLITE_BUSY}, {1, 3, 1, X, SQLITE_BUSY},
+        {2, 2, 2, UX, SQLITE_OK}, {0, 0, 8, X, SQLITE_OK},   {1, 7, 1, S, SQLITE_BUSY},
+        {0, 0, 8, UX, SQLITE_OK}, {1, 7, 1, S, SQLITE_OK},   {1, 7, 1, S, SQLITE_OK},
+        {1, 7, 1, US, SQLITE_OK}, {0, 7, 1, X, SQLITE_OK},
+    };
+    struct world w = world_up("t-slots", NULL);
+    sqlite3_file *f[3];
+    void volatile *p[3], *beyond;
+    for (int i = 0; i < 3; i++) {
+        f[i] = raw_open("t-slots", "a.db");
+        CHECK_EQ(f[i]->pMethods->xShmMap(f[i], 0, 32768, 1, &p[i]), SQLITE_OK);
+        CHECK(p[i] && p[i] == p[0]);
+    }
+    CHECK_EQ(f[0]->pMethods->xShmMap(f[0], 5, 32768, 0, &beyond), SQLITE_OK);
+    CHECK(beyond == NULL);
+    CHECK_EQ(f[0]->pMethods->xShmMap(f[0], 5, 32768, 1, &beyond), SQLITE_OK);
+    CHECK(beyond != NULL);
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
+        sqlite3_file *at = f[steps[i].file];
+        int rc = at->pMethods->xShmLock(at, steps[i].slot, steps[i].n, steps[i].flags);
+        CHECKF(rc == steps[i].want, "step %d: %d, want %d", (int)i, rc, steps[i].want);
+    }
+    f[0]->pMethods->xShmUnmap(f[0], 0); /* takes its exclusive slot 7 with it */
+    CHECK_EQ(f[1]->pMethods->xShmLock(f[1], 7, 1, X), SQLITE_OK);
+    ((volatile char *)p[1])[9] = 1;
+    for (int i = 0; i < 3; i++)
+        raw_close(f[i]);
+    f[0] = raw_open("t-slots", "a.db");
+    CHECK_EQ(f[0]->pMethods->xShmMap(f[0], 0, 32768, 1, &p[0]), SQLITE_OK);
+    CHECK_EQ(((volatile char *)p[0])[9], 0); /* the last one out clears it */
+    raw_close(f[0]);
+    world_down(&w);
+}
+
+TEST(reads_behind_the_end_are_zeros_and_say_so)
+{
+    struct world w = world_up("t-short", NULL);
+    sqlite3_file *f = raw_open("t-short", "a.db");
+    char text[6] = "??????";
+    sqlite3_int64 size;
+    CHECK_EQ(f->pMethods->xWrite(f, "abc", 3, 0), SQLITE_OK);
+    CHECK_EQ(f->pMethods->xRead(f, text, 3, 0), SQLITE_OK);
+    CHECK_EQ(f->pMethods->xRead(f, text, 6, 1), SQLITE_IOERR_SHORT_READ);
+    CHECK(memcmp(text, "bc\0\0\0\0", 6) == 0);
+    CHECK_EQ(f->pMethods->xRead(f, text, 6, 100), SQLITE_IOERR_SHORT_READ);
+    CHECK(memcmp(text, "\0\0\0\0\0\0", 6) == 0);
+    CHECK_EQ(f->pMethods->xTruncate(f, 1), SQLITE_OK);
+    CHECK_EQ(f->pMethods->xFileSize(f, &size), SQLITE_OK);
+    CHECK_EQ(size, 1);
+    CHECK_EQ(f->pMethods->iVersion, 2);
+    raw_close(f);
+    world_down(&w);
+}
+
+TEST(a_new_file_of_an_old_name_has_locks_of_its_own)
+{
+    struct world w = world_up("t-again", NULL);
+    sqlite3_vfs *v = sqlite3_vfs_find("t-again");
+    sqlite3_file *f = raw_open("t-again", "a.db");
+    int there, moved = 0;
+    CHECK_EQ(f->pMethods->xWrite(f, "abc", 3, 0), SQLITE_OK);
+    CHECK_EQ(f->pMethods->xLock(f, SQLITE_LOCK_SHARED), SQLITE_OK);
+    CHECK_EQ(f->pMethods->xLock(f, SQLITE_LOCK_EXCLUSIVE), SQLITE_OK);
+    CHECK_EQ(v->xAccess(v, "a.db", SQLITE_ACCESS_EXISTS, &there), SQLITE_OK);
+    CHECK_EQ(there, 1);
+    CHECK_EQ(v->xDelete(v, "a.db", 1), SQLITE_OK);
+    CHECK_EQ(v->xDelete(v, "a.db", 1), SQLITE_IOERR_DELETE_NOENT);
+    CHECK_EQ(v->xAccess(v, "a.db", SQLITE_ACCESS_EXISTS, &there), SQLITE_OK);
+    CHECK_EQ(there, 0);
+    CHECK_EQ(f->pMethods->xFileControl(f, SQLITE_FCNTL_HAS_MOVED, &moved), SQLITE_OK);
+    CHECK_EQ(moved, 1);
+    sqlite3_file *g = raw_open("t-again", "a.db");
+    CHECK_EQ(v->xAccess(v, "a.db", SQLITE_ACCESS_EXISTS, &there), SQLITE_OK);
+    CHECK_EQ(there, 0); /* empty counts as absent, as on SQLite's unix VFS */
+    CHECK_EQ(g->pMethods->xLock(g, SQLITE_LOCK_SHARED), SQLITE_OK);
+    raw_close(g);
+    raw_close(f);
+    world_down(&w);
 }
 
 /* ---- Trouble ------------------------------------------------------------------------------- */

@@ -3,7 +3,8 @@
  * belong to SQLite's own VFS, whose locks they see. Any number of connections and threads may use
  * one VFS, each connection by one thread at a time; all journal modes work, WAL included.
  *
- * Paths are taken as they are: the name given to sqlite3_open_v2 is the name in the mn_fs.
+ * Paths are taken as they are: the name given to sqlite3_open_v2 is the name in the mn_fs. Not
+ * ":memory:" or "": SQLite takes these for its own private memory before it asks any VFS.
  * Temporary files never reach the mn_fs; each VFS keeps its own in memory. */
 #ifndef MN_STORAGE_VFS_H
 #define MN_STORAGE_VFS_H

@@ -339,7 +339,7 @@ static mn_status check_names(struct format_reader *r, mn_error *err)
         const char *name = csv->columns[i].name;
         if (csv->columns[i].role == ELEMENT)
             continue;
-        if (utf8_check(name, strlen(name)) < strlen(name))
+        if (utf8_valid_len(name, strlen(name)) < strlen(name))
             return reader_fail(r, err, "the name of column %zu is not valid UTF-8", i + 1);
         if (find_column(csv, name) != i)
             return reader_fail(r, err, "column '%s' stands twice in the header", name);
@@ -448,7 +448,7 @@ static mn_status fail_field(struct format_reader *r, size_t i, const char *what,
 static mn_status check_text(struct format_reader *r, size_t i, const char *text, size_t len,
                             mn_error *err)
 {
-    size_t bad = utf8_check(text, len);
+    size_t bad = utf8_valid_len(text, len);
     if (bad == len)
         return MN_OK;
     char what[80];

@@ -153,7 +153,7 @@ static bool scan_string(struct json *j, char *to, size_t *len)
     return true;
 }
 
-bool json_string(struct json *j, char **text, size_t *len)
+bool json_text(struct json *j, char **text, size_t *len)
 {
     *text = NULL;
     *len = 0;

@@ -31,7 +31,7 @@ enum json_type json_peek(struct json *j);
 
 /* Each reads what json_peek announced (null, true and false: by json_skip), or fails. */
 bool json_char(struct json *j, char c); /* a structural character, after white space */
-bool json_string(struct json *j, char **text, size_t *len); /* NUL-terminated in place */
+bool json_text(struct json *j, char **text, size_t *len); /* NUL-terminated in place */
 bool json_number(struct json *j, struct number *out);
 bool json_skip(struct json *j); /* any value: checked wholly, not changed */
 

@@ -84,7 +84,7 @@ static mn_status read_vector(struct format_reader *r, struct json *j, const char
         if (!json_floats(j, r->vec, MN_MAX_DIM, &n))
             return reader_fail_json(r, j, r->rec.line, line, err);
     } else if (type == JSON_STRING) {
-        if (!json_string(j, &text, &len))
+        if (!json_text(j, &text, &len))
             return reader_fail_json(r, j, r->rec.line, line, err);
         if (!base64_floats(text, len, r->vec, MN_MAX_DIM, &n))
             return fail_value(r, line, at, err, name, "an array of numbers, or base64 of f32");
@@ -115,7 +115,7 @@ static mn_status read_id(struct format_reader *r, struct json *j, const char *li
         reader_integer_id(r, id);
         return MN_OK;
     case JSON_STRING:
-        if (!json_string(j, &text, &len))
+        if (!json_text(j, &text, &len))
             return reader_fail_json(r, j, r->rec.line, line, err);
         return reader_text_id(r, text, len, err);
     default:
@@ -130,7 +130,7 @@ static mn_status read_payload(struct format_reader *r, struct json *j, const cha
     char *text = NULL;
     if (type != JSON_NULL && type != JSON_STRING)
         return fail_value(r, line, j->at, err, name, "a string");
-    if (type == JSON_NULL ? !json_skip(j) : !json_string(j, &text, &r->rec.payload_len))
+    if (type == JSON_NULL ? !json_skip(j) : !json_text(j, &text, &r->rec.payload_len))
         return reader_fail_json(r, j, r->rec.line, line, err);
     r->rec.payload = text;
     return MN_OK;
@@ -191,7 +191,7 @@ static bool read_value(struct json *j, mn_value *out)
         return read_number(j, out);
     case JSON_STRING:
         out->type = MN_TEXT;
-        if (!json_string(j, &text, &out->len))
+        if (!json_text(j, &text, &out->len))
             return false;
         out->data = text;
         return true;
@@ -222,7 +222,7 @@ static mn_status read_member(struct format_reader *r, struct json *j, const char
     size_t len;
     json_peek(j);
     const char *at = j->at;
-    if (!json_string(j, &name, &len) || !json_char(j, ':'))
+    if (!json_text(j, &name, &len) || !json_char(j, ':'))
         return reader_fail_json(r, j, r->rec.line, line, err);
     int role = strlen(name) == len ? role_of(state, name) : ROLES;
     if (role == ROLES) {

@@ -263,7 +263,7 @@ static const char *shown(char out[48], const char *text, size_t len)
         unsigned char c = (unsigned char)text[i];
         out[n++] = c < 0x20 || c == 0x7F ? '?' : (char)c;
     }
-    n = utf8_check(out, n);
+    n = utf8_valid_len(out, n);
     memcpy(out + n, len > n ? "..." : "", len > n ? 4 : 1);
     return out;
 }
@@ -271,7 +271,7 @@ static const char *shown(char out[48], const char *text, size_t len)
 mn_status reader_text_id(struct format_reader *r, const char *text, size_t len, mn_error *err)
 {
     char show[48];
-    size_t bad = utf8_check(text, len);
+    size_t bad = utf8_valid_len(text, len);
     if (bad < len)
         return reader_fail(r, err, "the id is not valid UTF-8: its byte %s is 0x%02x",
                            COMMAS(bad + 1), (unsigned char)text[bad]);

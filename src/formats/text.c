@@ -31,7 +31,7 @@ size_t utf8_char(const char *p, const char *end)
     return 4;
 }
 
-size_t utf8_check(const char *p, size_t len)
+size_t utf8_valid_len(const char *p, size_t len)
 {
     const char *end = p + len, *at = p;
     while (at < end) {

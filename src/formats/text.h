@@ -10,7 +10,7 @@
 size_t utf8_char(const char *p, const char *end);
 
 /* Index of the first byte that is not part of a valid character; len if all are. */
-size_t utf8_check(const char *p, size_t len);
+size_t utf8_valid_len(const char *p, size_t len);
 
 /* Writes a code point (not a surrogate), returns its 1 to 4 bytes. */
 size_t utf8_put(char *out, uint32_t code);

@@ -124,7 +124,7 @@ static mn_status take_string(struct format_reader *r, char **text, size_t *text_
     if (st != MN_OK)
         return st;
     struct json j = {.at = source_at(&r->src), .end = source_at(&r->src) + len};
-    if (!json_string(&j, text, text_len))
+    if (!json_text(&j, text, text_len))
         return fail_json(r, &j, err);
     source_take(&r->src, len);
     return MN_OK;

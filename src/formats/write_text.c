@@ -33,7 +33,7 @@ static void put_vector(struct format_writer *w, const char *open, const char *co
 static mn_status check_utf8(struct format_writer *w, const char *what, const char *text, size_t len,
                             mn_error *err)
 {
-    size_t bad = utf8_check(text, len);
+    size_t bad = utf8_valid_len(text, len);
     if (bad == len)
         return MN_OK;
     return writer_fail(w, err, "'%s' is not valid UTF-8: its byte %s is 0x%02x", what,

@@ -1,0 +1,792 @@
+/*
+ * Vectors in memory.
+ *
+ *   view       the content of one collection at one position of its change log
+ *     part     a segment and a bitmap of its rows that are hidden since (changed or deleted)
+ *       segment  up to cache_block_rows() rows: ids ascending, vectors, squared norms
+ *
+ * Views, bitmaps and segments never change once others can see them; a newer view shares all parts
+ * in which nothing changed. Each live row stands unhidden in exactly one part.
+ *
+ * A search takes the newest view and its own snapshot's position in the change log:
+ *   equal          the view is the answer's content;
+ *   view is older  the rows named by the log since then are hidden and read anew: a new view, which
+ *                  replaces the shared one unless the connection sees uncommitted writes;
+ *   view is newer, of another history, or too far behind: the rows are streamed.
+ * Positions are equal in number and in the random stamp, so that a restored backup that counted up
+ * to the same number is not taken for what it replaced.
+ *
+ * New rows make small segments at the end. They are merged like the tiers of a log-structured tree
+ * (the last two while the older is at most twice the newer), so a view has few small parts and each
+ * row is copied a logarithmic number of times.
+ */
+#include "src/engine/cache.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "storage/sql.h"
+
+enum {
+    BLOCK_BYTES = 1 << 20,  /* of vectors in one segment: fits the second-level cache with room */
+    MIN_BLOCK_ROWS = 16,
+    MAX_BLOCK_ROWS = 16384,
+    STALE_LIMIT = 16        /* searches that found the view newer than themselves before it goes */
+};
+
+struct segment {
+    _Atomic unsigned refs;
+    size_t n;
+    int64_t *ids;     /* [n], ascending */
+    char *vectors;    /* [n][vector_bytes] */
+    float *norms;     /* [n] squared norms */
+};
+
+struct bitmap {
+    _Atomic unsigned refs;
+    uint64_t words[];
+};
+
+struct part {
+    struct segment *segment;
+    struct bitmap *hidden; /* NULL: none */
+    size_t n_hidden;
+};
+
+struct view {
+    _Atomic unsigned refs;
+    int64_t collection;
+    size_t vector_bytes;
+    struct log_position at;
+    size_t rows;    /* live ones */
+    size_t n_parts;
+    struct part *parts; /* [n_parts] */
+};
+
+/* One collection's entry in db->cached; db->lock guards all of it. */
+struct cached {
+    struct cached *next;
+    int64_t collection;
+    struct view *view;      /* NULL: none */
+    bool loading;           /* some connection streams it in */
+    uint64_t refused_bytes; /* did not fit when it had this size; 0: no such thing known */
+    int64_t refused_seq;    /* retry when the log is past this */
+    unsigned stale;         /* searches in a row that were older than the view */
+    uint64_t last_use;
+};
+
+size_t cache_block_rows(const struct coll *c)
+{
+    size_t rows = BLOCK_BYTES / c->vector_bytes;
+    if (rows < MIN_BLOCK_ROWS)
+        return MIN_BLOCK_ROWS;
+    return rows > MAX_BLOCK_ROWS ? MAX_BLOCK_ROWS : rows;
+}
+
+/* ---- Segments, bitmaps, views ---------------------------------------------------------------- */
+
+static bool last_ref(_Atomic unsigned *refs)
+{
+    /* Release what this holder read, acquire what the others did, before memory is given back. */
+    return atomic_fetch_sub_explicit(refs, 1, memory_order_acq_rel) == 1;
+}
+
+static void segment_release(mn_db *db, struct segment *s)
+{
+    if (s && last_ref(&s->refs))
+        mn_free(db->alloc, s);
+}
+
+/* One block of memory for all arrays; rows are filled in by the caller. */
+static struct segment *segment_create(mn_db *db, size_t n, size_t vector_bytes)
+{
+    size_t head = (sizeof(struct segment) + 63) / 64 * 64;
+    size_t vectors = (n * vector_bytes + 63) / 64 * 64;
+    char *base = mn_alloc(db->alloc, head + vectors + n * (sizeof(int64_t) + sizeof(float)),
+                          MN_TAG_CACHE);
+    if (!base)
+        return NULL;
+    struct segment *s = (struct segment *)base;
+    atomic_init(&s->refs, 1);
+    s->n = 0;
+    s->vectors = base + head;
+    s->ids = (int64_t *)(void *)(s->vectors + vectors);
+    s->norms = (float *)(void *)(s->ids + n);
+    return s;
+}
+
+static void part_release(mn_db *db, struct part *p)
+{
+    segment_release(db, p->segment);
+    if (p->hidden && last_ref(&p->hidden->refs))
+        mn_free(db->alloc, p->hidden);
+    *p = (struct part){0};
+}
+
+static struct part part_share(const struct part *p)
+{
+    atomic_fetch_add_explicit(&p->segment->refs, 1, memory_order_relaxed);
+    if (p->hidden)
+        atomic_fetch_add_explicit(&p->hidden->refs, 1, memory_order_relaxed);
+    return *p;
+}
+
+static bool part_hides(const struct part *p, size_t row)
+{
+    return p->hidden && (p->hidden->words[row / 64] >> (row % 64) & 1);
+}
+
+static struct view *view_create(mn_db *db, const struct coll *c, size_t max_parts)
+{
+    struct view *v = mn_alloc_array(db->alloc, 1, sizeof *v, MN_TAG_CACHE);
+    if (!v)
+        return NULL;
+    v->parts = mn_alloc_array(db->alloc, max_parts, sizeof *v->parts, MN_TAG_CACHE);
+    if (!v->parts) {
+        mn_free(db->alloc, v);
+        return NULL;
+    }
+    atomic_init(&v->refs, 1);
+    v->collection = c->entry.number;
+    v->vector_bytes = c->vector_bytes;
+    return v;
+}
+
+void view_release(mn_db *db, struct view *v)
+{
+    if (!v || !last_ref(&v->refs))
+        return;
+    for (size_t i = 0; i < v->n_parts; i++)
+        part_release(db, &v->parts[i]);
+    mn_free(db->alloc, v->parts);
+    mn_free(db->alloc, v);
+}
+
+static struct view *view_share(struct view *v)
+{
+    atomic_fetch_add_explicit(&v->refs, 1, memory_order_relaxed);
+    return v;
+}
+
+size_t view_parts(const struct view *v)
+{
+    return v->n_parts;
+}
+
+size_t view_rows(const struct view *v)
+{
+    return v->rows;
+}
+
+void view_block(const struct view *v, size_t part, struct scan_block *block)
+{
+    const struct part *p = &v->parts[part];
+    *block = (struct scan_block){.ids = p->segment->ids,
+                                 .vectors = p->segment->vectors,
+                                 .norms = p->segment->norms,
+                                 .n = p->segment->n,
+                                 .hidden = p->hidden ? p->hidden->words : NULL};
+}
+
+/* Position of the id in the segment, n if it is not there. */
+static size_t segment_find(const struct segment *s, int64_t id)
+{
+    size_t first = 0, end = s->n;
+    while (first < end) {
+        size_t mid = first + (end - first) / 2;
+        if (s->ids[mid] < id)
+            first = mid + 1;
+        else
+            end = mid;
+    }
+    return first < s->n && s->ids[first] == id ? first : s->n;
+}
+
+const void *view_find(const struct view *v, int64_t id, float *norm)
+{
+    for (size_t i = v->n_parts; i-- > 0;) {
+        const struct segment *s = v->parts[i].segment;
+        if (s->n == 0 || id < s->ids[0] || id > s->ids[s->n - 1])
+            continue;
+        size_t row = segment_find(s, id);
+        if (row < s->n && !part_hides(&v->parts[i], row)) {
+            *norm = s->norms[row];
+            return s->vectors + row * v->vector_bytes;
+        }
+    }
+    return NULL;
+}
+
+/* ---- Hiding and appending, on a view that nobody else sees yet -------------------------------- */
+
+/* Hides the listed ids (ascending) in one part. False when memory runs out. */
+static bool part_hide(mn_db *db, struct part *p, const int64_t *ids, size_t n, size_t *hid)
+{
+    const struct segment *s = p->segment;
+    bool own = false; /* the bitmap is ours to change */
+    if (s->n == 0)
+        return true;
+    size_t words = (s->n + 63) / 64;
+    for (size_t i = 0; i < n; i++) {
+        if (ids[i] < s->ids[0] || ids[i] > s->ids[s->n - 1])
+            continue;
+        size_t row = segment_find(s, ids[i]);
+        if (row == s->n || part_hides(p, row))
+            continue;
+        if (!own) {
+            struct bitmap *b = mn_alloc_array(
+                db->alloc, 1, sizeof *b + words * sizeof(uint64_t), MN_TAG_CACHE);
+            if (!b)
+                return false;
+            if (p->hidden)
+                memcpy(b->words, p->hidden->words, words * sizeof(uint64_t));
+            atomic_init(&b->refs, 1);
+            if (p->hidden && last_ref(&p->hidden->refs))
+                mn_free(db->alloc, p->hidden);
+            p->hidden = b;
+            own = true;
+        }
+        p->hidden->words[row / 64] |= (uint64_t)1 << (row % 64);
+        p->n_hidden++;
+        ++*hid;
+    }
+    return true;
+}
+
+static void segment_copy_row(struct segment *to, const struct segment *from, size_t row,
+                             size_t vector_bytes)
+{
+    to->ids[to->n] = from->ids[row];
+    to->norms[to->n] = from->norms[row];
+    memcpy(to->vectors + to->n * vector_bytes, from->vectors + row * vector_bytes, vector_bytes);
+    to->n++;
+}
+
+static size_t part_live(const struct part *p)
+{
+    return p->segment->n - p->n_hidden;
+}
+
+/* Merges the live rows of two parts (b may be NULL) into one new part; ids stay ascending. */
+static bool part_merge(mn_db *db, size_t vector_bytes, const struct part *a, const struct part *b,
+                       struct part *out)
+{
+    struct segment *s =
+        segment_create(db, part_live(a) + (b ? part_live(b) : 0), vector_bytes);
+    if (!s)
+        return false;
+    size_t i = 0, j = 0, na = a->segment->n, nb = b ? b->segment->n : 0;
+    while (i < na || j < nb) {
+        bool from_a = j == nb || (i < na && a->segment->ids[i] <= b->segment->ids[j]);
+        const struct part *p = from_a ? a : b;
+        size_t row = from_a ? i++ : j++;
+        if (!part_hides(p, row))
+            segment_copy_row(s, p->segment, row, vector_bytes);
+    }
+    *out = (struct part){.segment = s};
+    return true;
+}
+
+/* Empty parts go; parts more than half hidden are copied; small ones at the end are merged. */
+static bool view_tidy(mn_db *db, struct view *v, size_t block_rows)
+{
+    size_t kept = 0;
+    struct part merged;
+    for (size_t i = 0; i < v->n_parts; i++) {
+        struct part *p = &v->parts[i];
+        if (part_live(p) == 0) {
+            part_release(db, p);
+            continue;
+        }
+        if (p->n_hidden * 2 > p->segment->n) {
+            if (!part_merge(db, v->vector_bytes, p, NULL, &merged))
+                return false;
+            part_release(db, p);
+            *p = merged;
+        }
+        struct part keep = *p;
+        *p = (struct part){0};
+        v->parts[kept++] = keep;
+    }
+    v->n_parts = kept;
+    while (v->n_parts >= 2) {
+        struct part *a = &v->parts[v->n_parts - 2], *b = &v->parts[v->n_parts - 1];
+        if (part_live(a) > 2 * part_live(b) || part_live(a) + part_live(b) > block_rows)
+            break;
+        if (!part_merge(db, v->vector_bytes, a, b, &merged))
+            return false;
+        part_release(db, a);
+        part_release(db, b);
+        *a = merged;
+        v->n_parts--;
+    }
+    return true;
+}
+
+/* ---- The change log ------------------------------------------------------------------------------ */
+
+/* Whether the log of this snapshot leads on from `at`: the entry is there, with that stamp. */
+static mn_status follows(mn_conn *conn, struct coll *c, struct log_position at, bool *yes,
+                         mn_error *err)
+{
+    sqlite3_stmt *st;
+    bool row;
+    *yes = false;
+    mn_status status = coll_stmt(conn, c, STMT_LOG_AT, &st, err);
+    if (status)
+        return status;
+    sqlite3_bind_int64(st, 1, at.seq);
+    status = sql_step(st, &row, err);
+    if (status)
+        return status;
+    *yes = row && sqlite3_column_int64(st, 0) == at.stamp;
+    sqlite3_reset(st);
+    return MN_OK;
+}
+
+/* Ids changed since `seq`, ascending. *ids is for mn_free. */
+static mn_status changed_ids(mn_conn *conn, struct coll *c, int64_t seq, int64_t **ids, size_t *n,
+                             mn_error *err)
+{
+    struct mn_alloc *a = conn->db->alloc;
+    sqlite3_stmt *st;
+    size_t cap = 0;
+    bool row = false;
+    *ids = NULL;
+    *n = 0;
+    mn_status status = coll_stmt(conn, c, STMT_LOG_SINCE, &st, err);
+    if (status)
+        return status;
+    sqlite3_bind_int64(st, 1, seq);
+    while ((status = sql_step(st, &row, err)) == MN_OK && row) {
+        if (*n == cap) {
+            cap = cap ? 2 * cap : 64;
+            int64_t *more = mn_realloc(a, *ids, cap * sizeof **ids, MN_TAG_PENDING);
+            if (!more) {
+                status = mn_fail(err, MN_NOMEM, "search: out of memory under the cap for %zu "
+                                                "changed rows",
+                                 cap);
+                break;
+            }
+            *ids = more;
+        }
+        (*ids)[(*n)++] = sqlite3_column_int64(st, 0);
+    }
+    sqlite3_reset(st);
+    if (status) {
+        mn_free(a, *ids);
+        *ids = NULL;
+    }
+    return status;
+}
+
+/* Reads the listed rows' vectors into a new segment; *out NULL when memory runs out. */
+static mn_status read_rows(mn_conn *conn, struct coll *c, const int64_t *ids, size_t n,
+                           struct segment **out, mn_error *err)
+{
+    sqlite3_stmt *st;
+    bool row;
+    mn_status status = coll_stmt(conn, c, STMT_GET_VECTOR, &st, err);
+    *out = status ? NULL : segment_create(conn->db, n, c->vector_bytes);
+    if (!*out)
+        return status;
+    struct segment *s = *out;
+    for (size_t i = 0; i < n && status == MN_OK; i++) {
+        sqlite3_bind_int64(st, 1, ids[i]);
+        status = sql_step(st, &row, err);
+        if (status)
+            break;
+        if (row && sqlite3_column_type(st, 0) == SQLITE_BLOB &&
+            (size_t)sqlite3_column_bytes(st, 0) == c->vector_bytes) {
+            memcpy(s->vectors + s->n * c->vector_bytes, sqlite3_column_blob(st, 0),
+                   c->vector_bytes);
+            s->ids[s->n++] = ids[i];
+        }
+        sqlite3_reset(st);
+        if (i % 1024 == 1023)
+            status = conn_tick(conn, err);
+    }
+    if (status) {
+        segment_release(conn->db, s);
+        *out = NULL;
+        return status;
+    }
+    scan_norms(conn->db->kernels, c->entry.dtype, c->entry.dim, s->vectors, s->n, s->norms);
+    return MN_OK;
+}
+
+/* `old` with the listed rows brought up to this snapshot; *out NULL when memory runs out. */
+static mn_status view_advance(mn_conn *conn, struct coll *c, const struct view *old,
+                              struct log_position head, const int64_t *ids, size_t n,
+                              struct view **out, mn_error *err)
+{
+    mn_db *db = conn->db;
+    struct segment *fresh = NULL;
+    *out = NULL;
+    mn_status st = read_rows(conn, c, ids, n, &fresh, err);
+    if (st || !fresh)
+        return st;
+    struct view *v = view_create(db, c, old->n_parts + 1);
+    bool good = v != NULL;
+    size_t hid = 0;
+    for (size_t i = 0; good && i < old->n_parts; i++) {
+        v->parts[v->n_parts++] = part_share(&old->parts[i]);
+        good = part_hide(db, &v->parts[i], ids, n, &hid);
+    }
+    if (good) {
+        v->at = head;
+        v->rows = old->rows - hid + fresh->n;
+        v->parts[v->n_parts++] = (struct part){.segment = fresh};
+        fresh = NULL;
+        good = view_tidy(db, v, cache_block_rows(c));
+    }
+    segment_release(db, fresh);
+    if (good)
+        *out = v;
+    else
+        view_release(db, v);
+    return MN_OK;
+}
+
+/* ---- The shared entries ------------------------------------------------------------------------------ */
+
+/* db->lock is held. NULL when memory runs out. */
+static struct cached *entry_of(mn_db *db, int64_t collection, bool make)
+{
+    for (struct cached *e = db->cached; e; e = e->next)
+        if (e->collection == collection)
+            return e;
+    struct cached *e = make ? mn_alloc_array(db->alloc, 1, sizeof *e, MN_TAG_HANDLE) : NULL;
+    if (e) {
+        e->collection = collection;
+        e->next = db->cached;
+        db->cached = e;
+    }
+    return e;
+}
+
+/* Throws away the least recently used view of another collection. db->lock is held. */
+static bool evict_one(mn_db *db, int64_t except)
+{
+    struct cached *oldest = NULL;
+    for (struct cached *e = db->cached; e; e = e->next)
+        if (e->view && e->collection != except && (!oldest || e->last_use < oldest->last_use))
+            oldest = e;
+    if (!oldest)
+        return false;
+    view_release(db, oldest->view);
+    oldest->view = NULL;
+    atomic_fetch_add_explicit(&db->count.evictions, 1, memory_order_relaxed);
+    return true;
+}
+
+/* Searches and writers need room too: cached vectors may take seven eighths of the cap. */
+static bool has_room(const mn_db *db, size_t bytes)
+{
+    uint64_t cap = mn_alloc_cap(db->alloc), used = mn_alloc_used(db->alloc);
+    uint64_t limit = cap - cap / 8;
+    return used <= limit && bytes <= limit - used;
+}
+
+static bool make_room(mn_db *db, int64_t collection, size_t bytes)
+{
+    pthread_mutex_lock(&db->lock);
+    while (!has_room(db, bytes) && evict_one(db, collection)) {
+    }
+    pthread_mutex_unlock(&db->lock);
+    return has_room(db, bytes);
+}
+
+/* The shared view becomes v, unless a newer one of the same history stands there. */
+static void publish(mn_db *db, struct view *v)
+{
+    pthread_mutex_lock(&db->lock);
+    struct cached *e = entry_of(db, v->collection, true);
+    if (e && (!e->view || e->view->at.seq <= v->at.seq || e->stale > STALE_LIMIT)) {
+        view_release(db, e->view);
+        e->view = view_share(v);
+        e->stale = 0;
+        e->last_use = ++db->uses;
+    }
+    pthread_mutex_unlock(&db->lock);
+}
+
+/* The shared view, referenced; with none, *load says whether the caller may load one. */
+static struct view *take_shared(mn_db *db, const struct coll *c, struct log_position head,
+                                bool *load)
+{
+    struct view *v = NULL;
+    *load = false;
+    pthread_mutex_lock(&db->lock);
+    struct cached *e = entry_of(db, c->entry.number, true);
+    if (e && e->view && e->view->at.seq > head.seq && ++e->stale > STALE_LIMIT) {
+        /* Not one old reader but a database that went back in time. */
+        view_release(db, e->view);
+        e->view = NULL;
+    }
+    if (e && e->view) {
+        e->last_use = ++db->uses;
+        v = view_share(e->view);
+    } else if (e && !e->loading) {
+        *load = e->refused_bytes == 0 || head.seq > e->refused_seq ||
+                has_room(db, e->refused_bytes + e->refused_bytes / 4);
+    }
+    pthread_mutex_unlock(&db->lock);
+    return v;
+}
+
+static void drop_shared(mn_db *db, const struct view *v)
+{
+    pthread_mutex_lock(&db->lock);
+    struct cached *e = entry_of(db, v->collection, false);
+    if (e && e->view == v) {
+        view_release(db, e->view);
+        e->view = NULL;
+    }
+    pthread_mutex_unlock(&db->lock);
+}
+
+void cache_clear(mn_db *db)
+{
+    while (db->cached) {
+        struct cached *e = db->cached;
+        db->cached = e->next;
+        view_release(db, e->view);
+        mn_free(db->alloc, e);
+    }
+}
+
+void cache_forget(mn_db *db, int64_t collection)
+{
+    pthread_mutex_lock(&db->lock);
+    struct cached *e = entry_of(db, collection, false);
+    if (e) {
+        view_release(db, e->view);
+        e->view = NULL;
+    }
+    pthread_mutex_unlock(&db->lock);
+}
+
+uint64_t cache_rows(mn_db *db, int64_t collection)
+{
+    pthread_mutex_lock(&db->lock);
+    struct cached *e = entry_of(db, collection, false);
+    uint64_t rows = e && e->view ? e->view->rows : 0;
+    pthread_mutex_unlock(&db->lock);
+    return rows;
+}
+
+/* ---- The view of a snapshot ---------------------------------------------------------------------------- */
+
+/* Brings `base` to the head of this snapshot's log. *out NULL: it cannot be, stream the rows. */
+static mn_status bring_up(mn_conn *conn, struct coll *c, const struct view *base,
+                          struct log_position head, struct view **out, uint64_t *pending,
+                          mn_error *err)
+{
+    int64_t *ids = NULL;
+    size_t n = 0;
+    *out = NULL;
+    mn_status st = changed_ids(conn, c, base->at.seq, &ids, &n, err);
+    if (st)
+        return st;
+    /* Beyond half the rows one ordered pass is cheaper than so many look-ups. */
+    bool many = n > 4096 && n > base->rows / 2;
+    if (!many && make_room(conn->db, c->entry.number, n * (c->vector_bytes + 16) + (64 << 10)))
+        st = view_advance(conn, c, base, head, ids, n, out, err);
+    if (st == MN_OK && *out)
+        *pending = n;
+    mn_free(conn->db->alloc, ids);
+    atomic_fetch_add_explicit(&conn->db->count.catchups, 1, memory_order_relaxed);
+    return st;
+}
+
+static bool same_position(struct log_position a, struct log_position b)
+{
+    return a.seq == b.seq && a.stamp == b.stamp;
+}
+
+/* A base that this snapshot's log leads on from: this transaction's own view, or the shared one.
+ * *out NULL if neither is; *load as take_shared. */
+static mn_status find_base(mn_conn *conn, struct coll *c, struct log_position head,
+                           struct view **out, bool *load, mn_error *err)
+{
+    bool leads = false;
+    mn_status st = MN_OK;
+    struct view *own = conn->own_view;
+    *out = NULL;
+    *load = false;
+    if (own && own->collection == c->entry.number) {
+        st = follows(conn, c, own->at, &leads, err);
+        if (st)
+            return st;
+        if (leads) {
+            *out = view_share(own);
+            return MN_OK;
+        }
+    }
+    struct view *v = take_shared(conn->db, c, head, load);
+    if (!v)
+        return MN_OK;
+    st = follows(conn, c, v->at, &leads, err);
+    if (st == MN_OK && leads) {
+        *out = v;
+        return MN_OK;
+    }
+    if (st == MN_OK && v->at.seq <= head.seq) {
+        /* Of another history, or further behind than the log reaches. */
+        drop_shared(conn->db, v);
+        view_release(conn->db, v);
+        v = take_shared(conn->db, c, head, load);
+        if (v)
+            *load = false; /* another thread was faster; this search streams */
+    }
+    view_release(conn->db, v);
+    return st;
+}
+
+mn_status cache_view(mn_conn *conn, struct coll *c, struct view **out, bool *load,
+                     uint64_t *pending, mn_error *err)
+{
+    struct log_position head;
+    struct view *base = NULL;
+    *out = NULL;
+    *load = false;
+    *pending = 0;
+    if (!c->watched)
+        return MN_OK;
+    mn_status st = coll_head(conn, c, &head, err);
+    if (st || head.seq == 0)
+        return st;
+    st = find_base(conn, c, head, &base, load, err);
+    if (st)
+        return st;
+    bool dirty = conn_may_be_dirty(conn);
+    if (dirty)
+        *load = false;
+    if (!base || same_position(base->at, head)) {
+        *out = base;
+        return MN_OK;
+    }
+    st = bring_up(conn, c, base, head, out, pending, err);
+    if (st == MN_OK && *out && dirty) {
+        view_release(conn->db, conn->own_view);
+        conn->own_view = view_share(*out);
+    } else if (st == MN_OK && *out) {
+        publish(conn->db, *out);
+    } else if (st == MN_OK && !dirty) {
+        drop_shared(conn->db, base);
+        view_release(conn->db, base);
+        base = take_shared(conn->db, c, head, load);
+        if (base)
+            *load = false;
+    }
+    view_release(conn->db, base);
+    return st;
+}
+
+/* ---- Loading ------------------------------------------------------------------------------------------------- */
+
+struct view_build {
+    mn_conn *conn;
+    struct coll *coll;
+    struct log_position at;
+    struct view *view;
+    size_t cap_parts;
+    size_t bytes;
+    bool refused; /* the cap left no room */
+};
+
+static void load_ended(mn_db *db, int64_t collection)
+{
+    pthread_mutex_lock(&db->lock);
+    struct cached *e = entry_of(db, collection, false);
+    if (e)
+        e->loading = false;
+    pthread_mutex_unlock(&db->lock);
+}
+
+mn_status view_build_begin(mn_conn *conn, struct coll *c, struct view_build **out, mn_error *err)
+{
+    mn_db *db = conn->db;
+    struct log_position head;
+    *out = NULL;
+    mn_status st = coll_head(conn, c, &head, err);
+    if (st)
+        return st;
+    pthread_mutex_lock(&db->lock);
+    struct cached *e = entry_of(db, c->entry.number, true);
+    bool mine = e && !e->loading;
+    if (mine)
+        e->loading = true;
+    pthread_mutex_unlock(&db->lock);
+    if (!mine)
+        return MN_OK;
+    struct view_build *b = mn_alloc_array(db->alloc, 1, sizeof *b, MN_TAG_HANDLE);
+    if (b) {
+        *b = (struct view_build){.conn = conn, .coll = c, .at = head, .cap_parts = 64};
+        b->view = view_create(db, c, b->cap_parts);
+    }
+    if (!b || !b->view) {
+        mn_free(db->alloc, b);
+        load_ended(db, c->entry.number);
+        return MN_OK; /* streamed without being kept */
+    }
+    *out = b;
+    return MN_OK;
+}
+
+bool view_build_add(struct view_build *b, const struct scan_block *block)
+{
+    mn_db *db = b->conn->db;
+    size_t bytes = block->n * (b->view->vector_bytes + sizeof(int64_t) + sizeof(float)) + 512;
+    struct segment *s = NULL;
+    if (b->refused || block->n == 0)
+        return !b->refused;
+    if (b->view->n_parts == b->cap_parts) {
+        struct part *more = mn_realloc(db->alloc, b->view->parts,
+                                       2 * b->cap_parts * sizeof *more, MN_TAG_CACHE);
+        if (more) {
+            b->view->parts = more;
+            b->cap_parts *= 2;
+        }
+    }
+    b->bytes += bytes;
+    if (b->view->n_parts < b->cap_parts && make_room(db, b->view->collection, bytes))
+        s = segment_create(db, block->n, b->view->vector_bytes);
+    if (!s) {
+        b->refused = true;
+        for (size_t i = 0; i < b->view->n_parts; i++)
+            part_release(db, &b->view->parts[i]);
+        b->view->n_parts = 0;
+        return false;
+    }
+    s->n = block->n;
+    memcpy(s->ids, block->ids, block->n * sizeof *s->ids);
+    memcpy(s->vectors, block->vectors, block->n * b->view->vector_bytes);
+    memcpy(s->norms, block->norms, block->n * sizeof *s->norms);
+    b->view->parts[b->view->n_parts++] = (struct part){.segment = s};
+    b->view->rows += s->n;
+    return true;
+}
+
+void view_build_end(struct view_build *b, bool complete)
+{
+    if (!b)
+        return;
+    mn_db *db = b->conn->db;
+    if (complete && !b->refused) {
+        b->view->at = b->at;
+        publish(db, b->view);
+        atomic_fetch_add_explicit(&db->count.loads, 1, memory_order_relaxed);
+    }
+    pthread_mutex_lock(&db->lock);
+    struct cached *e = entry_of(db, b->view->collection, false);
+    if (e) {
+        e->loading = false;
+        e->refused_bytes = b->refused ? b->bytes : 0;
+        e->refused_seq = b->at.seq + 4096 + (int64_t)(b->bytes / (b->view->vector_bytes + 16) / 4);
+    }
+    pthread_mutex_unlock(&db->lock);
+    view_release(db, b->view);
+    mn_free(db->alloc, b);
+}

@@ -1,0 +1,45 @@
+/* Vectors of collections held in memory between searches, within the memory cap. What a view says
+ * belongs to one position of the table's change log. The rows stay the truth: a view can be thrown
+ * away at any time. The structures and their invariants stand in cache.c. */
+#ifndef MN_ENGINE_CACHE_H
+#define MN_ENGINE_CACHE_H
+
+#include "index/scan.h"
+#include "src/engine/engine.h"
+
+/* Immutable once built; shared by reference counts. */
+struct view;
+
+/* The view for exactly the snapshot of the open scope, referenced for the caller; NULL if there is
+ * none and the rows must be streamed. *load: it is worth keeping what is streamed (view_build...).
+ * *pending counts the rows read to bring a view up to date. */
+mn_status cache_view(mn_conn *conn, struct coll *c, struct view **out, bool *load,
+                     uint64_t *pending, mn_error *err);
+
+void view_release(mn_db *db, struct view *v); /* NULL is fine */
+
+/* Parts of a view, to be scanned in any order; *block is borrowed from the view. */
+size_t view_parts(const struct view *v);
+void view_block(const struct view *v, size_t part, struct scan_block *block);
+size_t view_rows(const struct view *v);
+
+/* The row's vector in the view, NULL if it has none. */
+const void *view_find(const struct view *v, int64_t id, float *norm);
+
+/* Building a view while rows are streamed in id order. *out NULL: another connection is at it. */
+struct view_build;
+mn_status view_build_begin(mn_conn *conn, struct coll *c, struct view_build **out, mn_error *err);
+/* Keeps copies of a block's rows. False if the cap leaves no room: the build is then given up. */
+bool view_build_add(struct view_build *b, const struct scan_block *block);
+/* Publishes what was built (complete) or throws it away, and ends the load. NULL is fine. */
+void view_build_end(struct view_build *b, bool complete);
+
+/* Rows of one block: as many as make about 1 MiB of vectors. */
+size_t cache_block_rows(const struct coll *c);
+
+/* Forgets every view; for close. */
+void cache_clear(mn_db *db);
+void cache_forget(mn_db *db, int64_t collection); /* for drop */
+uint64_t cache_rows(mn_db *db, int64_t collection); /* rows held now */
+
+#endif

@@ -1,0 +1,526 @@
+/*
+ * Collections as a connection sees them: loaded from the catalog at first use, with their
+ * statements, and forgotten when the schema's version moves. The version is looked at in every
+ * call, inside its snapshot.
+ *
+ * A version that Mneme itself did not leave means that a foreign hand changed the schema: triggers
+ * may have been gone for a while. Until a writer has restarted the change logs (catalog_reconcile),
+ * no collection is "watched" and searches read the rows. A write does that first; a search does it
+ * afterwards, if nobody else is writing.
+ */
+#include <inttypes.h>
+#include <string.h>
+
+#include "src/engine/cache.h"
+#include "src/engine/engine.h"
+#include "storage/sql.h"
+
+static void coll_free(mn_conn *conn, struct coll *c)
+{
+    for (size_t i = 0; i < STMT_COUNT; i++)
+        sqlite3_finalize(c->stmts[i]);
+    sqlite3_free(c->attr_block);
+    mn_free(conn->db->alloc, c->attrs);
+    mn_free(conn->db->alloc, c);
+}
+
+void colls_forget(mn_conn *conn)
+{
+    while (conn->colls) {
+        struct coll *c = conn->colls;
+        conn->colls = c->next;
+        coll_free(conn, c);
+    }
+    conn->schema = -1;
+}
+
+/* ---- Statements -------------------------------------------------------------------------------- */
+
+/* INSERT or UPDATE of a whole row. Parameters: 1 id, 2 text_id, 3 version, 4 payload, 5 vector,
+ * 6.. attributes; the same numbers in both. */
+static char *write_sql(const struct coll *c, bool insert)
+{
+    const struct catalog_entry *e = &c->entry;
+    bool text = e->id_kind == MN_ID_TEXT;
+    sqlite3_str *s = sqlite3_str_new(NULL);
+    if (insert) {
+        sqlite3_str_appendf(s, "INSERT INTO \"%w\"(id, %sversion, payload, \"%w\"", e->table,
+                            text ? "text_id, " : "", e->column);
+        for (size_t i = 0; i < c->n_attrs; i++)
+            sqlite3_str_appendf(s, ", \"%w\"", c->attrs[i]);
+        sqlite3_str_appendf(s, ") VALUES (?1, %s?3, ?4, ?5", text ? "?2, " : "");
+        for (size_t i = 0; i < c->n_attrs; i++)
+            sqlite3_str_appendf(s, ", ?%d", 6 + (int)i);
+        sqlite3_str_appendall(s, ")");
+    } else {
+        sqlite3_str_appendf(s, "UPDATE \"%w\" SET version = ?3, payload = ?4, \"%w\" = ?5", e->table,
+                            e->column);
+        for (size_t i = 0; i < c->n_attrs; i++)
+            sqlite3_str_appendf(s, ", \"%w\" = ?%d", c->attrs[i], 6 + (int)i);
+        sqlite3_str_appendall(s, " WHERE id = ?1");
+    }
+    return sqlite3_str_finish(s);
+}
+
+static char *select_row_sql(const struct coll *c, bool with_vector)
+{
+    char *columns = row_columns(c, with_vector);
+    char *sql = columns ? sqlite3_mprintf("SELECT %s FROM \"%w\" WHERE id = ?1", columns,
+                                          c->entry.table)
+                        : NULL;
+    sqlite3_free(columns);
+    return sql;
+}
+
+static char *stmt_sql(const struct coll *c, enum coll_stmt_kind which)
+{
+    const char *table = c->entry.table, *column = c->entry.column;
+    int64_t number = c->entry.table_number;
+    switch (which) {
+    case STMT_FIND_TEXT:
+        return sqlite3_mprintf("SELECT id, version FROM \"%w\" WHERE text_id = ?1", table);
+    case STMT_FIND_ID:
+        return sqlite3_mprintf("SELECT id, version FROM \"%w\" WHERE id = ?1", table);
+    case STMT_INSERT:
+        return write_sql(c, true);
+    case STMT_UPDATE:
+        return write_sql(c, false);
+    case STMT_DELETE:
+        return sqlite3_mprintf("DELETE FROM \"%w\" WHERE id = ?1", table);
+    case STMT_GET:
+        return select_row_sql(c, true);
+    case STMT_GET_META:
+        return select_row_sql(c, false);
+    case STMT_GET_VECTOR:
+        return sqlite3_mprintf("SELECT \"%w\" FROM \"%w\" WHERE id = ?1", column, table);
+    case STMT_SCAN:
+        return sqlite3_mprintf("SELECT id, \"%w\" FROM \"%w\" WHERE \"%w\" IS NOT NULL ORDER BY id",
+                               column, table, column);
+    case STMT_MAX_ID:
+        return sqlite3_mprintf("SELECT max(id) FROM \"%w\"", table);
+    case STMT_LOG_HEAD:
+        return changelog_sql_head(number);
+    case STMT_LOG_AT:
+        return changelog_sql_at(number);
+    case STMT_LOG_SINCE:
+        return changelog_sql_since(number);
+    case STMT_LOG_NEXT:
+        return changelog_sql_next(number);
+    case STMT_LOG_TRIM:
+        return changelog_sql_trim(number);
+    default:
+        return NULL;
+    }
+}
+
+mn_status coll_stmt(mn_conn *conn, struct coll *c, enum coll_stmt_kind which, sqlite3_stmt **out,
+                    mn_error *err)
+{
+    mn_status st = MN_OK;
+    if (!c->stmts[which]) {
+        char *sql = stmt_sql(c, which);
+        st = sql ? sql_prepare(conn->sql, sql, &c->stmts[which], err)
+                 : mn_fail(err, MN_NOMEM, "out of memory for a statement");
+        sqlite3_free(sql);
+    }
+    *out = c->stmts[which];
+    return st;
+}
+
+mn_status coll_head(mn_conn *conn, struct coll *c, struct log_position *out, mn_error *err)
+{
+    sqlite3_stmt *st;
+    bool row;
+    *out = (struct log_position){0};
+    mn_status status = coll_stmt(conn, c, STMT_LOG_HEAD, &st, err);
+    if (status == MN_OK)
+        status = sql_step(st, &row, err);
+    if (status)
+        return status;
+    if (row) {
+        out->seq = sqlite3_column_int64(st, 0);
+        out->stamp = sqlite3_column_int64(st, 1);
+    }
+    sqlite3_reset(st);
+    return MN_OK;
+}
+
+mn_status coll_attr(const struct coll *c, const char *name, size_t *out, mn_error *err)
+{
+    for (size_t i = 0; name && i < c->n_attrs; i++) {
+        if (sqlite3_stricmp(c->attrs[i], name) == 0) {
+            *out = i;
+            return MN_OK;
+        }
+    }
+    return mn_fail(err, MN_NOTFOUND,
+                   "collection '%s' has no attribute '%s'; add it with mn_add_attribute",
+                   c->entry.name, name ? name : "(null)");
+}
+
+/* ---- Loading ----------------------------------------------------------------------------------- */
+
+static mn_status table_is_there(mn_conn *conn, const struct catalog_entry *e, mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    int64_t n = 0;
+    mn_status status = sql_preparef(conn->sql, &st, err,
+                                    "SELECT count(*) FROM pragma_table_info(%Q) WHERE name IN "
+                                    "('id', 'version', 'payload', %Q)",
+                                    e->table, e->column);
+    if (status == MN_OK)
+        status = sql_stmt_int(st, 0, &n, err);
+    sqlite3_finalize(st);
+    if (status == MN_OK && n != 4)
+        status = mn_fail(err, MN_CORRUPT,
+                         "%s: collection '%s' needs table '%s' with the columns id, version, payload "
+                         "and '%s'; a foreign hand dropped, renamed or changed it: restore it, or "
+                         "drop the collection",
+                         conn->db->path, e->name, e->table, e->column);
+    return status;
+}
+
+static mn_status load_attributes(mn_conn *conn, struct coll *c, mn_error *err)
+{
+    mn_status st = catalog_attributes(conn->sql, &c->entry, &c->attr_block, &c->n_attrs, err);
+    if (st)
+        return st;
+    c->attrs = mn_alloc_array(conn->db->alloc, c->n_attrs, sizeof *c->attrs, MN_TAG_HANDLE);
+    if (!c->attrs)
+        return mn_fail(err, MN_NOMEM, "collection '%s': out of memory", c->entry.name);
+    const char *p = c->attr_block;
+    for (size_t i = 0; i < c->n_attrs; i++, p += strlen(p) + 1)
+        c->attrs[i] = p;
+    return MN_OK;
+}
+
+static mn_status coll_load(mn_conn *conn, const char *name, bool trusted, struct coll **out,
+                           mn_error *err)
+{
+    struct coll *c = mn_alloc_array(conn->db->alloc, 1, sizeof *c, MN_TAG_HANDLE);
+    if (!c)
+        return mn_fail(err, MN_NOMEM, "collection '%s': out of memory", name);
+    mn_status st = catalog_find(conn->sql, name, &c->entry, err);
+    if (st == MN_OK)
+        st = table_is_there(conn, &c->entry, err);
+    if (st == MN_OK)
+        st = load_attributes(conn, c, err);
+    if (st == MN_OK && trusted)
+        st = changelog_watchable(conn->sql, c->entry.table, &c->watched, err);
+    if (st) {
+        coll_free(conn, c);
+        return st;
+    }
+    c->vector_bytes = mn_vector_bytes(c->entry.dtype, c->entry.dim);
+    c->next = conn->colls;
+    conn->colls = c;
+    *out = c;
+    return MN_OK;
+}
+
+static mn_status schema_version(mn_conn *conn, int64_t *out, mn_error *err)
+{
+    if (!conn->schema_now) {
+        mn_status st = sql_prepare(conn->sql, "PRAGMA schema_version", &conn->schema_now, err);
+        if (st)
+            return st;
+    }
+    return sql_stmt_int(conn->schema_now, 0, out, err);
+}
+
+/* The database may be one that nobody created a collection in. */
+static mn_status need_catalog(mn_conn *conn, const char *name, mn_error *err)
+{
+    mn_db *db = conn->db;
+    enum catalog_state state = CATALOG_ABSENT;
+    pthread_mutex_lock(&db->lock);
+    bool has = db->has_catalog;
+    pthread_mutex_unlock(&db->lock);
+    if (has)
+        return MN_OK;
+    mn_status st = catalog_check(conn->sql, &state, err);
+    if (st == MN_OK && state == CATALOG_ABSENT)
+        return mn_fail(err, MN_NOTFOUND,
+                       "%s: no collection '%s': the database has none yet; create it first",
+                       db->path, name);
+    if (st == MN_OK) {
+        pthread_mutex_lock(&db->lock);
+        db->has_catalog = true;
+        pthread_mutex_unlock(&db->lock);
+    }
+    return st;
+}
+
+/* The schema moved since this connection looked: is the change logs' word still good? */
+static mn_status settle_schema(mn_conn *conn, int64_t now, mn_error *err)
+{
+    int64_t ours = -1;
+    colls_forget(conn);
+    conn->trusted = false;
+    mn_status st = sql_int(conn->sql, "SELECT value FROM mneme_meta WHERE key = 'schema'", -1, &ours,
+                           err);
+    if (st)
+        return st;
+    conn->trusted = now == ours;
+    if (!conn->trusted && (conn->scope == TXN_WRITE || conn->txn == TXN_WRITE)) {
+        db_log(conn->db, MN_LOG_WARN, "schema",
+               "%s: the schema was changed by another program; change logs restarted",
+               conn->db->path);
+        st = catalog_reconcile(conn->sql, err);
+        conn->schema_dirty = true;
+        if (st == MN_OK)
+            st = schema_version(conn, &now, err);
+        conn->trusted = st == MN_OK;
+    }
+    conn->schema = st == MN_OK ? now : -1;
+    return st;
+}
+
+mn_status coll_get(mn_conn *conn, const char *name, struct coll **out, mn_error *err)
+{
+    int64_t now = 0;
+    *out = NULL;
+    if (!name || !*name)
+        return mn_fail(err, MN_INVALID, "the collection's name is empty");
+    mn_status st = need_catalog(conn, name, err);
+    if (st == MN_OK)
+        st = schema_version(conn, &now, err);
+    if (st == MN_OK && now != conn->schema)
+        st = settle_schema(conn, now, err);
+    if (st)
+        return st;
+    for (struct coll *c = conn->colls; c; c = c->next) {
+        if (sqlite3_stricmp(c->entry.name, name) == 0) {
+            *out = c;
+            return MN_OK;
+        }
+    }
+    return coll_load(conn, name, conn->trusted, out, err);
+}
+
+void conn_mend_schema(mn_conn *conn)
+{
+    mn_error err = {0};
+    int64_t now = 0;
+    if (conn->trusted || conn->schema < 0 || conn->txn != TXN_NONE || conn->iters ||
+        (conn->db->opts.flags & MN_OPEN_READONLY))
+        return;
+    conn->no_wait = true;
+    mn_status st = scope_write(conn, &err);
+    conn->no_wait = false;
+    if (st)
+        return; /* somebody writes: he, or the next search, does it */
+    st = schema_version(conn, &now, &err);
+    if (st == MN_OK)
+        st = settle_schema(conn, now, &err);
+    st = scope_end(conn, st, &err);
+    if (st)
+        db_log(conn->db, MN_LOG_WARN, "schema", "change logs could not be restarted: %s",
+               err.message);
+    colls_forget(conn);
+}
+
+/* ---- Public ------------------------------------------------------------------------------------- */
+
+/* A database's first collection: its page size is chosen for it, and write-ahead logging is
+ * switched on. Neither can be done inside a transaction. */
+static mn_status prepare_database(mn_conn *conn, const mn_collection_opts *opts, mn_error *err)
+{
+    enum catalog_state state = CATALOG_ABSENT;
+    int64_t pages = 0;
+    bool was;
+    mn_status st = catalog_check(conn->sql, &state, err);
+    if (st || state == CATALOG_PRESENT)
+        return st;
+    if (conn->db->opts.flags & MN_OPEN_READONLY)
+        return mn_fail(err, MN_READONLY, "%s: was opened read-only", conn->db->path);
+    if (conn->txn != TXN_NONE)
+        return mn_fail(err, MN_MISUSE,
+                       "%s: the first collection of a database cannot be created inside a "
+                       "transaction; create it before",
+                       conn->db->path);
+    st = sql_int(conn->sql, "PRAGMA page_count", 0, &pages, err);
+    if (st == MN_OK && pages == 0)
+        st = sql_execf(conn->sql, err, "PRAGMA page_size = %u",
+                       catalog_page_bytes(mn_vector_bytes(opts->dtype, opts->dim)));
+    if (st == MN_OK)
+        st = db_use_wal(conn->db, conn->sql, &was, err);
+    return st;
+}
+
+/* Inside the scope: the catalog may have been made by another process meanwhile. */
+static mn_status ensure_catalog(mn_conn *conn, mn_error *err)
+{
+    enum catalog_state state = CATALOG_ABSENT;
+    mn_status st = catalog_check(conn->sql, &state, err);
+    if (st == MN_OK && state == CATALOG_ABSENT)
+        st = catalog_init(conn->sql, err);
+    return st;
+}
+
+mn_status mn_create(mn_conn *conn, const char *name, const mn_collection_opts *opts, mn_error *err)
+{
+    static const mn_collection_opts none = {0};
+    mn_status st = conn_enter(conn, err);
+    if (st)
+        return st;
+    if (!opts)
+        opts = &none;
+    st = prepare_database(conn, opts, err);
+    if (st == MN_OK)
+        st = scope_write(conn, err);
+    if (st == MN_OK) {
+        conn->schema_dirty = true;
+        st = ensure_catalog(conn, err);
+        if (st == MN_OK)
+            st = catalog_create(conn->sql, name, opts, err);
+        st = scope_end(conn, st, err);
+    }
+    return conn_leave(conn, st, err);
+}
+
+mn_status mn_drop(mn_conn *conn, const char *name, mn_error *err)
+{
+    struct catalog_entry e;
+    mn_status st = conn_enter(conn, err);
+    if (st)
+        return st;
+    st = scope_write(conn, err);
+    if (st == MN_OK) {
+        st = name ? need_catalog(conn, name, err)
+                  : mn_fail(err, MN_INVALID, "the collection's name is empty");
+        if (st == MN_OK)
+            st = catalog_find(conn->sql, name, &e, err);
+        if (st == MN_OK) {
+            conn->schema_dirty = true;
+            colls_forget(conn); /* its statements would hold the table */
+            st = catalog_drop(conn->sql, &e, err);
+        }
+        st = scope_end(conn, st, err);
+        if (st == MN_OK)
+            cache_forget(conn->db, e.number);
+    }
+    return conn_leave(conn, st, err);
+}
+
+mn_status mn_add_attribute(mn_conn *conn, const char *name, const char *attribute, mn_error *err)
+{
+    struct coll *c;
+    mn_status st = conn_enter(conn, err);
+    if (st)
+        return st;
+    st = scope_write(conn, err);
+    if (st == MN_OK) {
+        st = coll_get(conn, name, &c, err);
+        if (st == MN_OK) {
+            struct catalog_entry e = c->entry;
+            conn->schema_dirty = true;
+            colls_forget(conn);
+            st = catalog_add_attribute(conn->sql, &e, attribute, err);
+        }
+        st = scope_end(conn, st, err);
+    }
+    return conn_leave(conn, st, err);
+}
+
+static mn_status fill_info(mn_conn *conn, const struct catalog_entry *e, mn_collection_info *out,
+                           mn_error *err)
+{
+    char *names = NULL;
+    size_t n = 0;
+    memset(out, 0, sizeof *out);
+    memcpy(out->name, e->name, sizeof out->name);
+    memcpy(out->table, e->table, sizeof out->table);
+    memcpy(out->column, e->column, sizeof out->column);
+    out->dim = e->dim;
+    out->dtype = e->dtype;
+    out->metric = e->metric;
+    out->id_kind = e->id_kind;
+    mn_status st = catalog_attributes(conn->sql, e, &names, &n, err);
+    if (st)
+        return st;
+    out->n_attributes = (uint32_t)n;
+    size_t used = 0, cap = sizeof out->attributes;
+    const char *p = names;
+    for (size_t i = 0; i < n; i++, p += strlen(p) + 1) {
+        size_t len = strlen(p);
+        if (used + len + 5 > cap) { /* the name, a comma, "..." and a NUL must fit */
+            memcpy(out->attributes + used, "...", 4);
+            break;
+        }
+        if (i)
+            out->attributes[used++] = ',';
+        memcpy(out->attributes + used, p, len + 1);
+        used += len;
+    }
+    sqlite3_free(names);
+    return MN_OK;
+}
+
+mn_status mn_info(mn_conn *conn, const char *name, mn_collection_info *out, mn_error *err)
+{
+    struct coll *c;
+    mn_status st = conn_enter(conn, err);
+    if (st)
+        return st;
+    st = scope_read(conn, err);
+    if (st == MN_OK) {
+        st = coll_get(conn, name, &c, err);
+        if (st == MN_OK)
+            st = fill_info(conn, &c->entry, out, err);
+        st = scope_end(conn, st, err);
+    }
+    return conn_leave(conn, st, err);
+}
+
+struct list {
+    mn_conn *conn;
+    struct catalog_entry *entries;
+    size_t n, cap;
+};
+
+static mn_status list_one(void *ctx, const struct catalog_entry *e, mn_error *err)
+{
+    struct list *l = ctx;
+    if (l->n == l->cap) {
+        size_t cap = l->cap ? 2 * l->cap : 16;
+        struct catalog_entry *more =
+            mn_realloc(l->conn->db->alloc, l->entries, cap * sizeof *more, MN_TAG_ROWS);
+        if (!more)
+            return mn_fail(err, MN_NOMEM, "list: out of memory under the cap");
+        l->entries = more;
+        l->cap = cap;
+    }
+    l->entries[l->n++] = *e;
+    return MN_OK;
+}
+
+mn_status mn_list(mn_conn *conn, mn_collection_info **out, size_t *n, mn_error *err)
+{
+    enum catalog_state state;
+    struct list l = {.conn = conn};
+    *out = NULL;
+    *n = 0;
+    mn_status st = conn_enter(conn, err);
+    if (st)
+        return st;
+    st = scope_read(conn, err);
+    if (st == MN_OK) {
+        st = catalog_check(conn->sql, &state, err);
+        if (st == MN_OK && state == CATALOG_PRESENT)
+            st = catalog_walk(conn->sql, list_one, &l, err);
+        if (st == MN_OK && !(*out = result_alloc(conn->db->alloc, l.n, sizeof **out)))
+            st = mn_fail(err, MN_NOMEM, "list: out of memory under the cap");
+        for (size_t i = 0; i < l.n && st == MN_OK; i++)
+            st = fill_info(conn, &l.entries[i], &(*out)[i], err);
+        st = scope_end(conn, st, err);
+    }
+    mn_free(conn->db->alloc, l.entries);
+    if (st) {
+        mn_free_result(*out);
+        *out = NULL;
+    } else {
+        *n = l.n;
+    }
+    return conn_leave(conn, st, err);
+}

@@ -1,0 +1,479 @@
+/*
+ * Opening and closing a database.
+ *
+ * One mn_db per path and process: a registry finds the handle that is open already. It keeps one
+ * SQLite handle ("keeper") of its own, so that the write-ahead log is not folded up and made anew
+ * each time the last connection goes, and so that what is wrong with a file is found at open.
+ *
+ * Open looks before it writes. The order: the file's kind and permissions, SQLite's header, the
+ * catalog's format, its entries. Only a database that passed all of it, is opened for writing and
+ * has a catalog is switched to write-ahead logging if somebody had switched it back.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "src/engine/cache.h"
+#include "src/engine/engine.h"
+#include "src/engine/memory_db.h"
+#include "src/engine/pool.h"
+#include "storage/sql.h"
+
+static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
+static mn_db *registry; /* registry_lock */
+
+static _Atomic unsigned forks; /* counts forks of this process; written in the child only */
+static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+
+static void count_fork(void)
+{
+    atomic_fetch_add(&forks, 1);
+}
+
+static void watch_forks(void)
+{
+    pthread_atfork(NULL, NULL, count_fork);
+}
+
+bool db_forked(const mn_db *db)
+{
+    return db->fork_count != atomic_load_explicit(&forks, memory_order_relaxed);
+}
+
+uint64_t clock_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+uint64_t cpu_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+void db_log(mn_db *db, mn_log_level level, const char *topic, const char *format, ...)
+{
+    if (!db->opts.log || level > db->opts.log_level)
+        return;
+    char line[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    db->opts.log(db->opts.log_ctx, level, topic, line);
+}
+
+/* ---- Options and paths ---------------------------------------------------------------------- */
+
+static mn_status check_opts(const mn_open_opts *given, mn_open_opts *out, mn_error *err)
+{
+    *out = given ? *given : (mn_open_opts){0};
+    const uint32_t known = MN_OPEN_READONLY | MN_OPEN_MUST_EXIST | MN_OPEN_IMMUTABLE;
+    if (out->flags & ~known)
+        return mn_fail(err, MN_INVALID, "open: unknown flags 0x%x", out->flags & ~known);
+    if ((out->flags & MN_OPEN_IMMUTABLE) && !(out->flags & MN_OPEN_READONLY))
+        return mn_fail(err, MN_INVALID, "open: MN_OPEN_IMMUTABLE needs MN_OPEN_READONLY");
+    if (out->memory_bytes == 0)
+        out->memory_bytes = DEFAULT_MEMORY_BYTES;
+    if (out->memory_bytes < MIN_MEMORY_BYTES)
+        return mn_fail(err, MN_INVALID, "open: memory of %llu bytes; at least %d are needed",
+                       (unsigned long long)out->memory_bytes, MIN_MEMORY_BYTES);
+    if (out->busy_timeout_ms == 0)
+        out->busy_timeout_ms = DEFAULT_BUSY_MS;
+    if (out->threads == 0)
+        out->threads = 1;
+    if (out->threads > MAX_THREADS)
+        return mn_fail(err, MN_INVALID, "open: %u threads; at most %d are allowed", out->threads,
+                       MAX_THREADS);
+    if (out->durability != MN_DURABLE && out->durability != MN_RELAXED)
+        return mn_fail(err, MN_INVALID, "open: %d is no durability", (int)out->durability);
+    if (out->log_level == 0)
+        out->log_level = MN_LOG_INFO;
+    return MN_OK;
+}
+
+/* The file's path with its folder resolved, so that two spellings of one file meet in the registry.
+ * *out is from malloc. */
+static mn_status canonical_path(const char *path, char **out, mn_error *err)
+{
+    *out = NULL;
+    if (!path || !*path)
+        return mn_fail(err, MN_INVALID, "open: the path is empty");
+    char *whole = realpath(path, NULL);
+    if (whole) {
+        *out = whole;
+        return MN_OK;
+    }
+    if (errno == ENOMEM)
+        return mn_fail(err, MN_NOMEM, "open: out of memory");
+    const char *slash = strrchr(path, '/');
+    char *folder_name = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+    char *folder = folder_name ? realpath(folder_name, NULL) : NULL;
+    int os = errno;
+    mn_status st = MN_OK;
+    if (!folder)
+        st = folder_name ? mn_fail_os(err, os == EACCES ? MN_READONLY : MN_NOTFOUND, os,
+                                      "%s: cannot reach its folder; make it first", path)
+                         : mn_fail(err, MN_NOMEM, "open: out of memory");
+    else if (asprintf(out, "%s/%s", strcmp(folder, "/") ? folder : "", slash ? slash + 1 : path) < 0)
+        st = mn_fail(err, MN_NOMEM, "open: out of memory");
+    free(folder);
+    free(folder_name);
+    return st;
+}
+
+/* What the file system says before SQLite is asked. */
+static mn_status check_file(const char *path, uint32_t flags, mn_error *err)
+{
+    struct stat st;
+    if (stat(path, &st) != 0) {
+        if (errno != ENOENT)
+            return mn_fail_os(err, errno == EACCES ? MN_READONLY : MN_IO, errno, "%s", path);
+        if (flags & (MN_OPEN_READONLY | MN_OPEN_MUST_EXIST))
+            return mn_fail(err, MN_NOTFOUND, "%s: no such file; check the path", path);
+        return MN_OK;
+    }
+    if (S_ISDIR(st.st_mode))
+        return mn_fail(err, MN_INVALID, "%s: is a folder; name a file in it", path);
+    if (!S_ISREG(st.st_mode))
+        return mn_fail(err, MN_INVALID, "%s: is no regular file", path);
+    if (access(path, R_OK) != 0)
+        return mn_fail_os(err, MN_READONLY, errno, "%s: may not be read", path);
+    if (!(flags & MN_OPEN_READONLY) && access(path, W_OK) != 0)
+        return mn_fail_os(err, MN_READONLY, errno,
+                          "%s: may not be written; open it read-only or change its permissions",
+                          path);
+    return MN_OK;
+}
+
+/* ---- SQLite handles ---------------------------------------------------------------------------- */
+
+/* "file:<path with ?, # and % escaped>?immutable=1" */
+static char *immutable_uri(const char *path)
+{
+    sqlite3_str *s = sqlite3_str_new(NULL);
+    sqlite3_str_appendall(s, "file:");
+    for (const char *p = path; *p; p++) {
+        if (*p == '?' || *p == '#' || *p == '%')
+            sqlite3_str_appendf(s, "%%%02x", (unsigned)(unsigned char)*p);
+        else
+            sqlite3_str_appendchar(s, 1, *p);
+    }
+    sqlite3_str_appendall(s, "?immutable=1");
+    return sqlite3_str_finish(s);
+}
+
+static mn_status open_handle(const mn_db *db, sqlite3 **out, mn_error *err)
+{
+    bool readonly = db->opts.flags & MN_OPEN_READONLY;
+    int flags = SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE | SQLITE_OPEN_EXRESCODE;
+    char *uri = NULL;
+    const char *name = db->memory ? "memory" : db->path;
+    if (readonly)
+        flags |= SQLITE_OPEN_READONLY;
+    else
+        flags |= SQLITE_OPEN_READWRITE |
+                 (db->opts.flags & MN_OPEN_MUST_EXIST ? 0 : SQLITE_OPEN_CREATE);
+    if (db->opts.flags & MN_OPEN_IMMUTABLE) {
+        name = uri = immutable_uri(db->path);
+        flags |= SQLITE_OPEN_URI;
+        if (!uri)
+            return mn_fail(err, MN_NOMEM, "open: out of memory");
+    }
+    int rc = sqlite3_open_v2(name, out, flags, db->vfs);
+    sqlite3_free(uri);
+    if (rc == SQLITE_OK)
+        return MN_OK;
+    mn_status st = *out ? sql_fail(*out, rc, err, "open")
+                        : mn_fail(err, MN_NOMEM, "%s: out of memory", db->path);
+    sqlite3_close(*out);
+    *out = NULL;
+    return st;
+}
+
+static mn_status set_up_handle(const mn_db *db, sqlite3 *sql, size_t page_cache, mn_error *err)
+{
+    sqlite3_db_config(sql, SQLITE_DBCONFIG_DQS_DML, 0, NULL);
+    sqlite3_db_config(sql, SQLITE_DBCONFIG_DQS_DDL, 0, NULL);
+    /* Debian's build overwrites freed content with zeros by default, which writes pages twice. */
+    return sql_execf(sql, err,
+                     "PRAGMA secure_delete = OFF; PRAGMA mmap_size = 0; PRAGMA synchronous = %s; "
+                     "PRAGMA cache_size = -%d; PRAGMA journal_size_limit = %d",
+                     db->opts.durability == MN_RELAXED ? "NORMAL" : "FULL",
+                     (int)(page_cache / 1024), 4 * WAL_BYTES);
+}
+
+mn_status db_open_sqlite(mn_db *db, size_t page_cache, sqlite3 **out, mn_error *err)
+{
+    mn_status st = open_handle(db, out, err);
+    if (st)
+        return st;
+    st = set_up_handle(db, *out, page_cache, err);
+    if (st) {
+        sqlite3_close(*out);
+        *out = NULL;
+    }
+    return st;
+}
+
+/* ---- Open ---------------------------------------------------------------------------------------- */
+
+static mn_status look_at_entry(void *ctx, const struct catalog_entry *e, mn_error *err)
+{
+    (void)ctx;
+    (void)e;
+    (void)err;
+    return MN_OK; /* catalog_walk itself checks each entry */
+}
+
+mn_status db_use_wal(mn_db *db, sqlite3 *sql, bool *was, mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    bool row = false;
+    *was = false;
+    mn_status status = sql_prepare(sql, "PRAGMA journal_mode", &st, err);
+    if (status == MN_OK)
+        status = sql_step(st, &row, err);
+    *was = row && strcmp((const char *)sqlite3_column_text(st, 0), "wal") == 0;
+    sqlite3_finalize(st);
+    if (status || *was)
+        return status;
+    st = NULL;
+    row = false;
+    status = sql_prepare(sql, "PRAGMA journal_mode = WAL", &st, err);
+    if (status == MN_OK)
+        status = sql_step(st, &row, err);
+    const char *mode = row ? (const char *)sqlite3_column_text(st, 0) : "unknown";
+    if (status == MN_OK && strcmp(mode, "wal") != 0)
+        status = mn_fail(err, MN_IO,
+                         "%s: stays in journal mode '%s'; Mneme needs write-ahead logging, which "
+                         "needs a local file system with shared memory",
+                         db->path, mode);
+    sqlite3_finalize(st);
+    return status;
+}
+
+static mn_status look_at_database(mn_db *db, mn_error *err)
+{
+    enum catalog_state state = CATALOG_ABSENT;
+    sqlite3_busy_timeout(db->keeper, db->opts.busy_timeout_ms == MN_NO_WAIT
+                                         ? 0
+                                         : (int)(db->opts.busy_timeout_ms & INT_MAX));
+    mn_status st = catalog_check(db->keeper, &state, err);
+    if (st)
+        return st;
+    bool readonly = db->opts.flags & MN_OPEN_READONLY;
+    if (!readonly && sqlite3_db_readonly(db->keeper, "main") == 1)
+        return mn_fail(err, MN_READONLY,
+                       "%s: may not be written; open it read-only or change its permissions",
+                       db->path);
+    if (state == CATALOG_ABSENT)
+        return MN_OK;
+    bool was_wal = true;
+    st = catalog_walk(db->keeper, look_at_entry, NULL, err);
+    if (st == MN_OK && !readonly)
+        st = db_use_wal(db, db->keeper, &was_wal, err);
+    if (st == MN_OK && !was_wal)
+        db_log(db, MN_LOG_WARN, "open", "%s: was in rollback-journal mode, switched to WAL",
+               db->path);
+    db->has_catalog = st == MN_OK;
+    return st;
+}
+
+static void db_free(mn_db *db)
+{
+    if (!db)
+        return;
+    if (db->keeper)
+        sqlite3_close(db->keeper);
+    if (db->memory)
+        memory_db_destroy(db->vfs);
+    pool_destroy(db->pool);
+    if (db->alloc)
+        cache_clear(db);
+    mn_alloc_destroy(db->alloc);
+    pthread_mutex_destroy(&db->lock);
+    free(db->path);
+    free(db->vfs);
+    free(db);
+}
+
+/* A new handle, in no registry yet. Takes `path` (from malloc), also on failure. */
+static mn_status db_create(char *path, const mn_open_opts *opts, const char *vfs, mn_db **out,
+                           mn_error *err)
+{
+    mn_status st = MN_OK;
+    mn_db *db = calloc(1, sizeof *db);
+    if (!db) {
+        free(path);
+        return mn_fail(err, MN_NOMEM, "open: out of memory");
+    }
+    pthread_mutex_init(&db->lock, NULL);
+    db->path = path;
+    db->opts = *opts;
+    db->refs = 1;
+    db->fork_count = atomic_load(&forks);
+    db->kernels = kernels_select(ISA_COUNT);
+    db->memory = strcmp(path, ":memory:") == 0;
+    db->alloc = mn_alloc_create(opts->allocator, opts->memory_bytes);
+    if (!db->alloc)
+        st = mn_fail(err, MN_NOMEM, "%s: out of memory", path);
+    if (st == MN_OK && db->memory)
+        st = memory_db_create(&db->vfs, err);
+    else if (st == MN_OK && vfs && !(db->vfs = strdup(vfs)))
+        st = mn_fail(err, MN_NOMEM, "%s: out of memory", path);
+    if (st == MN_OK && !db->vfs)
+        st = check_file(path, opts->flags, err);
+    if (st == MN_OK)
+        st = db_open_sqlite(db, FURTHER_PAGE_CACHE, &db->keeper, err);
+    if (st == MN_OK)
+        st = look_at_database(db, err);
+    if (st) {
+        db_free(db);
+        return st;
+    }
+    *out = db;
+    return MN_OK;
+}
+
+static mn_status same_opts(const mn_db *db, const mn_open_opts *o, mn_error *err)
+{
+    const char *differs = NULL;
+    const mn_open_opts *have = &db->opts;
+    if ((o->flags & ~MN_OPEN_MUST_EXIST) != (have->flags & ~MN_OPEN_MUST_EXIST))
+        differs = "flags";
+    else if (o->memory_bytes != have->memory_bytes)
+        differs = "memory";
+    else if (o->busy_timeout_ms != have->busy_timeout_ms)
+        differs = "busy timeout";
+    else if (o->threads != have->threads)
+        differs = "threads";
+    else if (o->durability != have->durability)
+        differs = "durability";
+    if (!differs)
+        return MN_OK;
+    return mn_fail(err, MN_MISUSE,
+                   "%s: is open in this process with another %s; open it the same way, or pass no "
+                   "options",
+                   db->path, differs);
+}
+
+/* registry_lock is held. */
+static mn_db *registry_find(const char *path, const char *vfs)
+{
+    for (mn_db *db = registry; db; db = db->next) {
+        bool same_vfs = vfs ? db->vfs && strcmp(db->vfs, vfs) == 0 : !db->vfs;
+        if (same_vfs && !db_forked(db) && strcmp(db->path, path) == 0)
+            return db;
+    }
+    return NULL;
+}
+
+mn_status db_open_vfs(const char *path, const mn_open_opts *opts, const char *vfs, mn_db **out,
+                      mn_error *err)
+{
+    mn_open_opts o;
+    char *canonical = NULL;
+    mn_error_clear(err);
+    if (!out)
+        return mn_fail(err, MN_MISUSE, "open: no place for the handle");
+    *out = NULL;
+    pthread_once(&fork_once, watch_forks);
+    bool memory = path && strcmp(path, ":memory:") == 0;
+    mn_status st = check_opts(opts, &o, err);
+    if (st == MN_OK && (memory || vfs)) {
+        canonical = path ? strdup(path) : NULL;
+        if (!canonical)
+            st = mn_fail(err, MN_NOMEM, "open: out of memory");
+    } else if (st == MN_OK) {
+        st = canonical_path(path, &canonical, err);
+    }
+    if (st)
+        return st;
+    pthread_mutex_lock(&registry_lock);
+    mn_db *db = memory ? NULL : registry_find(canonical, vfs);
+    if (db) {
+        st = opts ? same_opts(db, &o, err) : MN_OK;
+        if (st == MN_OK) {
+            db->refs++;
+            *out = db;
+        }
+        free(canonical);
+    } else {
+        st = db_create(canonical, &o, vfs, &db, err);
+        if (st == MN_OK) {
+            db->next = registry;
+            registry = db;
+            *out = db;
+        }
+    }
+    pthread_mutex_unlock(&registry_lock);
+    return st;
+}
+
+mn_status mn_open(const char *path, const mn_open_opts *opts, mn_db **out, mn_error *err)
+{
+    return db_open_vfs(path, opts, NULL, out, err);
+}
+
+/* ---- Close --------------------------------------------------------------------------------------- */
+
+static void registry_remove(const mn_db *db)
+{
+    mn_db **p = &registry;
+    while (*p && *p != db)
+        p = &(*p)->next;
+    if (*p)
+        *p = db->next;
+}
+
+mn_status mn_close(mn_db *db, mn_error *err)
+{
+    mn_error_clear(err);
+    if (!db)
+        return MN_OK;
+    if (db_forked(db))
+        return mn_fail(err, MN_FORKED,
+                       "%s: was opened before the fork; the child may only call mn_abandon",
+                       db->path);
+    pthread_mutex_lock(&registry_lock);
+    pthread_mutex_lock(&db->lock);
+    unsigned conns = db->conns;
+    pthread_mutex_unlock(&db->lock);
+    mn_status st = MN_OK;
+    bool last = db->refs == 1;
+    if (last && conns)
+        st = mn_fail(err, MN_MISUSE, "%s: %u connections are open; disconnect them first",
+                     db->path, conns);
+    else if (--db->refs == 0)
+        registry_remove(db);
+    /* Closed under the lock: an open of the same path that comes now must find the file free. */
+    if (st == MN_OK && last)
+        db_free(db);
+    pthread_mutex_unlock(&registry_lock);
+    return st;
+}
+
+void mn_abandon(mn_db *db)
+{
+    if (!db || !db_forked(db))
+        return;
+    /* Locks may be held by threads that do not exist here, and SQLite's handles must not be closed
+     * by a child: only plain memory is given back. */
+    cache_clear(db);
+}
+
+const char *mn_path(const mn_db *db)
+{
+    return db->path;
+}

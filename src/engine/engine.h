@@ -1,0 +1,189 @@
+/* The engine's own view of its handles. Included by src/engine only, and by the tests that look
+ * inside. Who calls whom: README.md in this folder. */
+#ifndef MN_ENGINE_H
+#define MN_ENGINE_H
+
+#include <pthread.h>
+#include <sqlite3.h>
+#include <stdatomic.h>
+
+#include "index/kernels/kernels.h"
+#include "mneme.h"
+#include "storage/base/alloc.h"
+#include "storage/base/error.h"
+#include "storage/catalog.h"
+#include "storage/changelog.h"
+
+struct pool;
+struct view;
+struct cached;
+
+enum {
+    MIN_MEMORY_BYTES = 4 << 20,
+    DEFAULT_MEMORY_BYTES = 256 << 20,
+    DEFAULT_BUSY_MS = 5000,
+    MAX_THREADS = 256,
+    WAL_BYTES = 16 << 20,        /* the write-ahead log is moved into the database beyond this */
+    FIRST_PAGE_CACHE = 8 << 20,  /* SQLite's page cache of a database's first connection, bytes */
+    FURTHER_PAGE_CACHE = 1 << 20 /* and of each further one */
+};
+
+/* Counters of mn_stats_info; relaxed, statistics only. */
+struct counters {
+    _Atomic uint64_t searches, loads, catchups, evictions, streamed;
+};
+
+struct mn_db {
+    pthread_mutex_t lock;          /* guards what says "lock" */
+    char *path;                    /* set in open; canonical, or ":memory:" */
+    char *vfs;                     /* set in open; NULL: SQLite's default */
+    bool memory;                   /* set in open: lives in this process's memory */
+    mn_open_opts opts;             /* set in open; zeros replaced by defaults */
+    unsigned fork_count;           /* set in open; see db_forked() */
+    struct mn_alloc *alloc;        /* set in open */
+    const struct kernels *kernels; /* set in open */
+    sqlite3 *keeper;               /* lock; keeps the database open between connections */
+    unsigned refs;                 /* registry lock; mn_open minus mn_close */
+    unsigned conns;                /* lock */
+    bool has_catalog;              /* lock; never goes back to false */
+    struct cached *cached;         /* lock; vectors held in memory, one entry a collection */
+    uint64_t uses;                 /* lock; counts uses of cached vectors, for eviction */
+    struct pool *pool;             /* lock; made by the first search with threads */
+    struct counters count;
+    mn_db *next;                   /* registry lock */
+};
+
+enum txn { TXN_NONE, TXN_READ, TXN_WRITE };
+
+/* Statements over one collection, prepared at first use. */
+enum coll_stmt_kind {
+    STMT_FIND_TEXT,  /* ?1 text_id -> id, version */
+    STMT_FIND_ID,    /* ?1 id -> id, version */
+    STMT_INSERT,
+    STMT_UPDATE,
+    STMT_DELETE,     /* ?1 id */
+    STMT_GET,        /* ?1 id -> whole row */
+    STMT_GET_META,   /* ?1 id -> row without its vector */
+    STMT_GET_VECTOR, /* ?1 id -> vector */
+    STMT_SCAN,       /* -> id, vector by ascending id, rows that have one */
+    STMT_MAX_ID,
+    STMT_LOG_HEAD,
+    STMT_LOG_AT,
+    STMT_LOG_SINCE,
+    STMT_LOG_NEXT,
+    STMT_LOG_TRIM,
+    STMT_COUNT
+};
+
+/* A collection as one connection sees it; valid while the schema's version stays. */
+struct coll {
+    struct coll *next;
+    struct catalog_entry entry;
+    size_t vector_bytes;
+    char *attr_block;   /* sqlite3_free; the names behind each other */
+    const char **attrs; /* [n_attrs] into attr_block */
+    size_t n_attrs;
+    bool watched;       /* the change log can be believed: vectors may be held in memory */
+    sqlite3_stmt *stmts[STMT_COUNT];
+};
+
+struct mn_conn {
+    mn_db *db;                /* set in connect */
+    sqlite3 *sql;             /* set in connect */
+    _Atomic bool in_call;     /* exchanged at each entry: two threads, or a callback's re-entry */
+    _Atomic bool interrupted; /* set by mn_interrupt, cleared at each entry */
+    enum txn txn;             /* what the caller began */
+    enum txn scope;           /* what the running call began: see scope_read, scope_write */
+    bool savepoint;           /* the running call set a savepoint in the caller's transaction */
+    bool schema_dirty;        /* this transaction changed the schema */
+    mn_iter *iters;           /* open iterators */
+    uint64_t deadline_us;     /* of the running call, on the monotonic clock; 0: none */
+    uint64_t busy_since_us;   /* when the running call first met a lock; 0: not yet */
+    const char *stage;        /* of the running call, for progress */
+    uint64_t done, total;
+    mn_progress_fn progress;
+    void *progress_ctx;
+    struct coll *colls;       /* loaded collections, all of one schema version */
+    int64_t schema;           /* that version; -1: none looked at */
+    bool trusted;             /* that version is one that Mneme left: change logs are believed */
+    bool no_wait;             /* the busy handler gives up at once */
+    sqlite3_stmt *schema_now; /* PRAGMA schema_version */
+    struct view *own_view;    /* vectors with this transaction's own writes; see cache.c */
+};
+
+/* ---- db.c --------------------------------------------------------------------------------- */
+
+/* mn_open on a SQLite VFS by name (NULL: default). For tests, and for ":memory:". */
+mn_status db_open_vfs(const char *path, const mn_open_opts *opts, const char *vfs, mn_db **out,
+                      mn_error *err);
+bool db_forked(const mn_db *db);
+__attribute__((format(printf, 4, 5))) void db_log(mn_db *db, mn_log_level level, const char *topic,
+                                                  const char *format, ...);
+/* A SQLite handle on the database with the connection settings; page_cache in bytes. */
+mn_status db_open_sqlite(mn_db *db, size_t page_cache, sqlite3 **out, mn_error *err);
+/* Switches the database to write-ahead logging if it is not, outside a transaction; *was takes
+ * whether it was. */
+mn_status db_use_wal(mn_db *db, sqlite3 *sql, bool *was, mn_error *err);
+uint64_t clock_us(void); /* monotonic */
+uint64_t cpu_us(void);   /* of the process */
+
+/* ---- conn.c ------------------------------------------------------------------------------- */
+
+/* Every public function that takes a connection begins with conn_enter and, if that succeeded,
+ * ends with conn_leave, which hands its status through. */
+mn_status conn_enter(mn_conn *conn, mn_error *err);
+mn_status conn_leave(mn_conn *conn, mn_status st, mn_error *err);
+
+/* To be called in long loops: deadline, interrupt, progress. */
+mn_status conn_tick(mn_conn *conn, mn_error *err);
+
+/* ---- txn.c -------------------------------------------------------------------------------- */
+
+/* A call's own transaction: begun unless the caller has one. scope_end commits or rolls back what
+ * scope_read or scope_write began; inside the caller's write transaction scope_write is a
+ * savepoint, so that a failed call leaves no trace. */
+mn_status scope_read(mn_conn *conn, mn_error *err);
+mn_status scope_write(mn_conn *conn, mn_error *err);
+mn_status scope_end(mn_conn *conn, mn_status st, mn_error *err);
+bool conn_may_be_dirty(const mn_conn *conn); /* may see uncommitted writes of its own */
+
+/* ---- collection.c ------------------------------------------------------------------------- */
+
+/* The collection in the snapshot of the open scope; borrowed until the scope ends. */
+mn_status coll_get(mn_conn *conn, const char *name, struct coll **out, mn_error *err);
+mn_status coll_stmt(mn_conn *conn, struct coll *c, enum coll_stmt_kind which, sqlite3_stmt **out,
+                    mn_error *err);
+void colls_forget(mn_conn *conn);
+/* After a read that met a foreign change of the schema: restarts the change logs, unless somebody
+ * else is writing. Outside a scope. */
+void conn_mend_schema(mn_conn *conn);
+/* Position of an attribute, or MN_NOTFOUND that names it. */
+mn_status coll_attr(const struct coll *c, const char *name, size_t *out, mn_error *err);
+/* Head of the collection's change log in the snapshot of the open scope. */
+mn_status coll_head(mn_conn *conn, struct coll *c, struct log_position *out, mn_error *err);
+
+/* ---- row.c -------------------------------------------------------------------------------- */
+
+/* SELECT list of a row: id, text_id, version, attributes, payload[, vector]. For sqlite3_free;
+ * NULL when out of memory. */
+char *row_columns(const struct coll *c, bool with_vector);
+/* Reads the row that `st` over row_columns() stands on. Pointers are SQLite's, valid until the
+ * statement moves. attrs: [c->n_attrs]. */
+mn_status row_read(const struct coll *c, sqlite3_stmt *st, bool with_vector, mn_row *row,
+                   mn_attr *attrs, mn_error *err);
+/* Checks a text id of the caller; `what` says where it stands: "row 3". */
+mn_status text_id_check(const char *text_id, const char *what, mn_error *err);
+/* int64 id of a row named by the caller; *found false if there is none. */
+mn_status row_resolve(mn_conn *conn, struct coll *c, const mn_id *id, size_t position, int64_t *out,
+                      bool *found, int64_t *version, mn_error *err);
+
+/* ---- convert.c ---------------------------------------------------------------------------- */
+
+/* Rounds an f32 vector to the dtype. `what` names it in a message. */
+mn_status convert_f32(const struct kernels *kn, mn_dtype dtype, uint32_t dim, const float *from,
+                      void *to, const char *what, mn_error *err);
+
+/* Results that the caller frees with mn_free_result: the block remembers its allocator. */
+void *result_alloc(struct mn_alloc *a, size_t n, size_t each);
+
+#endif

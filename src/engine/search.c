@@ -1,0 +1,607 @@
+/*
+ * Search: queries in, hits out, over one snapshot.
+ *
+ * Where the vectors come from, in order of preference:
+ *   a view     vectors in memory that belong to exactly this snapshot (cache.c); scanned by
+ *              several threads if the caller wants that, or looked up if only a few ids are asked
+ *   look-ups   few ids and no view: one row after another
+ *   a stream   all rows in id order from SQLite, block by block; kept as a view on the way if the
+ *              cap allows it
+ * All three hand blocks to index/scan, which gives the same hits for each.
+ *
+ * Filters are asked late: only about rows that are near enough to become hits at that moment. Then
+ * the row's attributes are read from the snapshot.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "index/scan.h"
+#include "src/engine/cache.h"
+#include "src/engine/engine.h"
+#include "src/engine/pool.h"
+#include "storage/sql.h"
+
+enum {
+    QUERY_GROUP = 1024,        /* queries scanned at once: bounds memory, and the time between ticks */
+    FEW_IDS = 2048,            /* look them up one by one rather than stream the table */
+    DEFAULT_MAX_HITS = 1000000,
+    PARALLEL_BYTES = 4 << 20   /* less work than this is not worth a second thread */
+};
+
+struct search {
+    mn_conn *conn;
+    struct coll *c;
+    mn_search_opts opts;       /* the caller's, or zeros */
+    const char *queries;       /* of the collection's dtype */
+    size_t nq;
+    uint32_t k;                /* 0: radius search */
+    double radius;
+    uint64_t max_hits;
+    int64_t *ids;              /* [n_ids] ascending, each once; NULL: all rows */
+    size_t n_ids;
+    mn_attr *attrs;            /* [n_attrs], for the filter */
+    mn_search_stats stats;
+    struct scan_spec spec;     /* of the running group */
+};
+
+static uint64_t thread_cpu_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+/* ---- Admission -------------------------------------------------------------------------------- */
+
+static int by_id(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+static mn_status admit_row(struct search *s, int64_t id, bool *keep, mn_error *err)
+{
+    sqlite3_stmt *st;
+    bool there;
+    mn_row row;
+    *keep = false;
+    mn_status status = coll_stmt(s->conn, s->c, STMT_GET_META, &st, err);
+    if (status)
+        return status;
+    sqlite3_bind_int64(st, 1, id);
+    status = sql_step(st, &there, err);
+    if (status)
+        return status;
+    if (there) {
+        status = row_read(s->c, st, false, &row, s->attrs, err);
+        s->stats.rows_filtered++;
+        *keep = status == MN_OK && s->opts.filter(s->opts.filter_ctx, &row);
+    }
+    sqlite3_reset(st);
+    return status;
+}
+
+static enum scan_verdict admit(void *ctx, int64_t id, mn_error *err)
+{
+    struct search *s = ctx;
+    bool keep = true;
+    if (s->ids && !bsearch(&id, s->ids, s->n_ids, sizeof id, by_id))
+        return SCAN_REJECT;
+    if (s->opts.filter && (admit_row(s, id, &keep, err) || conn_tick(s->conn, err)))
+        return SCAN_STOP;
+    return keep ? SCAN_ADMIT : SCAN_REJECT;
+}
+
+static scan_admit_fn admit_fn(const struct search *s)
+{
+    return s->ids || s->opts.filter ? admit : NULL;
+}
+
+/* ---- A view, by several threads ---------------------------------------------------------------- */
+
+struct sweep {
+    struct search *s;
+    const struct view *view;
+    struct scan *scans[MAX_THREADS]; /* [0] the caller's; others made by their workers */
+    _Atomic size_t next;             /* relaxed; next part to be taken */
+    _Atomic bool stop;               /* relaxed; some worker failed */
+    pthread_mutex_t lock;            /* guards status, err, cpu_us */
+    mn_status status;
+    mn_error err;
+    uint64_t cpu_us;                 /* of workers other than 0 */
+};
+
+static void sweep_fail(struct sweep *w, mn_status st, const mn_error *err)
+{
+    pthread_mutex_lock(&w->lock);
+    if (w->status == MN_OK) {
+        w->status = st;
+        w->err = *err;
+    }
+    pthread_mutex_unlock(&w->lock);
+    atomic_store_explicit(&w->stop, true, memory_order_relaxed);
+}
+
+static mn_status sweep_parts(struct sweep *w, struct scan *scan, bool first, mn_error *err)
+{
+    size_t n = view_parts(w->view);
+    struct scan_block block;
+    mn_status st = MN_OK;
+    while (st == MN_OK && !atomic_load_explicit(&w->stop, memory_order_relaxed)) {
+        size_t part = atomic_fetch_add_explicit(&w->next, 1, memory_order_relaxed);
+        if (part >= n)
+            break;
+        view_block(w->view, part, &block);
+        st = scan_block(scan, &block, admit_fn(w->s), w->s, err);
+        if (st == MN_OK && first) {
+            w->s->conn->done = part;
+            st = conn_tick(w->s->conn, err);
+        }
+    }
+    return st;
+}
+
+static void sweep_worker(void *ctx, unsigned worker)
+{
+    struct sweep *w = ctx;
+    mn_error err = {0};
+    mn_db *db = w->s->conn->db;
+    uint64_t start = thread_cpu_us();
+    /* Without memory for a scan of its own a worker leaves the parts to the others. */
+    if (worker && scan_create(db->alloc, db->kernels, &w->s->spec, &w->scans[worker], NULL))
+        return;
+    mn_status st = sweep_parts(w, w->scans[worker], worker == 0, &err);
+    if (st)
+        sweep_fail(w, st, &err);
+    if (worker) {
+        pthread_mutex_lock(&w->lock);
+        w->cpu_us += thread_cpu_us() - start;
+        pthread_mutex_unlock(&w->lock);
+    }
+}
+
+static struct pool *pool_of(mn_db *db)
+{
+    pthread_mutex_lock(&db->lock);
+    if (!db->pool)
+        db->pool = pool_create();
+    struct pool *p = db->pool;
+    pthread_mutex_unlock(&db->lock);
+    return p;
+}
+
+static unsigned threads_for(const struct search *s, const struct view *v)
+{
+    unsigned n = s->opts.threads ? s->opts.threads : s->conn->db->opts.threads;
+    double work = (double)view_rows(v) * (double)s->c->vector_bytes * (double)s->spec.nq;
+    if (s->opts.filter || work < PARALLEL_BYTES)
+        return 1; /* the filter reads rows through the connection, which is one thread's */
+    return n > view_parts(v) ? (unsigned)view_parts(v) : n;
+}
+
+static mn_status sweep_view(struct search *s, const struct view *v, struct scan *scan, mn_error *err)
+{
+    struct sweep w = {.s = s, .view = v, .scans = {scan}};
+    struct pool *pool = NULL;
+    unsigned threads = threads_for(s, v);
+    s->conn->total = view_parts(v);
+    s->stats.rows_scanned += (uint64_t)view_rows(v) * s->spec.nq;
+    s->stats.bytes_scanned += (uint64_t)view_rows(v) * s->c->vector_bytes;
+    if (threads > 1 && !(pool = pool_of(s->conn->db)))
+        threads = 1;
+    if (threads <= 1)
+        return sweep_parts(&w, scan, true, err);
+    pthread_mutex_init(&w.lock, NULL);
+    pool_run(pool, threads, sweep_worker, &w);
+    pthread_mutex_destroy(&w.lock);
+    s->stats.cpu_us += w.cpu_us;
+    mn_status st = w.status;
+    if (st && err)
+        *err = w.err;
+    for (unsigned i = 1; i < threads; i++) {
+        if (st == MN_OK && w.scans[i])
+            st = scan_merge(scan, w.scans[i], err);
+        scan_destroy(w.scans[i]);
+    }
+    return st;
+}
+
+/* ---- Few ids ------------------------------------------------------------------------------------ */
+
+/* Vectors collected for one block. */
+struct gather {
+    int64_t *ids;
+    char *vectors;
+    float *norms;
+    size_t n, cap;
+};
+
+static void gather_fini(struct mn_alloc *a, struct gather *g)
+{
+    mn_free(a, g->ids);
+    mn_free(a, g->vectors);
+    mn_free(a, g->norms);
+}
+
+static mn_status gather_init(struct mn_alloc *a, struct gather *g, size_t cap, size_t vector_bytes,
+                             mn_error *err)
+{
+    *g = (struct gather){.cap = cap};
+    g->ids = mn_alloc_array(a, cap, sizeof *g->ids, MN_TAG_SEARCH);
+    g->vectors = mn_alloc_array(a, cap, vector_bytes, MN_TAG_SEARCH);
+    g->norms = mn_alloc_array(a, cap, sizeof *g->norms, MN_TAG_SEARCH);
+    if (g->ids && g->vectors && g->norms)
+        return MN_OK;
+    gather_fini(a, g);
+    return mn_fail(err, MN_NOMEM,
+                   "search: out of memory under the cap for a block of %zu vectors; raise memory",
+                   cap);
+}
+
+static void gather_add(struct gather *g, int64_t id, const void *vector, size_t vector_bytes)
+{
+    g->ids[g->n] = id;
+    memcpy(g->vectors + g->n * vector_bytes, vector, vector_bytes);
+    g->n++;
+}
+
+/* Scores what was gathered and empties it. */
+static mn_status gather_scan(struct search *s, struct gather *g, struct scan *scan,
+                             struct view_build *build, scan_admit_fn admission, mn_error *err)
+{
+    const struct catalog_entry *e = &s->c->entry;
+    struct scan_block block = {
+        .ids = g->ids, .vectors = g->vectors, .norms = g->norms, .n = g->n};
+    if (g->n == 0)
+        return MN_OK;
+    scan_norms(s->conn->db->kernels, e->dtype, e->dim, g->vectors, g->n, g->norms);
+    if (build)
+        view_build_add(build, &block);
+    mn_status st = scan_block(scan, &block, admission, s, err);
+    s->stats.rows_scanned += (uint64_t)g->n * s->spec.nq;
+    s->stats.bytes_scanned += (uint64_t)g->n * s->c->vector_bytes;
+    s->conn->done += g->n;
+    g->n = 0;
+    return st ? st : conn_tick(s->conn, err);
+}
+
+/* The vector of one row from the snapshot into the gather, if it has one. */
+static mn_status look_up(struct search *s, int64_t id, struct gather *g, mn_error *err)
+{
+    sqlite3_stmt *st;
+    bool row;
+    mn_status status = coll_stmt(s->conn, s->c, STMT_GET_VECTOR, &st, err);
+    if (status)
+        return status;
+    sqlite3_bind_int64(st, 1, id);
+    status = sql_step(st, &row, err);
+    if (status)
+        return status;
+    if (row && sqlite3_column_type(st, 0) == SQLITE_BLOB &&
+        (size_t)sqlite3_column_bytes(st, 0) == s->c->vector_bytes)
+        gather_add(g, id, sqlite3_column_blob(st, 0), s->c->vector_bytes);
+    else if (row && sqlite3_column_type(st, 0) != SQLITE_NULL)
+        s->stats.rows_invalid++;
+    sqlite3_reset(st);
+    return MN_OK;
+}
+
+/* Only the listed ids, from the view if there is one. */
+static mn_status scan_ids(struct search *s, const struct view *v, struct scan *scan, mn_error *err)
+{
+    struct gather g;
+    scan_admit_fn admission = s->opts.filter ? admit : NULL;
+    mn_status st = gather_init(s->conn->db->alloc, &g, cache_block_rows(s->c), s->c->vector_bytes,
+                               err);
+    for (size_t i = 0; i < s->n_ids && st == MN_OK; i++) {
+        float norm;
+        const void *vector = v ? view_find(v, s->ids[i], &norm) : NULL;
+        if (vector)
+            gather_add(&g, s->ids[i], vector, s->c->vector_bytes);
+        else if (!v)
+            st = look_up(s, s->ids[i], &g, err);
+        if (st == MN_OK && g.n == g.cap)
+            st = gather_scan(s, &g, scan, NULL, admission, err);
+    }
+    if (st == MN_OK)
+        st = gather_scan(s, &g, scan, NULL, admission, err);
+    gather_fini(s->conn->db->alloc, &g);
+    return st;
+}
+
+/* ---- All rows from SQLite -------------------------------------------------------------------------- */
+
+static mn_status stream_rows(struct search *s, struct scan *scan, struct view_build *build,
+                             mn_error *err)
+{
+    sqlite3_stmt *st;
+    struct gather g;
+    bool row = false;
+    size_t bytes = s->c->vector_bytes;
+    mn_status status = coll_stmt(s->conn, s->c, STMT_SCAN, &st, err);
+    if (status == MN_OK)
+        status = gather_init(s->conn->db->alloc, &g, cache_block_rows(s->c), bytes, err);
+    if (status)
+        return status;
+    while ((status = sql_step(st, &row, err)) == MN_OK && row) {
+        if (sqlite3_column_type(st, 1) == SQLITE_BLOB &&
+            (size_t)sqlite3_column_bytes(st, 1) == bytes)
+            gather_add(&g, sqlite3_column_int64(st, 0), sqlite3_column_blob(st, 1), bytes);
+        else
+            s->stats.rows_invalid++;
+        if (g.n == g.cap) {
+            status = gather_scan(s, &g, scan, build, admit_fn(s), err);
+            if (status)
+                break;
+        }
+    }
+    sqlite3_reset(st);
+    if (status == MN_OK)
+        status = gather_scan(s, &g, scan, build, admit_fn(s), err);
+    gather_fini(s->conn->db->alloc, &g);
+    return status;
+}
+
+static mn_status stream(struct search *s, struct scan *scan, bool load, mn_error *err)
+{
+    struct view_build *build = NULL;
+    mn_status st = load ? view_build_begin(s->conn, s->c, &build, err) : MN_OK;
+    if (st)
+        return st;
+    atomic_fetch_add_explicit(&s->conn->db->count.streamed, 1, memory_order_relaxed);
+    st = stream_rows(s, scan, build, err);
+    view_build_end(build, st == MN_OK);
+    return st;
+}
+
+/* ---- A group of queries -------------------------------------------------------------------------------- */
+
+static mn_status scan_group(struct search *s, struct scan *scan, mn_error *err)
+{
+    struct view *v = NULL;
+    bool load = false;
+    uint64_t pending = 0;
+    mn_status st = cache_view(s->conn, s->c, &v, &load, &pending, err);
+    if (st)
+        return st;
+    s->conn->done = s->conn->total = 0;
+    s->stats.rows_pending += pending;
+    s->stats.from_cache = v != NULL;
+    if (s->ids && (v ? s->n_ids < view_rows(v) / 8 : s->n_ids <= FEW_IDS))
+        st = scan_ids(s, v, scan, err);
+    else if (v)
+        st = sweep_view(s, v, scan, err);
+    else
+        st = stream(s, scan, load, err);
+    s->stats.rows_invalid += scan_invalid_rows(scan);
+    view_release(s->conn->db, v);
+    return st;
+}
+
+typedef mn_status (*group_done_fn)(struct search *s, struct scan *scan, size_t first, void *out,
+                                   mn_error *err);
+
+/* Scans the queries group by group; `done` takes each group's results. */
+static mn_status scan_all(struct search *s, group_done_fn done, void *out, mn_error *err)
+{
+    mn_status st = MN_OK;
+    for (size_t first = 0; first < s->nq && st == MN_OK; first += QUERY_GROUP) {
+        struct scan *scan = NULL;
+        size_t n = s->nq - first < QUERY_GROUP ? s->nq - first : QUERY_GROUP;
+        s->spec = (struct scan_spec){.dtype = s->c->entry.dtype,
+                                     .metric = s->c->entry.metric,
+                                     .dim = s->c->entry.dim,
+                                     .queries = s->queries + first * s->c->vector_bytes,
+                                     .nq = n,
+                                     .k = s->k,
+                                     .radius_mode = s->k == 0,
+                                     .radius = s->radius,
+                                     .max_hits = s->max_hits};
+        st = scan_create(s->conn->db->alloc, s->conn->db->kernels, &s->spec, &scan, err);
+        if (st == MN_OK)
+            st = scan_group(s, scan, err);
+        if (st == MN_OK)
+            st = done(s, scan, first, out, err);
+        scan_destroy(scan);
+    }
+    return st;
+}
+
+/* ---- Arguments -------------------------------------------------------------------------------------------- */
+
+static mn_status take_opts(struct search *s, const mn_search_opts *opts, mn_error *err)
+{
+    static const mn_search_opts none = {0};
+    s->opts = opts ? *opts : none;
+    const mn_search_opts *o = &s->opts;
+    if (!(o->recall == 0 || (o->recall >= 0.5 && o->recall <= 1)))
+        return mn_fail(err, MN_INVALID, "search: recall %g; it must be 0.5 to 1, or 0 for the default",
+                       o->recall);
+    if (o->threads > MAX_THREADS)
+        return mn_fail(err, MN_INVALID, "search: %u threads; at most %d are allowed", o->threads,
+                       MAX_THREADS);
+    if (o->n_only_ids && !o->only_ids)
+        return mn_fail(err, MN_INVALID, "search: %zu ids at NULL", o->n_only_ids);
+    if (o->deadline_us)
+        s->conn->deadline_us = clock_us() + o->deadline_us;
+    return MN_OK;
+}
+
+static mn_status take_ids(struct search *s, mn_error *err)
+{
+    const mn_search_opts *o = &s->opts;
+    if (!o->only_ids)
+        return MN_OK;
+    s->ids = mn_alloc_array(s->conn->db->alloc, o->n_only_ids, sizeof *s->ids, MN_TAG_SEARCH);
+    if (!s->ids)
+        return mn_fail(err, MN_NOMEM, "search: out of memory under the cap for a set of %zu ids",
+                       o->n_only_ids);
+    memcpy(s->ids, o->only_ids, o->n_only_ids * sizeof *s->ids);
+    qsort(s->ids, o->n_only_ids, sizeof *s->ids, by_id);
+    for (size_t i = 0; i < o->n_only_ids; i++)
+        if (i == 0 || s->ids[i] != s->ids[s->n_ids - 1])
+            s->ids[s->n_ids++] = s->ids[i];
+    return MN_OK;
+}
+
+/* Checks the queries, rounding f32 ones to the collection's dtype into *converted (for mn_free). */
+static mn_status take_queries(struct search *s, const void *queries, char **converted, mn_error *err)
+{
+    const struct catalog_entry *e = &s->c->entry;
+    size_t bytes = s->c->vector_bytes;
+    char what[48];
+    mn_status st = MN_OK;
+    *converted = NULL;
+    s->queries = queries;
+    if (s->opts.from_f32) {
+        *converted = mn_alloc_array(s->conn->db->alloc, s->nq, bytes, MN_TAG_SEARCH);
+        if (!*converted)
+            return mn_fail(err, MN_NOMEM, "search: out of memory under the cap for %zu queries",
+                           s->nq);
+        s->queries = *converted;
+    }
+    for (size_t q = 0; q < s->nq && st == MN_OK; q++) {
+        snprintf(what, sizeof what, "search: query %zu", q);
+        if (s->opts.from_f32)
+            st = convert_f32(s->conn->db->kernels, e->dtype, e->dim,
+                             (const float *)queries + q * e->dim, *converted + q * bytes, what, err);
+        if (st == MN_OK)
+            st = scan_check_vector(e->dtype, e->metric, e->dim, s->queries + q * bytes, what, err);
+    }
+    return st;
+}
+
+/* Everything between the public functions' own checks and results, inside a read scope. */
+static mn_status search_scoped(struct search *s, const char *name, const void *queries,
+                               group_done_fn done, void *out, mn_error *err)
+{
+    struct mn_alloc *a = s->conn->db->alloc;
+    char *converted = NULL;
+    uint64_t wall = clock_us(), cpu = thread_cpu_us();
+    mn_status st = coll_get(s->conn, name, &s->c, err);
+    if (st == MN_OK)
+        st = take_queries(s, queries, &converted, err);
+    if (st == MN_OK)
+        st = take_ids(s, err);
+    if (st == MN_OK && s->opts.filter &&
+        !(s->attrs = mn_alloc_array(a, s->c->n_attrs, sizeof *s->attrs, MN_TAG_SEARCH)))
+        st = mn_fail(err, MN_NOMEM, "search: out of memory under the cap");
+    if (st == MN_OK)
+        st = scan_all(s, done, out, err);
+    mn_free(a, s->attrs);
+    mn_free(a, s->ids);
+    mn_free(a, converted);
+    s->stats.wall_us = clock_us() - wall;
+    s->stats.cpu_us += thread_cpu_us() - cpu;
+    return st;
+}
+
+static mn_status search_run(struct search *s, const char *name, const void *queries,
+                            const mn_search_opts *opts, group_done_fn done, void *out,
+                            mn_error *err)
+{
+    s->conn->stage = "search";
+    atomic_fetch_add_explicit(&s->conn->db->count.searches, 1, memory_order_relaxed);
+    mn_status st = take_opts(s, opts, err);
+    if (st == MN_OK)
+        st = scope_read(s->conn, err);
+    if (st)
+        return st;
+    st = scope_end(s->conn, search_scoped(s, name, queries, done, out, err), err);
+    if (opts && opts->stats)
+        *opts->stats = s->stats;
+    conn_mend_schema(s->conn);
+    return st;
+}
+
+/* ---- Nearest ------------------------------------------------------------------------------------------------- */
+
+struct nearest {
+    mn_hit *hits;
+    uint32_t *found;
+};
+
+static mn_status take_nearest(struct search *s, struct scan *scan, size_t first, void *out,
+                              mn_error *err)
+{
+    struct nearest *r = out;
+    (void)err;
+    for (size_t q = 0; q < s->spec.nq; q++) {
+        r->found[first + q] = (uint32_t)scan_count(scan, q);
+        scan_hits(scan, q, r->hits + (first + q) * s->k);
+    }
+    return MN_OK;
+}
+
+mn_status mn_search(mn_conn *conn, const char *name, const void *queries, size_t nq, uint32_t k,
+                    const mn_search_opts *opts, mn_hit *hits, uint32_t *found, mn_error *err)
+{
+    mn_status st = conn_enter(conn, err);
+    if (st)
+        return st;
+    struct search s = {.conn = conn, .nq = nq, .k = k};
+    struct nearest out = {hits, found};
+    if (!queries || !hits || !found)
+        st = mn_fail(err, MN_INVALID, "search: no queries, or no place for hits and counts");
+    else if (nq < 1 || nq > MN_MAX_QUERIES)
+        st = mn_fail(err, MN_INVALID, "search: %zu queries; it must be 1 to %u", nq, MN_MAX_QUERIES);
+    else if (k < 1 || k > MN_MAX_K)
+        st = mn_fail(err, MN_INVALID, "search: k is %u; it must be 1 to %u", k, MN_MAX_K);
+    else
+        st = search_run(&s, name, queries, opts, take_nearest, &out, err);
+    return conn_leave(conn, st, err);
+}
+
+/* ---- Radius -------------------------------------------------------------------------------------------------- */
+
+struct within {
+    mn_hit *hits;
+    size_t n;
+};
+
+static mn_status take_within(struct search *s, struct scan *scan, size_t first, void *out,
+                             mn_error *err)
+{
+    struct within *r = out;
+    (void)first;
+    r->n = scan_count(scan, 0);
+    r->hits = result_alloc(s->conn->db->alloc, r->n, sizeof *r->hits);
+    if (!r->hits)
+        return mn_fail(err, MN_NOMEM, "search: out of memory under the cap for %zu hits", r->n);
+    scan_hits(scan, 0, r->hits);
+    return MN_OK;
+}
+
+mn_status mn_search_radius(mn_conn *conn, const char *name, const void *query, double radius,
+                           uint64_t max_hits, const mn_search_opts *opts, mn_hit **out, size_t *n,
+                           mn_error *err)
+{
+    mn_status st = conn_enter(conn, err);
+    if (st)
+        return st;
+    struct search s = {.conn = conn,
+                       .nq = 1,
+                       .radius = radius,
+                       .max_hits = max_hits ? max_hits : DEFAULT_MAX_HITS};
+    struct within found = {0};
+    if (!query || !out || !n) {
+        st = mn_fail(err, MN_INVALID, "search: no query, or no place for the hits");
+        return conn_leave(conn, st, err);
+    }
+    *out = NULL;
+    *n = 0;
+    if (isnan(radius))
+        st = mn_fail(err, MN_INVALID, "search: the radius is NaN");
+    else
+        st = search_run(&s, name, query, opts, take_within, &found, err);
+    if (st) {
+        mn_free_result(found.hits);
+    } else {
+        *out = found.hits;
+        *n = found.n;
+    }
+    return conn_leave(conn, st, err);
+}

@@ -1,0 +1,270 @@
+/* Transactions: the caller's, and those that a single call makes for itself. */
+#include <string.h>
+
+#include "src/engine/cache.h"
+#include "src/engine/engine.h"
+#include "storage/sql.h"
+
+#define CALL_SAVEPOINT "mneme_call"
+
+/* After a write transaction ends, or part of it is undone, what was seen inside may be wrong. */
+static void forget_own_writes(mn_conn *conn, bool undone)
+{
+    view_release(conn->db, conn->own_view);
+    conn->own_view = NULL;
+    if (undone && conn->schema_dirty)
+        colls_forget(conn);
+}
+
+bool conn_may_be_dirty(const mn_conn *conn)
+{
+    return sqlite3_txn_state(conn->sql, "main") == SQLITE_TXN_WRITE;
+}
+
+/* A failed statement may have ended the transaction (disk full, I/O error in the log). */
+static mn_status check_alive(mn_conn *conn, mn_error *err)
+{
+    if (conn->txn == TXN_NONE || !sqlite3_get_autocommit(conn->sql))
+        return MN_OK;
+    conn->txn = TXN_NONE;
+    forget_own_writes(conn, true);
+    return mn_fail(err, MN_MISUSE,
+                   "the transaction is gone: an earlier failure rolled it back; begin again");
+}
+
+static mn_status begin(mn_conn *conn, bool write, mn_error *err)
+{
+    if (write && (conn->db->opts.flags & MN_OPEN_READONLY))
+        return mn_fail(err, MN_READONLY, "%s: was opened read-only", conn->db->path);
+    int rc = sqlite3_exec(conn->sql, write ? "BEGIN IMMEDIATE" : "BEGIN", NULL, NULL, NULL);
+    if (rc == SQLITE_OK)
+        return MN_OK;
+    if ((rc & 0xff) == SQLITE_BUSY && conn_tick(conn, err))
+        return err ? err->code : conn_tick(conn, NULL);
+    if ((rc & 0xff) == SQLITE_BUSY)
+        return mn_fail(err, MN_BUSY,
+                       "%s: another connection has been writing for %u ms; try again, or raise the "
+                       "busy timeout",
+                       conn->db->path,
+                       conn->db->opts.busy_timeout_ms == MN_NO_WAIT
+                           ? 0
+                           : conn->db->opts.busy_timeout_ms);
+    return sql_fail(conn->sql, rc, err, write ? "begin a write" : "begin a read");
+}
+
+/* Fixes the snapshot: BEGIN alone does not. */
+static mn_status fix_snapshot(mn_conn *conn, mn_error *err)
+{
+    int64_t ignored;
+    if (!conn->schema_now) {
+        mn_status st = sql_prepare(conn->sql, "PRAGMA schema_version", &conn->schema_now, err);
+        if (st)
+            return st;
+    }
+    return sql_stmt_int(conn->schema_now, 0, &ignored, err);
+}
+
+static mn_status commit(mn_conn *conn, mn_error *err)
+{
+    int rc = sqlite3_exec(conn->sql, "COMMIT", NULL, NULL, NULL);
+    if (rc == SQLITE_OK)
+        return MN_OK;
+    return sql_fail(conn->sql, rc, err, "commit");
+}
+
+static void rollback(mn_conn *conn)
+{
+    if (!sqlite3_get_autocommit(conn->sql))
+        sqlite3_exec(conn->sql, "ROLLBACK", NULL, NULL, NULL);
+}
+
+/* ---- A call's own ---------------------------------------------------------------------------- */
+
+mn_status scope_read(mn_conn *conn, mn_error *err)
+{
+    mn_status st = check_alive(conn, err);
+    conn->scope = TXN_NONE;
+    conn->savepoint = false;
+    if (st || conn->txn != TXN_NONE)
+        return st;
+    st = begin(conn, false, err);
+    if (st)
+        return st;
+    st = fix_snapshot(conn, err);
+    if (st)
+        rollback(conn);
+    else
+        conn->scope = TXN_READ;
+    return st;
+}
+
+mn_status scope_write(mn_conn *conn, mn_error *err)
+{
+    mn_status st = check_alive(conn, err);
+    conn->scope = TXN_NONE;
+    conn->savepoint = false;
+    if (st)
+        return st;
+    if (conn->txn == TXN_READ)
+        return mn_fail(err, MN_MISUSE, "the transaction was begun for reading; commit it, then "
+                                       "begin one for writing");
+    if (conn->txn == TXN_WRITE) {
+        st = sql_exec(conn->sql, "SAVEPOINT " CALL_SAVEPOINT, err);
+        conn->savepoint = st == MN_OK;
+        return st;
+    }
+    if (conn->iters)
+        return mn_fail(err, MN_MISUSE, "an iterator is open on this connection; close it, begin a "
+                                       "write transaction first, or write through another one");
+    st = begin(conn, true, err);
+    if (st == MN_OK)
+        conn->scope = TXN_WRITE;
+    return st;
+}
+
+static mn_status end_savepoint(mn_conn *conn, mn_status st, mn_error *err)
+{
+    conn->savepoint = false;
+    if (sqlite3_get_autocommit(conn->sql)) {
+        /* The failure took the caller's transaction along; his next call learns of it. */
+        return st;
+    }
+    if (st) {
+        sqlite3_exec(conn->sql, "ROLLBACK TO " CALL_SAVEPOINT, NULL, NULL, NULL);
+        forget_own_writes(conn, true);
+    }
+    mn_status released = sql_exec(conn->sql, "RELEASE " CALL_SAVEPOINT, st ? NULL : err);
+    return st ? st : released;
+}
+
+mn_status scope_end(mn_conn *conn, mn_status st, mn_error *err)
+{
+    if (conn->savepoint)
+        return end_savepoint(conn, st, err);
+    enum txn scope = conn->scope;
+    conn->scope = TXN_NONE;
+    if (scope == TXN_NONE)
+        return st;
+    if (st == MN_OK)
+        st = commit(conn, err);
+    bool undone = st != MN_OK;
+    if (undone)
+        rollback(conn);
+    if (scope == TXN_WRITE) {
+        forget_own_writes(conn, undone);
+        conn->schema_dirty = false;
+    }
+    return st;
+}
+
+/* ---- The caller's ----------------------------------------------------------------------------- */
+
+static mn_status begin_public(mn_conn *conn, bool write, mn_error *err)
+{
+    mn_status st = conn_enter(conn, err);
+    if (st)
+        return st;
+    check_alive(conn, NULL); /* a transaction that a failure ended is no obstacle to a new one */
+    if (conn->txn != TXN_NONE)
+        st = mn_fail(err, MN_MISUSE, "a transaction is open; commit or roll it back first");
+    else if (write && conn->iters)
+        st = mn_fail(err, MN_MISUSE, "an iterator is open on this connection; close it first");
+    else
+        st = begin(conn, write, err);
+    if (st == MN_OK && !write) {
+        st = fix_snapshot(conn, err);
+        if (st)
+            rollback(conn);
+    }
+    if (st == MN_OK)
+        conn->txn = write ? TXN_WRITE : TXN_READ;
+    return conn_leave(conn, st, err);
+}
+
+mn_status mn_begin_write(mn_conn *conn, mn_error *err)
+{
+    return begin_public(conn, true, err);
+}
+
+mn_status mn_begin_read(mn_conn *conn, mn_error *err)
+{
+    return begin_public(conn, false, err);
+}
+
+static void transaction_ended(mn_conn *conn, bool undone)
+{
+    conn->txn = TXN_NONE;
+    forget_own_writes(conn, undone);
+    conn->schema_dirty = false;
+}
+
+mn_status mn_commit(mn_conn *conn, mn_error *err)
+{
+    mn_status st = conn_enter(conn, err);
+    if (st)
+        return st;
+    st = check_alive(conn, err);
+    if (st == MN_OK && conn->txn == TXN_NONE)
+        st = mn_fail(err, MN_MISUSE, "no transaction is open");
+    if (st == MN_OK) {
+        st = commit(conn, err);
+        if (st != MN_OK && st != MN_BUSY)
+            rollback(conn);
+        if (st != MN_BUSY)
+            transaction_ended(conn, st != MN_OK);
+    }
+    return conn_leave(conn, st, err);
+}
+
+mn_status mn_rollback(mn_conn *conn, mn_error *err)
+{
+    mn_status st = conn_enter(conn, err);
+    if (st)
+        return st;
+    if (conn->txn == TXN_NONE) {
+        st = mn_fail(err, MN_MISUSE, "no transaction is open");
+    } else {
+        rollback(conn);
+        transaction_ended(conn, true);
+    }
+    return conn_leave(conn, st, err);
+}
+
+/* SAVEPOINT, RELEASE, ROLLBACK TO with the caller's name under a prefix of ours. */
+static mn_status savepoint_public(mn_conn *conn, const char *verb, const char *name, mn_error *err)
+{
+    mn_status st = conn_enter(conn, err);
+    if (st)
+        return st;
+    st = check_alive(conn, err);
+    if (st == MN_OK && (!name || !*name || strlen(name) > MN_MAX_NAME))
+        st = mn_fail(err, MN_INVALID, "the savepoint's name is empty or longer than %u bytes",
+                     MN_MAX_NAME);
+    if (st == MN_OK && conn->txn != TXN_WRITE)
+        st = mn_fail(err, MN_MISUSE, "savepoints need a write transaction; begin one");
+    if (st == MN_OK) {
+        st = sql_execf(conn->sql, err, "%s \"user %w\"", verb, name);
+        if (st == MN_CORRUPT && strcmp(verb, "SAVEPOINT") != 0) {
+            mn_error_clear(err);
+            st = mn_fail(err, MN_NOTFOUND, "no savepoint '%s' in this transaction", name);
+        }
+    }
+    if (st == MN_OK && strcmp(verb, "ROLLBACK TO") == 0)
+        forget_own_writes(conn, true);
+    return conn_leave(conn, st, err);
+}
+
+mn_status mn_savepoint(mn_conn *conn, const char *name, mn_error *err)
+{
+    return savepoint_public(conn, "SAVEPOINT", name, err);
+}
+
+mn_status mn_release(mn_conn *conn, const char *name, mn_error *err)
+{
+    return savepoint_public(conn, "RELEASE", name, err);
+}
+
+mn_status mn_rollback_to(mn_conn *conn, const char *name, mn_error *err)
+{
+    return savepoint_public(conn, "ROLLBACK TO", name, err);
+}

@@ -1,0 +1,581 @@
+/*
+ * The catalog's tables. They are ordinary tables: a dump and a restore by SQLite's own tools keep
+ * them, and what they say can be read with plain SQL.
+ *
+ *   mneme_meta(key TEXT PRIMARY KEY, value)
+ *       format      number of the format that wrote the database
+ *       min_reader  lowest format number that can read it; above CATALOG_FORMAT we refuse
+ *       db_id       32 hex digits, random: which database this is
+ *       schema      PRAGMA schema_version as our last own change of the schema left it
+ *   mneme_tables(number, name, id_kind)
+ *       one row per table of rows
+ *   mneme_collections(number, name, table_number, vector_column, dtype, dim, metric)
+ *       one row per vector column
+ *
+ * A table of rows:
+ *
+ *   "name"(id INTEGER PRIMARY KEY, [text_id TEXT NOT NULL UNIQUE,] version INTEGER,
+ *          attributes..., payload TEXT, vector BLOB CHECK (...))
+ *
+ * The integer id is the clustering key, always. The vector stands last, so that attributes are read
+ * without walking over it. The CHECK keeps a plain client from writing a vector of a wrong size.
+ */
+#include "storage/catalog.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "storage/base/error.h"
+#include "storage/base/utf8.h"
+#include "storage/changelog.h"
+#include "storage/sql.h"
+
+static const char *const own_columns[] = {"id", "text_id", "version", "payload", "vector", "rowid",
+                                          "oid", "_rowid_"};
+
+mn_status catalog_check(sqlite3 *db, enum catalog_state *out, mn_error *err)
+{
+    int64_t tables = 0, format = 0, min_reader = 0;
+    *out = CATALOG_ABSENT;
+    mn_status st = sql_int(db,
+                           "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN "
+                           "('mneme_meta', 'mneme_tables', 'mneme_collections')",
+                           0, &tables, err);
+    if (st || tables == 0)
+        return st;
+    if (tables != 3)
+        return mn_fail(err, MN_CORRUPT,
+                       "%s: the catalog has %" PRId64
+                       " of its 3 tables mneme_meta, mneme_tables, mneme_collections; restore a "
+                       "backup",
+                       sqlite3_db_filename(db, "main"), tables);
+    st = sql_int(db, "SELECT value FROM mneme_meta WHERE key = 'format'", 0, &format, err);
+    if (st == MN_OK)
+        st = sql_int(db, "SELECT value FROM mneme_meta WHERE key = 'min_reader'", 0, &min_reader,
+                     err);
+    if (st)
+        return st;
+    if (min_reader > CATALOG_FORMAT)
+        return mn_fail(err, MN_NEWER,
+                       "%s: has format %" PRId64 ", which needs a Mneme that reads format %" PRId64
+                       "; this one reads up to %d: upgrade it",
+                       sqlite3_db_filename(db, "main"), format, min_reader, CATALOG_FORMAT);
+    if (format < 1 || min_reader < 1)
+        return mn_fail(err, MN_CORRUPT, "%s: mneme_meta holds no valid format number; restore a backup",
+                       sqlite3_db_filename(db, "main"));
+    *out = CATALOG_PRESENT;
+    return MN_OK;
+}
+
+/* Bytes on disk that one row takes in a table of pages of `page` bytes: a share of a leaf, plus
+ * whole overflow pages (SQLite's file format, section 1.6). */
+static double bytes_a_row(size_t payload, uint32_t page)
+{
+    size_t usable = page, local = payload, overflow_pages = 0;
+    if (payload > usable - 35) {
+        size_t least = (usable - 12) * 32 / 255 - 23;
+        size_t k = least + (payload - least) % (usable - 4);
+        local = k <= usable - 35 ? k : least;
+        overflow_pages = (payload - local + usable - 5) / (usable - 4);
+    }
+    size_t cell = local + 2 + 8 + (overflow_pages ? 4 : 0); /* pointer, length and key varints */
+    size_t rows = (usable - 8) / cell;
+    return (double)page / (double)(rows ? rows : 1) + (double)overflow_pages * page;
+}
+
+uint32_t catalog_page_bytes(size_t vector_bytes)
+{
+    size_t payload = vector_bytes + 16; /* record header, version, a few NULLs */
+    uint32_t best = 4096;
+    for (uint32_t page = 8192; page <= 65536; page *= 2)
+        /* A larger page makes a one-row commit write more: it must save 4% to be taken. */
+        if (bytes_a_row(payload, page) < 0.96 * bytes_a_row(payload, best))
+            best = page;
+    return best;
+}
+
+mn_status catalog_init(sqlite3 *db, mn_error *err)
+{
+    return sql_execf(
+        db, err,
+        "CREATE TABLE mneme_meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;"
+        "CREATE TABLE mneme_tables(number INTEGER PRIMARY KEY AUTOINCREMENT,"
+        " name TEXT NOT NULL UNIQUE COLLATE NOCASE, id_kind TEXT NOT NULL);"
+        "CREATE TABLE mneme_collections(number INTEGER PRIMARY KEY AUTOINCREMENT,"
+        " name TEXT NOT NULL UNIQUE COLLATE NOCASE, table_number INTEGER NOT NULL,"
+        " vector_column TEXT NOT NULL, dtype TEXT NOT NULL, dim INTEGER NOT NULL,"
+        " metric TEXT NOT NULL);"
+        "INSERT INTO mneme_meta VALUES ('format', %d), ('min_reader', 1),"
+        " ('db_id', lower(hex(randomblob(16)))), ('schema', 0)",
+        CATALOG_FORMAT);
+}
+
+/* ---- Reading ------------------------------------------------------------------------------ */
+
+static bool copy_name(char *to, const unsigned char *from)
+{
+    size_t n = from ? strlen((const char *)from) : 0;
+    if (n == 0 || n > MN_MAX_NAME)
+        return false;
+    memcpy(to, from, n + 1);
+    return true;
+}
+
+/* One row of the walk's SELECT into an entry. Whatever does not fit is a damaged catalog. */
+static mn_status read_entry(sqlite3_stmt *st, struct catalog_entry *e, mn_error *err)
+{
+    const char *dtype = (const char *)sqlite3_column_text(st, 4);
+    const char *metric = (const char *)sqlite3_column_text(st, 6);
+    const char *kind = (const char *)sqlite3_column_text(st, 8);
+    int64_t dim = sqlite3_column_int64(st, 5);
+    memset(e, 0, sizeof *e);
+    e->number = sqlite3_column_int64(st, 0);
+    e->table_number = sqlite3_column_int64(st, 2);
+    bool good = copy_name(e->name, sqlite3_column_text(st, 1)) &&
+                copy_name(e->column, sqlite3_column_text(st, 3)) &&
+                copy_name(e->table, sqlite3_column_text(st, 7)) && dim >= 1 && dim <= MN_MAX_DIM &&
+                dtype && mn_dtype_parse(dtype, &e->dtype) && metric &&
+                mn_metric_parse(metric, &e->metric) &&
+                (e->metric == MN_HAMMING) == (e->dtype == MN_BIT) && kind &&
+                (strcmp(kind, "text") == 0 || strcmp(kind, "integer") == 0) && e->number > 0 &&
+                e->table_number > 0 && mn_vector_bytes(e->dtype, (uint32_t)dim) > 0;
+    if (!good)
+        return mn_fail(err, MN_CORRUPT,
+                       "%s: mneme_collections, row %" PRId64
+                       ": no valid collection; restore a backup",
+                       sqlite3_db_filename(sqlite3_db_handle(st), "main"), e->number);
+    e->dim = (uint32_t)dim;
+    e->id_kind = strcmp(kind, "text") == 0 ? MN_ID_TEXT : MN_ID_INTEGER;
+    return MN_OK;
+}
+
+#define SELECT_ENTRIES                                                                             \
+    "SELECT c.number, c.name, c.table_number, c.vector_column, c.dtype, c.dim, c.metric,"          \
+    " t.name, t.id_kind FROM mneme_collections c LEFT JOIN mneme_tables t"                         \
+    " ON t.number = c.table_number"
+
+mn_status catalog_walk(sqlite3 *db, catalog_fn fn, void *ctx, mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    bool row = false;
+    struct catalog_entry e;
+    mn_status status = sql_prepare(db, SELECT_ENTRIES " ORDER BY c.name", &st, err);
+    while (status == MN_OK && (status = sql_step(st, &row, err)) == MN_OK && row) {
+        status = read_entry(st, &e, err);
+        if (status == MN_OK)
+            status = fn(ctx, &e, err);
+    }
+    sqlite3_finalize(st);
+    return status;
+}
+
+/* Letters in which two names differ, position by position and in length: good enough to guess. */
+static size_t difference(const char *a, const char *b)
+{
+    size_t la = strlen(a), lb = strlen(b), n = la < lb ? la : lb, d = la > lb ? la - lb : lb - la;
+    for (size_t i = 0; i < n; i++)
+        d += (a[i] | 0x20) != (b[i] | 0x20);
+    return d;
+}
+
+struct guess {
+    const char *name;
+    char best[MN_MAX_NAME + 1];
+    size_t difference;
+    size_t collections;
+};
+
+static mn_status guess_one(void *ctx, const struct catalog_entry *e, mn_error *err)
+{
+    struct guess *g = ctx;
+    (void)err;
+    size_t d = difference(g->name, e->name);
+    g->collections++;
+    if (d < g->difference) {
+        g->difference = d;
+        memcpy(g->best, e->name, sizeof g->best);
+    }
+    return MN_OK;
+}
+
+static mn_status not_found(sqlite3 *db, const char *name, mn_error *err)
+{
+    struct guess g = {.name = name, .difference = strlen(name) / 2 + 1};
+    const char *file = sqlite3_db_filename(db, "main");
+    mn_status st = catalog_walk(db, guess_one, &g, err);
+    if (st)
+        return st;
+    if (g.best[0])
+        return mn_fail(err, MN_NOTFOUND, "%s: no collection '%s'; did you mean '%s'?", file, name,
+                       g.best);
+    return mn_fail(err, MN_NOTFOUND, "%s: no collection '%s' among its %zu", file, name,
+                   g.collections);
+}
+
+mn_status catalog_find(sqlite3 *db, const char *name, struct catalog_entry *out, mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    bool row = false;
+    mn_status status = sql_prepare(db, SELECT_ENTRIES " WHERE c.name = ?1", &st, err);
+    if (status == MN_OK) {
+        sqlite3_bind_text(st, 1, name, -1, SQLITE_STATIC);
+        status = sql_step(st, &row, err);
+    }
+    if (status == MN_OK && row)
+        status = read_entry(st, out, err);
+    sqlite3_finalize(st);
+    if (status == MN_OK && !row)
+        return not_found(db, name, err);
+    return status;
+}
+
+/* True if `name` is one of the words in own_columns, in any case. */
+static bool is_own_column(const char *name)
+{
+    for (size_t i = 0; i < sizeof own_columns / sizeof *own_columns; i++)
+        if (sqlite3_stricmp(name, own_columns[i]) == 0)
+            return true;
+    return false;
+}
+
+/* A column is an attribute unless it is Mneme's own or some collection's vector. */
+#define SELECT_ATTRIBUTES                                                                          \
+    "SELECT name FROM pragma_table_info(?1) WHERE lower(name) NOT IN ('id', 'text_id', 'version'," \
+    " 'payload', 'vector') AND lower(name) NOT IN (SELECT lower(vector_column) FROM"               \
+    " mneme_collections WHERE table_number = ?2) ORDER BY cid"
+
+mn_status catalog_attributes(sqlite3 *db, const struct catalog_entry *e, char **names, size_t *n,
+                             mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    bool row = false;
+    *names = NULL;
+    *n = 0;
+    sqlite3_str *all = sqlite3_str_new(db);
+    mn_status status = sql_prepare(db, SELECT_ATTRIBUTES, &st, err);
+    if (status == MN_OK) {
+        sqlite3_bind_text(st, 1, e->table, -1, SQLITE_STATIC);
+        sqlite3_bind_int64(st, 2, e->table_number);
+    }
+    while (status == MN_OK && (status = sql_step(st, &row, err)) == MN_OK && row) {
+        const char *name = (const char *)sqlite3_column_text(st, 0);
+        sqlite3_str_append(all, name ? name : "", (int)(name ? strlen(name) : 0) + 1);
+        ++*n;
+    }
+    sqlite3_finalize(st);
+    int rc = sqlite3_str_errcode(all);
+    *names = sqlite3_str_finish(all);
+    if (status == MN_OK && rc != SQLITE_OK)
+        status = sql_fail(NULL, rc, err, "catalog");
+    if (status) {
+        sqlite3_free(*names);
+        *names = NULL;
+    }
+    return status;
+}
+
+/* ---- Names -------------------------------------------------------------------------------- */
+
+static mn_status check_name(const char *what, const char *name, mn_error *err)
+{
+    if (!name || !*name)
+        return mn_fail(err, MN_INVALID, "the name of the %s is empty", what);
+    size_t n = strlen(name);
+    if (n > MN_MAX_NAME)
+        return mn_fail(err, MN_INVALID, "the name of the %s has %zu bytes; at most %u are allowed",
+                       what, n, MN_MAX_NAME);
+    size_t bad = utf8_check(name, n);
+    if (bad < n)
+        return mn_fail(err, MN_INVALID, "the name of the %s is no valid UTF-8 at byte %zu", what,
+                       bad);
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)name[i];
+        if (c < 0x20 || c == 0x7f || c == '"' || c == '\'' || c == '`')
+            return mn_fail(err, MN_INVALID,
+                           "the name of the %s has a quote or control character at byte %zu", what,
+                           i);
+    }
+    if (sqlite3_strnicmp(name, "mneme_", 6) == 0 || sqlite3_strnicmp(name, "sqlite_", 7) == 0)
+        return mn_fail(err, MN_INVALID,
+                       "the name of the %s, '%s', starts with mneme_ or sqlite_, which are reserved",
+                       what, name);
+    return MN_OK;
+}
+
+static mn_status check_attribute_name(const char *name, mn_error *err)
+{
+    mn_status st = check_name("attribute", name, err);
+    if (st == MN_OK && is_own_column(name))
+        st = mn_fail(err, MN_INVALID, "an attribute may not be called '%s': that column is Mneme's own",
+                     name);
+    return st;
+}
+
+/* ---- Changing ----------------------------------------------------------------------------- */
+
+static mn_status check_opts(const char *name, const mn_collection_opts *o, mn_error *err)
+{
+    mn_status st = check_name("collection", name, err);
+    if (st)
+        return st;
+    if (!mn_dtype_name(o->dtype))
+        return mn_fail(err, MN_INVALID, "collection '%s': %d is no dtype", name, (int)o->dtype);
+    if (!mn_metric_name(o->metric))
+        return mn_fail(err, MN_INVALID, "collection '%s': %d is no metric", name, (int)o->metric);
+    if (o->id_kind != MN_ID_INTEGER && o->id_kind != MN_ID_TEXT)
+        return mn_fail(err, MN_INVALID, "collection '%s': %d is no kind of id", name,
+                       (int)o->id_kind);
+    if (o->dim < 1 || o->dim > MN_MAX_DIM)
+        return mn_fail(err, MN_INVALID, "collection '%s': dimension %u; it must be 1 to %u", name,
+                       o->dim, MN_MAX_DIM);
+    if (o->dtype == MN_BIT && o->dim % 8)
+        return mn_fail(err, MN_INVALID,
+                       "collection '%s': dimension %u; bit vectors need a multiple of 8", name,
+                       o->dim);
+    if ((o->dtype == MN_BIT) != (o->metric == MN_HAMMING))
+        return mn_fail(err, MN_INVALID,
+                       "collection '%s': metric %s with dtype %s; hamming goes with bit and with "
+                       "nothing else",
+                       name, mn_metric_name(o->metric), mn_dtype_name(o->dtype));
+    if (o->n_attributes > MN_MAX_ATTRIBUTES)
+        return mn_fail(err, MN_INVALID, "collection '%s': %zu attributes; at most %u are allowed",
+                       name, o->n_attributes, MN_MAX_ATTRIBUTES);
+    if (o->beside && (o->n_attributes || o->id_kind != MN_ID_INTEGER))
+        return mn_fail(err, MN_INVALID,
+                       "collection '%s' beside '%s': ids and attributes are those of '%s' and may "
+                       "not be given",
+                       name, o->beside, o->beside);
+    for (size_t i = 0; i < o->n_attributes && st == MN_OK; i++) {
+        st = check_attribute_name(o->attributes[i], err);
+        for (size_t j = 0; j < i && st == MN_OK; j++)
+            if (sqlite3_stricmp(o->attributes[i], o->attributes[j]) == 0)
+                st = mn_fail(err, MN_INVALID, "collection '%s': attribute '%s' stands twice", name,
+                             o->attributes[i]);
+    }
+    return st;
+}
+
+/* MN_EXISTS if a collection, or a table or index not ours, has the name. */
+static mn_status check_free(sqlite3 *db, const char *name, mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    bool row = false;
+    mn_status status = sql_prepare(db,
+                                   "SELECT 'collection' FROM mneme_collections WHERE name = ?1 "
+                                   "UNION ALL SELECT type FROM sqlite_master WHERE name = ?1 "
+                                   "COLLATE NOCASE AND type <> 'trigger'",
+                                   &st, err);
+    if (status == MN_OK) {
+        sqlite3_bind_text(st, 1, name, -1, SQLITE_STATIC);
+        status = sql_step(st, &row, err);
+    }
+    if (status == MN_OK && row)
+        status = mn_fail(err, MN_EXISTS, "%s: there is a %s called '%s' already",
+                         sqlite3_db_filename(db, "main"), (const char *)sqlite3_column_text(st, 0),
+                         name);
+    sqlite3_finalize(st);
+    return status;
+}
+
+/* Appends `"column" BLOB CHECK (...)`. */
+static void append_vector_column(sqlite3_str *sql, const char *column, const mn_collection_opts *o)
+{
+    sqlite3_str_appendf(sql,
+                        "\"%w\" BLOB CHECK (\"%w\" IS NULL OR (typeof(\"%w\") = 'blob' AND "
+                        "length(\"%w\") = %lld))",
+                        column, column, column, column,
+                        (long long)mn_vector_bytes(o->dtype, o->dim));
+}
+
+static mn_status create_table(sqlite3 *db, const char *name, const mn_collection_opts *o,
+                              int64_t *number, mn_error *err)
+{
+    sqlite3_str *sql = sqlite3_str_new(db);
+    sqlite3_str_appendf(sql, "CREATE TABLE \"%w\"(id INTEGER PRIMARY KEY, %sversion INTEGER, ",
+                        name, o->id_kind == MN_ID_TEXT ? "text_id TEXT NOT NULL UNIQUE, " : "");
+    for (size_t i = 0; i < o->n_attributes; i++)
+        sqlite3_str_appendf(sql, "\"%w\", ", o->attributes[i]);
+    sqlite3_str_appendall(sql, "payload TEXT, ");
+    append_vector_column(sql, "vector", o);
+    sqlite3_str_appendall(sql, ")");
+    int rc = sqlite3_str_errcode(sql);
+    char *text = sqlite3_str_finish(sql);
+    mn_status st = rc == SQLITE_OK ? sql_exec(db, text, err) : sql_fail(NULL, rc, err, "catalog");
+    sqlite3_free(text);
+    if (st == MN_OK)
+        st = sql_execf(db, err, "INSERT INTO mneme_tables(name, id_kind) VALUES (%Q, %Q)", name,
+                       o->id_kind == MN_ID_TEXT ? "text" : "integer");
+    *number = sqlite3_last_insert_rowid(db);
+    /* A log that was just started has one entry: every table's log has a head. */
+    return st ? st : changelog_restart(db, *number, name, err);
+}
+
+static mn_status add_vector_column(sqlite3 *db, const struct catalog_entry *beside,
+                                   const char *column, const mn_collection_opts *o, mn_error *err)
+{
+    sqlite3_str *sql = sqlite3_str_new(db);
+    sqlite3_str_appendf(sql, "ALTER TABLE \"%w\" ADD COLUMN ", beside->table);
+    append_vector_column(sql, column, o);
+    int rc = sqlite3_str_errcode(sql);
+    char *text = sqlite3_str_finish(sql);
+    mn_status st = rc == SQLITE_OK ? sql_exec(db, text, err) : sql_fail(NULL, rc, err, "catalog");
+    sqlite3_free(text);
+    /* The update trigger lists its columns: it must learn of the new one. Nobody's rows changed. */
+    return st ? st : changelog_create(db, beside->table_number, beside->table, err);
+}
+
+static mn_status column_is_free(sqlite3 *db, const char *table, const char *column, mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    int64_t n = 0;
+    mn_status status =
+        sql_preparef(db, &st, err,
+                     "SELECT count(*) FROM pragma_table_info(%Q) WHERE name = %Q COLLATE NOCASE",
+                     table, column);
+    if (status == MN_OK)
+        status = sql_stmt_int(st, 0, &n, err);
+    sqlite3_finalize(st);
+    if (status == MN_OK && n)
+        status = mn_fail(err, MN_EXISTS, "table '%s' has a column '%s' already", table, column);
+    return status;
+}
+
+mn_status catalog_create(sqlite3 *db, const char *name, const mn_collection_opts *o, mn_error *err)
+{
+    struct catalog_entry beside = {0};
+    int64_t table = 0;
+    mn_status st = check_opts(name, o, err);
+    if (st == MN_OK)
+        st = check_free(db, name, err);
+    if (st == MN_OK && o->beside)
+        st = catalog_find(db, o->beside, &beside, err);
+    if (st == MN_OK && o->beside && is_own_column(name))
+        st = mn_fail(err, MN_INVALID, "a collection beside another may not be called '%s'", name);
+    if (st == MN_OK && o->beside)
+        st = column_is_free(db, beside.table, name, err);
+    if (st)
+        return st;
+    if (o->beside) {
+        table = beside.table_number;
+        st = add_vector_column(db, &beside, name, o, err);
+    } else {
+        st = create_table(db, name, o, &table, err);
+    }
+    if (st == MN_OK)
+        st = sql_execf(db, err,
+                       "INSERT INTO mneme_collections(name, table_number, vector_column, dtype, dim,"
+                       " metric) VALUES (%Q, %lld, %Q, %Q, %u, %Q)",
+                       name, (long long)table, o->beside ? name : "vector",
+                       mn_dtype_name(o->dtype), o->dim, mn_metric_name(o->metric));
+    return st ? st : catalog_schema_keep(db, err);
+}
+
+mn_status catalog_drop(sqlite3 *db, const struct catalog_entry *e, mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    int64_t others = 0;
+    mn_status status =
+        sql_execf(db, err, "DELETE FROM mneme_collections WHERE number = %lld", (long long)e->number);
+    if (status == MN_OK)
+        status = sql_preparef(db, &st, err,
+                              "SELECT count(*) FROM mneme_collections WHERE table_number = %lld",
+                              (long long)e->table_number);
+    if (status == MN_OK)
+        status = sql_stmt_int(st, 0, &others, err);
+    sqlite3_finalize(st);
+    if (status)
+        return status;
+    if (others) {
+        /* The triggers name the column, so they go first and come back without it. */
+        status = sql_execf(db, err, "DROP TRIGGER IF EXISTS \"mneme_%lld_update\"",
+                           (long long)e->table_number);
+        if (status == MN_OK)
+            status = sql_execf(db, err, "DROP TRIGGER IF EXISTS \"mneme_%lld_replace_update\"",
+                               (long long)e->table_number);
+        if (status == MN_OK)
+            status = sql_execf(db, err, "ALTER TABLE \"%w\" DROP COLUMN \"%w\"", e->table, e->column);
+        if (status == MN_OK)
+            status = changelog_create(db, e->table_number, e->table, err);
+    } else {
+        status = changelog_drop(db, e->table_number, err);
+        if (status == MN_OK)
+            status = sql_execf(db, err, "DROP TABLE IF EXISTS \"%w\"", e->table);
+        if (status == MN_OK)
+            status = sql_execf(db, err, "DELETE FROM mneme_tables WHERE number = %lld",
+                               (long long)e->table_number);
+    }
+    return status ? status : catalog_schema_keep(db, err);
+}
+
+mn_status catalog_add_attribute(sqlite3 *db, const struct catalog_entry *e, const char *attribute,
+                                mn_error *err)
+{
+    char *names = NULL;
+    size_t n = 0;
+    mn_status st = check_attribute_name(attribute, err);
+    if (st == MN_OK)
+        st = column_is_free(db, e->table, attribute, err);
+    if (st == MN_OK)
+        st = catalog_attributes(db, e, &names, &n, err);
+    sqlite3_free(names);
+    if (st == MN_OK && n >= MN_MAX_ATTRIBUTES)
+        st = mn_fail(err, MN_FULL, "collection '%s' has %zu attributes; at most %u are allowed",
+                     e->name, n, MN_MAX_ATTRIBUTES);
+    if (st == MN_OK)
+        st = sql_execf(db, err, "ALTER TABLE \"%w\" ADD COLUMN \"%w\"", e->table, attribute);
+    if (st == MN_OK)
+        st = changelog_create(db, e->table_number, e->table, err);
+    return st ? st : catalog_schema_keep(db, err);
+}
+
+/* ---- The schema's version ------------------------------------------------------------------ */
+
+mn_status catalog_schema(sqlite3 *db, int64_t *now, int64_t *ours, mn_error *err)
+{
+    mn_status st = sql_int(db, "PRAGMA schema_version", 0, now, err);
+    return st ? st
+              : sql_int(db, "SELECT value FROM mneme_meta WHERE key = 'schema'", -1, ours, err);
+}
+
+mn_status catalog_schema_keep(sqlite3 *db, mn_error *err)
+{
+    int64_t now = 0;
+    mn_status st = sql_int(db, "PRAGMA schema_version", 0, &now, err);
+    return st ? st
+              : sql_execf(db, err, "UPDATE mneme_meta SET value = %lld WHERE key = 'schema'",
+                          (long long)now);
+}
+
+/* Number and name of each table, then its restart: the walk ends before the schema changes. */
+mn_status catalog_reconcile(sqlite3 *db, mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    bool row = false;
+    int64_t after = 0;
+    char name[MN_MAX_NAME + 1];
+    mn_status status = MN_OK;
+    for (;;) {
+        status = sql_preparef(db, &st, err,
+                              "SELECT t.number, t.name FROM mneme_tables t JOIN sqlite_master m ON "
+                              "m.type = 'table' AND m.name = t.name COLLATE NOCASE WHERE t.number > "
+                              "%lld ORDER BY t.number LIMIT 1",
+                              (long long)after);
+        if (status == MN_OK)
+            status = sql_step(st, &row, err);
+        if (status == MN_OK && row) {
+            after = sqlite3_column_int64(st, 0);
+            if (!copy_name(name, sqlite3_column_text(st, 1)))
+                status = mn_fail(err, MN_CORRUPT, "mneme_tables, row %" PRId64 ": no valid name",
+                                 after);
+        }
+        sqlite3_finalize(st);
+        st = NULL;
+        if (status || !row)
+            break;
+        status = changelog_restart(db, after, name, err);
+        if (status)
+            break;
+    }
+    return status ? status : catalog_schema_keep(db, err);
+}

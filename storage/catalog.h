@@ -1,0 +1,66 @@
+/* The catalog: which collections there are, in tables of the database itself. Knows names, types
+ * and columns; reads and writes no vector. Each call runs inside the caller's transaction on the
+ * caller's connection. The format stands in catalog.c. */
+#ifndef MN_STORAGE_CATALOG_H
+#define MN_STORAGE_CATALOG_H
+
+#include <sqlite3.h>
+
+#include "mneme.h"
+
+enum { CATALOG_FORMAT = 1 }; /* written by this version; the oldest that it reads is 1 */
+
+struct catalog_entry {
+    int64_t number; /* of the collection; never used again after a drop */
+    int64_t table_number;
+    char name[MN_MAX_NAME + 1];
+    char table[MN_MAX_NAME + 1];
+    char column[MN_MAX_NAME + 1];
+    uint32_t dim;
+    mn_dtype dtype;
+    mn_metric metric;
+    mn_id_kind id_kind;
+};
+
+enum catalog_state { CATALOG_ABSENT, CATALOG_PRESENT };
+
+/* Says whether the database has a catalog, and checks its format: MN_NEWER names both formats,
+ * MN_CORRUPT a catalog that contradicts itself. Writes nothing. */
+mn_status catalog_check(sqlite3 *db, enum catalog_state *out, mn_error *err);
+
+/* Bytes of a page of a new database whose rows carry `vector_bytes` of vector. */
+uint32_t catalog_page_bytes(size_t vector_bytes);
+
+mn_status catalog_init(sqlite3 *db, mn_error *err);
+
+/* MN_NOTFOUND names the collection, and the likeliest one meant. */
+mn_status catalog_find(sqlite3 *db, const char *name, struct catalog_entry *out, mn_error *err);
+
+/* Calls fn for each collection in order of name; its status other than MN_OK ends the walk. */
+typedef mn_status (*catalog_fn)(void *ctx, const struct catalog_entry *e, mn_error *err);
+mn_status catalog_walk(sqlite3 *db, catalog_fn fn, void *ctx, mn_error *err);
+
+/* Creates the collection with its table, change log and attributes, or beside another's rows. */
+mn_status catalog_create(sqlite3 *db, const char *name, const mn_collection_opts *opts,
+                         mn_error *err);
+mn_status catalog_drop(sqlite3 *db, const struct catalog_entry *e, mn_error *err);
+mn_status catalog_add_attribute(sqlite3 *db, const struct catalog_entry *e, const char *attribute,
+                                mn_error *err);
+
+/* Names of the table's attribute columns in order, each ending in NUL, in one block for
+ * sqlite3_free; *n counts them. Vector columns and Mneme's own columns are no attributes. */
+mn_status catalog_attributes(sqlite3 *db, const struct catalog_entry *e, char **names, size_t *n,
+                             mn_error *err);
+
+/* The schema's version number now, and the one that our last own change left. They differ after a
+ * foreign hand changed the schema; catalog_reconcile() mends triggers and logs then. */
+mn_status catalog_schema(sqlite3 *db, int64_t *now, int64_t *ours, mn_error *err);
+
+/* To be called at the end of each transaction in which Mneme changed the schema. */
+mn_status catalog_schema_keep(sqlite3 *db, mn_error *err);
+
+/* In a write transaction: restarts every table's change log and keeps the schema's number. A table
+ * that is gone is left alone: its collections answer with an error that says so. */
+mn_status catalog_reconcile(sqlite3 *db, mn_error *err);
+
+#endif

@@ -1,0 +1,337 @@
+/*
+ * The change log of one table.
+ *
+ *   mneme_log_<table>(seq INTEGER PRIMARY KEY AUTOINCREMENT, id INTEGER, stamp INTEGER)
+ *
+ * One entry per change of a row: its id before and, if that changed, after. AUTOINCREMENT, so that
+ * a sequence number never comes back after the log was trimmed. `stamp` is random and tells two
+ * histories with equal numbers apart. The number of a row's newest entry is the row's version.
+ *
+ * Triggers, all made by trigger_sql() below:
+ *
+ *   mneme_<table>_insert   logs the id, sets the version
+ *   mneme_<table>_update   the same; it fires for every column but `version`, so that setting the
+ *                          version in a trigger does not log again
+ *   mneme_<table>_delete   logs the id
+ *   mneme_<table>_replace_insert, _replace_update
+ *                          SQLite fires no delete trigger for a row that REPLACE removes because of
+ *                          a unique index (unless recursive_triggers is on). So the row that stands
+ *                          in the way is logged before the statement. Whether the statement then
+ *                          replaces, ignores or fails, an entry too many costs one look at a row.
+ *
+ * Our own writer predicts the version and writes it with the row; the trigger's UPDATE then ends
+ * at a constant condition, before it looks for the row.
+ *
+ * Whoever changes the schema by hand can drop the triggers. The catalog keeps the schema's version
+ * number as of our own last change (catalog.c): a different number means that a foreign hand was
+ * there, and until a writer has called changelog_restart() the log is not believed.
+ */
+#include "storage/changelog.h"
+
+#include <string.h>
+
+#include "storage/base/error.h"
+#include "storage/sql.h"
+
+#define STAMP "random() & 0x7fffffff" /* 31 bits: four bytes in the record */
+
+/* Appends `"a", "b"`: the columns of `name` that the update trigger watches. */
+static mn_status append_watched(sqlite3 *db, const char *name, sqlite3_str *out, mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    bool row = false, first = true;
+    mn_status status = sql_preparef(
+        db, &st, err, "SELECT name FROM pragma_table_info(%Q) WHERE name <> 'version'", name);
+    while (status == MN_OK && (status = sql_step(st, &row, err)) == MN_OK && row) {
+        sqlite3_str_appendf(out, "%s\"%w\"", first ? "" : ", ",
+                            (const char *)sqlite3_column_text(st, 0));
+        first = false;
+    }
+    sqlite3_finalize(st);
+    return status;
+}
+
+/* Appends `(a = NEW.a AND b = NEW.b)` for one unique index; *plain is false if it is over an
+ * expression. A partial index is taken as if it were whole: that only logs too much. */
+static mn_status append_index_match(sqlite3 *db, const char *index, sqlite3_str *out, bool *plain,
+                                    mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    bool row = false, first = true;
+    *plain = true;
+    mn_status status =
+        sql_preparef(db, &st, err,
+                     "SELECT name, coll FROM pragma_index_xinfo(%Q) WHERE key = 1", index);
+    while (status == MN_OK && (status = sql_step(st, &row, err)) == MN_OK && row) {
+        const char *column = (const char *)sqlite3_column_text(st, 0);
+        const char *collation = (const char *)sqlite3_column_text(st, 1);
+        if (!column) {
+            *plain = false;
+            continue;
+        }
+        sqlite3_str_appendf(out, "%s\"%w\" = NEW.\"%w\" COLLATE \"%w\"", first ? "(" : " AND ",
+                            column, column, collation ? collation : "BINARY");
+        first = false;
+    }
+    sqlite3_str_appendall(out, first ? "(0)" : ")");
+    sqlite3_finalize(st);
+    return status;
+}
+
+/* Appends the conditions of all unique indexes joined by OR; *n counts them, *plain as above. */
+static mn_status append_conflicts(sqlite3 *db, const char *name, sqlite3_str *out, int *n,
+                                  bool *plain, mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    bool row = false;
+    *n = 0;
+    *plain = true;
+    mn_status status = sql_preparef(
+        db, &st, err, "SELECT name FROM pragma_index_list(%Q) WHERE \"unique\" = 1 ORDER BY name",
+        name);
+    while (status == MN_OK && (status = sql_step(st, &row, err)) == MN_OK && row) {
+        bool one = true;
+        if ((*n)++)
+            sqlite3_str_appendall(out, " OR ");
+        status = append_index_match(db, (const char *)sqlite3_column_text(st, 0), out, &one, err);
+        *plain = *plain && one;
+    }
+    sqlite3_finalize(st);
+    return status;
+}
+
+enum trigger { ON_INSERT, ON_UPDATE, ON_DELETE, ON_REPLACE_INSERT, ON_REPLACE_UPDATE, TRIGGERS };
+
+static const char *const trigger_words[TRIGGERS] = {"insert", "update", "delete", "replace_insert",
+                                                    "replace_update"};
+
+/* Parts of the triggers' texts that depend on the table's columns. */
+struct parts {
+    char *watched;   /* column list of the update trigger */
+    char *conflicts; /* condition of the replace triggers; NULL: no unique index */
+    bool plain;
+};
+
+static void parts_fini(struct parts *p)
+{
+    sqlite3_free(p->watched);
+    sqlite3_free(p->conflicts);
+}
+
+static mn_status parts_init(sqlite3 *db, const char *name, struct parts *p, mn_error *err)
+{
+    int n = 0;
+    memset(p, 0, sizeof *p);
+    sqlite3_str *watched = sqlite3_str_new(db), *conflicts = sqlite3_str_new(db);
+    mn_status status = append_watched(db, name, watched, err);
+    if (status == MN_OK)
+        status = append_conflicts(db, name, conflicts, &n, &p->plain, err);
+    int rc = sqlite3_str_errcode(watched) ? sqlite3_str_errcode(watched)
+                                          : sqlite3_str_errcode(conflicts);
+    p->watched = sqlite3_str_finish(watched);
+    p->conflicts = sqlite3_str_finish(conflicts);
+    if (status == MN_OK && rc != SQLITE_OK)
+        status = sql_fail(NULL, rc, err, "change log");
+    if (status == MN_OK && !p->watched)
+        status = mn_fail(err, MN_CORRUPT, "table '%s' is missing: it was dropped or renamed by hand",
+                         name);
+    if (n == 0 && p->conflicts) {
+        sqlite3_free(p->conflicts);
+        p->conflicts = NULL;
+    }
+    if (status)
+        parts_fini(p);
+    return status;
+}
+
+/* The text of one trigger, for sqlite3_free; NULL if the table needs none, or out of memory. */
+static char *trigger_sql(enum trigger which, int64_t table, const char *name, const struct parts *p)
+{
+    long long t = table;
+    switch (which) {
+    case ON_INSERT:
+        return sqlite3_mprintf(
+            "CREATE TRIGGER \"mneme_%lld_insert\" AFTER INSERT ON \"%w\" BEGIN "
+            "INSERT INTO mneme_log_%lld(id, stamp) VALUES (NEW.id, " STAMP "); "
+            "UPDATE \"%w\" SET version = last_insert_rowid() "
+            "WHERE id = NEW.id AND NEW.version IS NOT last_insert_rowid(); END",
+            t, name, t, name);
+    case ON_UPDATE:
+        return sqlite3_mprintf(
+            "CREATE TRIGGER \"mneme_%lld_update\" AFTER UPDATE OF %s ON \"%w\" BEGIN "
+            "INSERT INTO mneme_log_%lld(id, stamp) SELECT OLD.id, " STAMP
+            " WHERE OLD.id <> NEW.id; "
+            "INSERT INTO mneme_log_%lld(id, stamp) VALUES (NEW.id, " STAMP "); "
+            "UPDATE \"%w\" SET version = last_insert_rowid() "
+            "WHERE id = NEW.id AND NEW.version IS NOT last_insert_rowid(); END",
+            t, p->watched, name, t, t, name);
+    case ON_DELETE:
+        return sqlite3_mprintf("CREATE TRIGGER \"mneme_%lld_delete\" AFTER DELETE ON \"%w\" BEGIN "
+                               "INSERT INTO mneme_log_%lld(id, stamp) VALUES (OLD.id, " STAMP
+                               "); END",
+                               t, name, t);
+    case ON_REPLACE_INSERT:
+        return sqlite3_mprintf(
+            "CREATE TRIGGER \"mneme_%lld_replace_insert\" BEFORE INSERT ON \"%w\" "
+            "WHEN EXISTS (SELECT 1 FROM \"%w\" WHERE %s) BEGIN "
+            "INSERT INTO mneme_log_%lld(id, stamp) SELECT id, " STAMP " FROM \"%w\" WHERE %s; END",
+            t, name, name, p->conflicts, t, name, p->conflicts);
+    case ON_REPLACE_UPDATE:
+        return sqlite3_mprintf(
+            "CREATE TRIGGER \"mneme_%lld_replace_update\" BEFORE UPDATE OF %s ON \"%w\" "
+            "WHEN EXISTS (SELECT 1 FROM \"%w\" WHERE id <> OLD.id AND (%s)) BEGIN "
+            "INSERT INTO mneme_log_%lld(id, stamp) SELECT id, " STAMP
+            " FROM \"%w\" WHERE id <> OLD.id AND (%s); END",
+            t, p->watched, name, name, p->conflicts, t, name, p->conflicts);
+    default:
+        return NULL;
+    }
+}
+
+static bool trigger_needed(enum trigger which, const struct parts *p)
+{
+    return which < ON_REPLACE_INSERT || p->conflicts;
+}
+
+static mn_status make_triggers(sqlite3 *db, int64_t table, const char *name, mn_error *err)
+{
+    struct parts p;
+    mn_status status = parts_init(db, name, &p, err);
+    if (status)
+        return status;
+    for (int which = 0; which < TRIGGERS && status == MN_OK; which++) {
+        status = sql_execf(db, err, "DROP TRIGGER IF EXISTS \"mneme_%lld_%s\"", (long long)table,
+                           trigger_words[which]);
+        if (status || !trigger_needed(which, &p))
+            continue;
+        char *sql = trigger_sql(which, table, name, &p);
+        status = sql ? sql_exec(db, sql, err) : mn_fail(err, MN_NOMEM, "out of memory");
+        sqlite3_free(sql);
+    }
+    parts_fini(&p);
+    return status;
+}
+
+static mn_status make_log(sqlite3 *db, int64_t table, mn_error *err)
+{
+    return sql_execf(db, err,
+                     "CREATE TABLE IF NOT EXISTS mneme_log_%lld(seq INTEGER PRIMARY KEY "
+                     "AUTOINCREMENT, id INTEGER NOT NULL, stamp INTEGER NOT NULL)",
+                     (long long)table);
+}
+
+mn_status changelog_create(sqlite3 *db, int64_t table, const char *name, mn_error *err)
+{
+    mn_status status = make_log(db, table, err);
+    return status ? status : make_triggers(db, table, name, err);
+}
+
+mn_status changelog_drop(sqlite3 *db, int64_t table, mn_error *err)
+{
+    mn_status status = MN_OK;
+    for (int which = 0; which < TRIGGERS && status == MN_OK; which++)
+        status = sql_execf(db, err, "DROP TRIGGER IF EXISTS \"mneme_%lld_%s\"", (long long)table,
+                           trigger_words[which]);
+    return status ? status
+                  : sql_execf(db, err, "DROP TABLE IF EXISTS mneme_log_%lld", (long long)table);
+}
+
+mn_status changelog_restart(sqlite3 *db, int64_t table, const char *name, mn_error *err)
+{
+    mn_status status = changelog_create(db, table, name, err);
+    if (status == MN_OK)
+        status = sql_execf(db, err, "DELETE FROM mneme_log_%lld", (long long)table);
+    /* Row 0 need not exist: whoever reads the entry finds no row and goes on. */
+    return status ? status
+                  : sql_execf(db, err, "INSERT INTO mneme_log_%lld(id, stamp) VALUES (0, " STAMP ")",
+                              (long long)table);
+}
+
+/* Whether the database's trigger reads exactly `want`, or is absent where want is NULL. */
+static mn_status trigger_stands(sqlite3 *db, int64_t table, enum trigger which, const char *want,
+                                bool *stands, mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    bool row = false;
+    mn_status status = sql_preparef(db, &st, err,
+                                    "SELECT sql FROM sqlite_master WHERE type = 'trigger' "
+                                    "AND name = 'mneme_%lld_%s'",
+                                    (long long)table, trigger_words[which]);
+    if (status == MN_OK)
+        status = sql_step(st, &row, err);
+    if (status == MN_OK) {
+        const char *has = row ? (const char *)sqlite3_column_text(st, 0) : NULL;
+        *stands = want ? has && strcmp(has, want) == 0 : !has;
+    }
+    sqlite3_finalize(st);
+    return status;
+}
+
+mn_status changelog_check(sqlite3 *db, int64_t table, const char *name, bool *intact, mn_error *err)
+{
+    struct parts p;
+    int64_t log = 0;
+    *intact = false;
+    mn_status status = parts_init(db, name, &p, err);
+    if (status)
+        return status;
+    char *sql = sqlite3_mprintf("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = "
+                                "'mneme_log_%lld' AND sql LIKE '%%AUTOINCREMENT%%'",
+                                (long long)table);
+    status = sql ? sql_int(db, sql, 0, &log, err) : mn_fail(err, MN_NOMEM, "out of memory");
+    sqlite3_free(sql);
+    bool all = log == 1;
+    for (int which = 0; which < TRIGGERS && status == MN_OK && all; which++) {
+        char *want = trigger_needed(which, &p) ? trigger_sql(which, table, name, &p) : NULL;
+        if (trigger_needed(which, &p) && !want)
+            status = mn_fail(err, MN_NOMEM, "out of memory");
+        else
+            status = trigger_stands(db, table, which, want, &all, err);
+        sqlite3_free(want);
+    }
+    parts_fini(&p);
+    *intact = status == MN_OK && all;
+    return status;
+}
+
+mn_status changelog_watchable(sqlite3 *db, const char *name, bool *watchable, mn_error *err)
+{
+    struct parts p;
+    *watchable = false;
+    mn_status status = parts_init(db, name, &p, err);
+    if (status)
+        return status;
+    *watchable = p.plain;
+    parts_fini(&p);
+    return MN_OK;
+}
+
+char *changelog_sql_head(int64_t table)
+{
+    return sqlite3_mprintf("SELECT seq, stamp FROM mneme_log_%lld ORDER BY seq DESC LIMIT 1",
+                           (long long)table);
+}
+
+char *changelog_sql_at(int64_t table)
+{
+    return sqlite3_mprintf("SELECT stamp FROM mneme_log_%lld WHERE seq = ?1", (long long)table);
+}
+
+char *changelog_sql_since(int64_t table)
+{
+    return sqlite3_mprintf("SELECT DISTINCT id FROM mneme_log_%lld WHERE seq > ?1 ORDER BY id",
+                           (long long)table);
+}
+
+char *changelog_sql_next(int64_t table)
+{
+    return sqlite3_mprintf("SELECT seq FROM sqlite_sequence WHERE name = 'mneme_log_%lld'",
+                           (long long)table);
+}
+
+char *changelog_sql_trim(int64_t table)
+{
+    return sqlite3_mprintf("DELETE FROM mneme_log_%lld WHERE seq <= min(?1, (SELECT min(seq) + "
+                           "65535 FROM mneme_log_%lld))",
+                           (long long)table, (long long)table);
+}

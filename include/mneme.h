@@ -77,7 +77,7 @@ extern "C" {
 #define MN_VERSION_MINOR 1
 #define MN_VERSION_PATCH 0
 
-/* ---- Limits ------------------------------------------------------------------------------ */
+/* ---- Limits ---------------------------------------------------------------------------------- */
 
 #define MN_MAX_DIM 16384u        /* elements of a vector */
 #define MN_MAX_K 10000u          /* hits of one query */
@@ -87,7 +87,7 @@ extern "C" {
 #define MN_MAX_ATTRIBUTES 200u   /* attributes of a table */
 #define MN_AUTO_ID INT64_MIN     /* in mn_row.id: assign the next ascending id */
 
-/* ---- Errors ------------------------------------------------------------------------------ */
+/* ---- Errors ---------------------------------------------------------------------------------- */
 
 /* What the caller can do about it. mn_status_name() gives the word. */
 typedef enum mn_status {
@@ -124,7 +124,7 @@ MN_API const char *mn_status_name(mn_status status);
 /* "0.1.0" */
 MN_API const char *mn_version(void);
 
-/* ---- Hooks ------------------------------------------------------------------------------- */
+/* ---- Hooks ----------------------------------------------------------------------------------- */
 
 /* Memory for everything that the library itself allocates (SQLite's own memory is SQLite's).
  * Both functions must be thread-safe. `alloc` returns memory aligned to 16 bytes or NULL.
@@ -146,7 +146,7 @@ typedef void (*mn_log_fn)(void *ctx, mn_log_level level, const char *topic, cons
  * call with MN_INTERRUPTED. Must not use the connection. */
 typedef bool (*mn_progress_fn)(void *ctx, const char *stage, uint64_t done, uint64_t total);
 
-/* ---- Types ------------------------------------------------------------------------------- */
+/* ---- Types ----------------------------------------------------------------------------------- */
 
 typedef struct mn_db mn_db;     /* one per path and process; any thread */
 typedef struct mn_conn mn_conn; /* one thread at a time; where transactions live */
@@ -189,7 +189,7 @@ MN_API bool mn_metric_parse(const char *word, mn_metric *out);
 /* Bytes of one vector. 0 if dim is 0, above MN_MAX_DIM, or no multiple of 8 for MN_BIT. */
 MN_API size_t mn_vector_bytes(mn_dtype dtype, uint32_t dim);
 
-/* ---- Databases and connections ------------------------------------------------------------ */
+/* ---- Databases and connections --------------------------------------------------------------- */
 
 #define MN_OPEN_READONLY 1u   /* nothing is written; the file must exist */
 #define MN_OPEN_MUST_EXIST 2u /* MN_NOTFOUND rather than a new file */
@@ -244,7 +244,7 @@ MN_API const char *mn_path(const mn_db *db);
 /* Frees arrays that this library returned (mn_list, mn_search_radius); NULL is fine. */
 MN_API void mn_free_result(void *memory);
 
-/* ---- Collections --------------------------------------------------------------------------- */
+/* ---- Collections ----------------------------------------------------------------------------- */
 
 typedef struct mn_collection_opts {
     uint32_t dim; /* 1 .. MN_MAX_DIM */
@@ -293,7 +293,7 @@ MN_API MN_CHECKED mn_status mn_info(mn_conn *conn, const char *name, mn_collecti
 MN_API MN_CHECKED mn_status mn_add_attribute(mn_conn *conn, const char *name, const char *attribute,
                                              mn_error *err);
 
-/* ---- Rows ---------------------------------------------------------------------------------- */
+/* ---- Rows ------------------------------------------------------------------------------------ */
 
 typedef enum mn_value_type { MN_NULL = 0, MN_INTEGER, MN_REAL, MN_TEXT, MN_BLOB } mn_value_type;
 
@@ -377,7 +377,7 @@ MN_API MN_CHECKED mn_status mn_iter_open(mn_conn *conn, const char *name, int64_
 MN_API MN_CHECKED mn_status mn_iter_next(mn_iter *iter, const mn_row **row, mn_error *err);
 MN_API void mn_iter_close(mn_iter *iter); /* NULL is fine */
 
-/* ---- Transactions -------------------------------------------------------------------------- */
+/* ---- Transactions ---------------------------------------------------------------------------- */
 
 /* A write transaction waits for another writer up to the busy timeout, then MN_BUSY; a read
  * transaction fixes one snapshot and never waits. MN_MISUSE inside a transaction. */
@@ -395,7 +395,7 @@ MN_API MN_CHECKED mn_status mn_savepoint(mn_conn *conn, const char *name, mn_err
 MN_API MN_CHECKED mn_status mn_release(mn_conn *conn, const char *name, mn_error *err);
 MN_API MN_CHECKED mn_status mn_rollback_to(mn_conn *conn, const char *name, mn_error *err);
 
-/* ---- Search -------------------------------------------------------------------------------- */
+/* ---- Search ---------------------------------------------------------------------------------- */
 
 typedef struct mn_hit {
     int64_t id;
@@ -454,7 +454,7 @@ MN_API MN_CHECKED mn_status mn_search_radius(mn_conn *conn, const char *name, co
                                              const mn_search_opts *opts, mn_hit **out, size_t *n,
                                              mn_error *err);
 
-/* ---- Looking after a database --------------------------------------------------------------- */
+/* ---- Looking after a database ---------------------------------------------------------------- */
 
 typedef struct mn_stats_info {
     uint64_t memory_used, memory_peak, memory_cap; /* bytes held to the cap */

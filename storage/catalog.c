@@ -31,8 +31,8 @@
 #include "storage/changelog.h"
 #include "storage/sql.h"
 
-static const char *const own_columns[] = {"id", "text_id", "version", "payload", "vector", "rowid",
-                                          "oid", "_rowid_"};
+static const char *const own_columns[] = {"id",     "text_id", "version", "payload",
+                                          "vector", "rowid",   "oid",     "_rowid_"};
 
 mn_status catalog_check(sqlite3 *db, enum catalog_state *out, mn_error *err)
 {
@@ -62,7 +62,8 @@ mn_status catalog_check(sqlite3 *db, enum catalog_state *out, mn_error *err)
                        "; this one reads up to %d: upgrade it",
                        sqlite3_db_filename(db, "main"), format, min_reader, CATALOG_FORMAT);
     if (format < 1 || min_reader < 1)
-        return mn_fail(err, MN_CORRUPT, "%s: mneme_meta holds no valid format number; restore a backup",
+        return mn_fail(err, MN_CORRUPT,
+                       "%s: mneme_meta holds no valid format number; restore a backup",
                        sqlite3_db_filename(db, "main"));
     *out = CATALOG_PRESENT;
     return MN_OK;
@@ -97,21 +98,20 @@ uint32_t catalog_page_bytes(size_t vector_bytes)
 
 mn_status catalog_init(sqlite3 *db, mn_error *err)
 {
-    return sql_execf(
-        db, err,
-        "CREATE TABLE mneme_meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;"
-        "CREATE TABLE mneme_tables(number INTEGER PRIMARY KEY AUTOINCREMENT,"
-        " name TEXT NOT NULL UNIQUE COLLATE NOCASE, id_kind TEXT NOT NULL);"
-        "CREATE TABLE mneme_collections(number INTEGER PRIMARY KEY AUTOINCREMENT,"
-        " name TEXT NOT NULL UNIQUE COLLATE NOCASE, table_number INTEGER NOT NULL,"
-        " vector_column TEXT NOT NULL, dtype TEXT NOT NULL, dim INTEGER NOT NULL,"
-        " metric TEXT NOT NULL);"
-        "INSERT INTO mneme_meta VALUES ('format', %d), ('min_reader', 1),"
-        " ('db_id', lower(hex(randomblob(16)))), ('schema', 0)",
-        CATALOG_FORMAT);
+    return sql_execf(db, err,
+                     "CREATE TABLE mneme_meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;"
+                     "CREATE TABLE mneme_tables(number INTEGER PRIMARY KEY AUTOINCREMENT,"
+                     " name TEXT NOT NULL UNIQUE COLLATE NOCASE, id_kind TEXT NOT NULL);"
+                     "CREATE TABLE mneme_collections(number INTEGER PRIMARY KEY AUTOINCREMENT,"
+                     " name TEXT NOT NULL UNIQUE COLLATE NOCASE, table_number INTEGER NOT NULL,"
+                     " vector_column TEXT NOT NULL, dtype TEXT NOT NULL, dim INTEGER NOT NULL,"
+                     " metric TEXT NOT NULL);"
+                     "INSERT INTO mneme_meta VALUES ('format', %d), ('min_reader', 1),"
+                     " ('db_id', lower(hex(randomblob(16)))), ('schema', 0)",
+                     CATALOG_FORMAT);
 }
 
-/* ---- Reading ------------------------------------------------------------------------------ */
+/* ---- Reading --------------------------------------------------------------------------------- */
 
 static bool copy_name(char *to, const unsigned char *from)
 {
@@ -275,7 +275,7 @@ mn_status catalog_attributes(sqlite3 *db, const struct catalog_entry *e, char **
     return status;
 }
 
-/* ---- Names -------------------------------------------------------------------------------- */
+/* ---- Names ----------------------------------------------------------------------------------- */
 
 static mn_status check_name(const char *what, const char *name, mn_error *err)
 {
@@ -297,9 +297,10 @@ static mn_status check_name(const char *what, const char *name, mn_error *err)
                            i);
     }
     if (sqlite3_strnicmp(name, "mneme_", 6) == 0 || sqlite3_strnicmp(name, "sqlite_", 7) == 0)
-        return mn_fail(err, MN_INVALID,
-                       "the name of the %s, '%s', starts with mneme_ or sqlite_, which are reserved",
-                       what, name);
+        return mn_fail(
+            err, MN_INVALID,
+            "the name of the %s, '%s', starts with mneme_ or sqlite_, which are reserved", what,
+            name);
     return MN_OK;
 }
 
@@ -307,12 +308,12 @@ static mn_status check_attribute_name(const char *name, mn_error *err)
 {
     mn_status st = check_name("attribute", name, err);
     if (st == MN_OK && is_own_column(name))
-        st = mn_fail(err, MN_INVALID, "an attribute may not be called '%s': that column is Mneme's own",
-                     name);
+        st = mn_fail(err, MN_INVALID,
+                     "an attribute may not be called '%s': that column is Mneme's own", name);
     return st;
 }
 
-/* ---- Changing ----------------------------------------------------------------------------- */
+/* ---- Changing -------------------------------------------------------------------------------- */
 
 static mn_status check_opts(const char *name, const mn_collection_opts *o, mn_error *err)
 {
@@ -429,10 +430,9 @@ static mn_status column_is_free(sqlite3 *db, const char *table, const char *colu
 {
     sqlite3_stmt *st = NULL;
     int64_t n = 0;
-    mn_status status =
-        sql_preparef(db, &st, err,
-                     "SELECT count(*) FROM pragma_table_info(%Q) WHERE name = %Q COLLATE NOCASE",
-                     table, column);
+    mn_status status = sql_preparef(
+        db, &st, err, "SELECT count(*) FROM pragma_table_info(%Q) WHERE name = %Q COLLATE NOCASE",
+        table, column);
     if (status == MN_OK)
         status = sql_stmt_int(st, 0, &n, err);
     sqlite3_finalize(st);
@@ -463,11 +463,12 @@ mn_status catalog_create(sqlite3 *db, const char *name, const mn_collection_opts
         st = create_table(db, name, o, &table, err);
     }
     if (st == MN_OK)
-        st = sql_execf(db, err,
-                       "INSERT INTO mneme_collections(name, table_number, vector_column, dtype, dim,"
-                       " metric) VALUES (%Q, %lld, %Q, %Q, %u, %Q)",
-                       name, (long long)table, o->beside ? name : "vector",
-                       mn_dtype_name(o->dtype), o->dim, mn_metric_name(o->metric));
+        st =
+            sql_execf(db, err,
+                      "INSERT INTO mneme_collections(name, table_number, vector_column, dtype, dim,"
+                      " metric) VALUES (%Q, %lld, %Q, %Q, %u, %Q)",
+                      name, (long long)table, o->beside ? name : "vector", mn_dtype_name(o->dtype),
+                      o->dim, mn_metric_name(o->metric));
     return st ? st : catalog_schema_keep(db, err);
 }
 
@@ -475,8 +476,8 @@ mn_status catalog_drop(sqlite3 *db, const struct catalog_entry *e, mn_error *err
 {
     sqlite3_stmt *st = NULL;
     int64_t others = 0;
-    mn_status status =
-        sql_execf(db, err, "DELETE FROM mneme_collections WHERE number = %lld", (long long)e->number);
+    mn_status status = sql_execf(db, err, "DELETE FROM mneme_collections WHERE number = %lld",
+                                 (long long)e->number);
     if (status == MN_OK)
         status = sql_preparef(db, &st, err,
                               "SELECT count(*) FROM mneme_collections WHERE table_number = %lld",
@@ -494,7 +495,8 @@ mn_status catalog_drop(sqlite3 *db, const struct catalog_entry *e, mn_error *err
             status = sql_execf(db, err, "DROP TRIGGER IF EXISTS \"mneme_%lld_replace_update\"",
                                (long long)e->table_number);
         if (status == MN_OK)
-            status = sql_execf(db, err, "ALTER TABLE \"%w\" DROP COLUMN \"%w\"", e->table, e->column);
+            status =
+                sql_execf(db, err, "ALTER TABLE \"%w\" DROP COLUMN \"%w\"", e->table, e->column);
         if (status == MN_OK)
             status = changelog_create(db, e->table_number, e->table, err);
     } else {
@@ -529,7 +531,7 @@ mn_status catalog_add_attribute(sqlite3 *db, const struct catalog_entry *e, cons
     return st ? st : catalog_schema_keep(db, err);
 }
 
-/* ---- The schema's version ------------------------------------------------------------------ */
+/* ---- The schema's version -------------------------------------------------------------------- */
 
 mn_status catalog_schema(sqlite3 *db, int64_t *now, int64_t *ours, mn_error *err)
 {
@@ -556,18 +558,19 @@ mn_status catalog_reconcile(sqlite3 *db, mn_error *err)
     char name[MN_MAX_NAME + 1];
     mn_status status = MN_OK;
     for (;;) {
-        status = sql_preparef(db, &st, err,
-                              "SELECT t.number, t.name FROM mneme_tables t JOIN sqlite_master m ON "
-                              "m.type = 'table' AND m.name = t.name COLLATE NOCASE WHERE t.number > "
-                              "%lld ORDER BY t.number LIMIT 1",
-                              (long long)after);
+        status =
+            sql_preparef(db, &st, err,
+                         "SELECT t.number, t.name FROM mneme_tables t JOIN sqlite_master m ON "
+                         "m.type = 'table' AND m.name = t.name COLLATE NOCASE WHERE t.number > "
+                         "%lld ORDER BY t.number LIMIT 1",
+                         (long long)after);
         if (status == MN_OK)
             status = sql_step(st, &row, err);
         if (status == MN_OK && row) {
             after = sqlite3_column_int64(st, 0);
             if (!copy_name(name, sqlite3_column_text(st, 1)))
-                status = mn_fail(err, MN_CORRUPT, "mneme_tables, row %" PRId64 ": no valid name",
-                                 after);
+                status =
+                    mn_fail(err, MN_CORRUPT, "mneme_tables, row %" PRId64 ": no valid name", after);
         }
         sqlite3_finalize(st);
         st = NULL;

@@ -59,9 +59,8 @@ static mn_status append_index_match(sqlite3 *db, const char *index, sqlite3_str 
     sqlite3_stmt *st = NULL;
     bool row = false, first = true;
     *plain = true;
-    mn_status status =
-        sql_preparef(db, &st, err,
-                     "SELECT name, coll FROM pragma_index_xinfo(%Q) WHERE key = 1", index);
+    mn_status status = sql_preparef(
+        db, &st, err, "SELECT name, coll FROM pragma_index_xinfo(%Q) WHERE key = 1", index);
     while (status == MN_OK && (status = sql_step(st, &row, err)) == MN_OK && row) {
         const char *column = (const char *)sqlite3_column_text(st, 0);
         const char *collation = (const char *)sqlite3_column_text(st, 1);
@@ -133,8 +132,8 @@ static mn_status parts_init(sqlite3 *db, const char *name, struct parts *p, mn_e
     if (status == MN_OK && rc != SQLITE_OK)
         status = sql_fail(NULL, rc, err, "change log");
     if (status == MN_OK && !p->watched)
-        status = mn_fail(err, MN_CORRUPT, "table '%s' is missing: it was dropped or renamed by hand",
-                         name);
+        status = mn_fail(err, MN_CORRUPT,
+                         "table '%s' is missing: it was dropped or renamed by hand", name);
     if (n == 0 && p->conflicts) {
         sqlite3_free(p->conflicts);
         p->conflicts = NULL;
@@ -150,12 +149,11 @@ static char *trigger_sql(enum trigger which, int64_t table, const char *name, co
     long long t = table;
     switch (which) {
     case ON_INSERT:
-        return sqlite3_mprintf(
-            "CREATE TRIGGER \"mneme_%lld_insert\" AFTER INSERT ON \"%w\" BEGIN "
-            "INSERT INTO mneme_log_%lld(id, stamp) VALUES (NEW.id, " STAMP "); "
-            "UPDATE \"%w\" SET version = last_insert_rowid() "
-            "WHERE id = NEW.id AND NEW.version IS NOT last_insert_rowid(); END",
-            t, name, t, name);
+        return sqlite3_mprintf("CREATE TRIGGER \"mneme_%lld_insert\" AFTER INSERT ON \"%w\" BEGIN "
+                               "INSERT INTO mneme_log_%lld(id, stamp) VALUES (NEW.id, " STAMP "); "
+                               "UPDATE \"%w\" SET version = last_insert_rowid() "
+                               "WHERE id = NEW.id AND NEW.version IS NOT last_insert_rowid(); END",
+                               t, name, t, name);
     case ON_UPDATE:
         return sqlite3_mprintf(
             "CREATE TRIGGER \"mneme_%lld_update\" AFTER UPDATE OF %s ON \"%w\" BEGIN "
@@ -242,9 +240,10 @@ mn_status changelog_restart(sqlite3 *db, int64_t table, const char *name, mn_err
     if (status == MN_OK)
         status = sql_execf(db, err, "DELETE FROM mneme_log_%lld", (long long)table);
     /* Row 0 need not exist: whoever reads the entry finds no row and goes on. */
-    return status ? status
-                  : sql_execf(db, err, "INSERT INTO mneme_log_%lld(id, stamp) VALUES (0, " STAMP ")",
-                              (long long)table);
+    return status
+               ? status
+               : sql_execf(db, err, "INSERT INTO mneme_log_%lld(id, stamp) VALUES (0, " STAMP ")",
+                           (long long)table);
 }
 
 /* Whether the database's trigger reads exactly `want`, or is absent where want is NULL. */
@@ -275,9 +274,10 @@ mn_status changelog_check(sqlite3 *db, int64_t table, const char *name, bool *in
     mn_status status = parts_init(db, name, &p, err);
     if (status)
         return status;
-    char *sql = sqlite3_mprintf("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = "
-                                "'mneme_log_%lld' AND sql LIKE '%%AUTOINCREMENT%%'",
-                                (long long)table);
+    char *sql =
+        sqlite3_mprintf("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = "
+                        "'mneme_log_%lld' AND sql LIKE '%%AUTOINCREMENT%%'",
+                        (long long)table);
     status = sql ? sql_int(db, sql, 0, &log, err) : mn_fail(err, MN_NOMEM, "out of memory");
     sqlite3_free(sql);
     bool all = log == 1;

@@ -28,18 +28,18 @@
 #include "storage/sql.h"
 
 enum {
-    BLOCK_BYTES = 1 << 20,  /* of vectors in one segment: fits the second-level cache with room */
+    BLOCK_BYTES = 1 << 20, /* of vectors in one segment: fits the second-level cache with room */
     MIN_BLOCK_ROWS = 16,
     MAX_BLOCK_ROWS = 16384,
-    STALE_LIMIT = 16        /* searches that found the view newer than themselves before it goes */
+    STALE_LIMIT = 16 /* searches that found the view newer than themselves before it goes */
 };
 
 struct segment {
     _Atomic unsigned refs;
     size_t n;
-    int64_t *ids;     /* [n], ascending */
-    char *vectors;    /* [n][vector_bytes] */
-    float *norms;     /* [n] squared norms */
+    int64_t *ids;  /* [n], ascending */
+    char *vectors; /* [n][vector_bytes] */
+    float *norms;  /* [n] squared norms */
 };
 
 struct bitmap {
@@ -58,7 +58,7 @@ struct view {
     int64_t collection;
     size_t vector_bytes;
     struct log_position at;
-    size_t rows;    /* live ones */
+    size_t rows; /* live ones */
     size_t n_parts;
     struct part *parts; /* [n_parts] */
 };
@@ -102,8 +102,8 @@ static struct segment *segment_create(mn_db *db, size_t n, size_t vector_bytes)
 {
     size_t head = (sizeof(struct segment) + 63) / 64 * 64;
     size_t vectors = (n * vector_bytes + 63) / 64 * 64;
-    char *base = mn_alloc(db->alloc, head + vectors + n * (sizeof(int64_t) + sizeof(float)),
-                          MN_TAG_CACHE);
+    char *base =
+        mn_alloc(db->alloc, head + vectors + n * (sizeof(int64_t) + sizeof(float)), MN_TAG_CACHE);
     if (!base)
         return NULL;
     struct segment *s = (struct segment *)base;
@@ -217,7 +217,7 @@ const void *view_find(const struct view *v, int64_t id, float *norm)
     return NULL;
 }
 
-/* ---- Hiding and appending, on a view that nobody else sees yet -------------------------------- */
+/* ---- Hiding and appending, on a view that nobody else sees yet ------------------------------- */
 
 /* Hides the listed ids (ascending) in one part. False when memory runs out. */
 static bool part_hide(mn_db *db, struct part *p, const int64_t *ids, size_t n, size_t *hid)
@@ -234,8 +234,8 @@ static bool part_hide(mn_db *db, struct part *p, const int64_t *ids, size_t n, s
         if (row == s->n || part_hides(p, row))
             continue;
         if (!own) {
-            struct bitmap *b = mn_alloc_array(
-                db->alloc, 1, sizeof *b + words * sizeof(uint64_t), MN_TAG_CACHE);
+            struct bitmap *b =
+                mn_alloc_array(db->alloc, 1, sizeof *b + words * sizeof(uint64_t), MN_TAG_CACHE);
             if (!b)
                 return false;
             if (p->hidden)
@@ -271,8 +271,7 @@ static size_t part_live(const struct part *p)
 static bool part_merge(mn_db *db, size_t vector_bytes, const struct part *a, const struct part *b,
                        struct part *out)
 {
-    struct segment *s =
-        segment_create(db, part_live(a) + (b ? part_live(b) : 0), vector_bytes);
+    struct segment *s = segment_create(db, part_live(a) + (b ? part_live(b) : 0), vector_bytes);
     if (!s)
         return false;
     size_t i = 0, j = 0, na = a->segment->n, nb = b ? b->segment->n : 0;
@@ -323,7 +322,7 @@ static bool view_tidy(mn_db *db, struct view *v, size_t block_rows)
     return true;
 }
 
-/* ---- The change log ------------------------------------------------------------------------------ */
+/* ---- The change log -------------------------------------------------------------------------- */
 
 /* Whether the log of this snapshot leads on from `at`: the entry is there, with that stamp. */
 static mn_status follows(mn_conn *conn, struct coll *c, struct log_position at, bool *yes,
@@ -363,8 +362,9 @@ static mn_status changed_ids(mn_conn *conn, struct coll *c, int64_t seq, int64_t
             cap = cap ? 2 * cap : 64;
             int64_t *more = mn_realloc(a, *ids, cap * sizeof **ids, MN_TAG_PENDING);
             if (!more) {
-                status = mn_fail(err, MN_NOMEM, "search: out of memory under the cap for %zu "
-                                                "changed rows",
+                status = mn_fail(err, MN_NOMEM,
+                                 "search: out of memory under the cap for %zu "
+                                 "changed rows",
                                  cap);
                 break;
             }
@@ -448,7 +448,7 @@ static mn_status view_advance(mn_conn *conn, struct coll *c, const struct view *
     return MN_OK;
 }
 
-/* ---- The shared entries ------------------------------------------------------------------------------ */
+/* ---- The shared entries ---------------------------------------------------------------------- */
 
 /* db->lock is held. NULL when memory runs out. */
 static struct cached *entry_of(mn_db *db, int64_t collection, bool make)
@@ -576,7 +576,7 @@ uint64_t cache_rows(mn_db *db, int64_t collection)
     return rows;
 }
 
-/* ---- The view of a snapshot ---------------------------------------------------------------------------- */
+/* ---- The view of a snapshot ------------------------------------------------------------------ */
 
 /* Brings `base` to the head of this snapshot's log. *out NULL: it cannot be, stream the rows. */
 static mn_status bring_up(mn_conn *conn, struct coll *c, const struct view *base,
@@ -684,7 +684,7 @@ mn_status cache_view(mn_conn *conn, struct coll *c, struct view **out, bool *loa
     return st;
 }
 
-/* ---- Loading ------------------------------------------------------------------------------------------------- */
+/* ---- Loading --------------------------------------------------------------------------------- */
 
 struct view_build {
     mn_conn *conn;
@@ -743,8 +743,8 @@ bool view_build_add(struct view_build *b, const struct scan_block *block)
     if (b->refused || block->n == 0)
         return !b->refused;
     if (b->view->n_parts == b->cap_parts) {
-        struct part *more = mn_realloc(db->alloc, b->view->parts,
-                                       2 * b->cap_parts * sizeof *more, MN_TAG_CACHE);
+        struct part *more =
+            mn_realloc(db->alloc, b->view->parts, 2 * b->cap_parts * sizeof *more, MN_TAG_CACHE);
         if (more) {
             b->view->parts = more;
             b->cap_parts *= 2;

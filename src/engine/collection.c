@@ -34,7 +34,7 @@ void colls_forget(mn_conn *conn)
     conn->schema = -1;
 }
 
-/* ---- Statements -------------------------------------------------------------------------------- */
+/* ---- Statements ------------------------------------------------------------------------------ */
 
 /* INSERT or UPDATE of a whole row. Parameters: 1 id, 2 text_id, 3 version, 4 payload, 5 vector,
  * 6.. attributes; the same numbers in both. */
@@ -53,8 +53,8 @@ static char *write_sql(const struct coll *c, bool insert)
             sqlite3_str_appendf(s, ", ?%d", 6 + (int)i);
         sqlite3_str_appendall(s, ")");
     } else {
-        sqlite3_str_appendf(s, "UPDATE \"%w\" SET version = ?3, payload = ?4, \"%w\" = ?5", e->table,
-                            e->column);
+        sqlite3_str_appendf(s, "UPDATE \"%w\" SET version = ?3, payload = ?4, \"%w\" = ?5",
+                            e->table, e->column);
         for (size_t i = 0; i < c->n_attrs; i++)
             sqlite3_str_appendf(s, ", \"%w\" = ?%d", c->attrs[i], 6 + (int)i);
         sqlite3_str_appendall(s, " WHERE id = ?1");
@@ -65,9 +65,9 @@ static char *write_sql(const struct coll *c, bool insert)
 static char *select_row_sql(const struct coll *c, bool with_vector)
 {
     char *columns = row_columns(c, with_vector);
-    char *sql = columns ? sqlite3_mprintf("SELECT %s FROM \"%w\" WHERE id = ?1", columns,
-                                          c->entry.table)
-                        : NULL;
+    char *sql =
+        columns ? sqlite3_mprintf("SELECT %s FROM \"%w\" WHERE id = ?1", columns, c->entry.table)
+                : NULL;
     sqlite3_free(columns);
     return sql;
 }
@@ -158,7 +158,7 @@ mn_status coll_attr(const struct coll *c, const char *name, size_t *out, mn_erro
                    c->entry.name, name ? name : "(null)");
 }
 
-/* ---- Loading ----------------------------------------------------------------------------------- */
+/* ---- Loading --------------------------------------------------------------------------------- */
 
 static mn_status table_is_there(mn_conn *conn, const struct catalog_entry *e, mn_error *err)
 {
@@ -172,11 +172,12 @@ static mn_status table_is_there(mn_conn *conn, const struct catalog_entry *e, mn
         status = sql_stmt_int(st, 0, &n, err);
     sqlite3_finalize(st);
     if (status == MN_OK && n != 4)
-        status = mn_fail(err, MN_CORRUPT,
-                         "%s: collection '%s' needs table '%s' with the columns id, version, payload "
-                         "and '%s'; a foreign hand dropped, renamed or changed it: restore it, or "
-                         "drop the collection",
-                         conn->db->path, e->name, e->table, e->column);
+        status =
+            mn_fail(err, MN_CORRUPT,
+                    "%s: collection '%s' needs table '%s' with the columns id, version, payload "
+                    "and '%s'; a foreign hand dropped, renamed or changed it: restore it, or "
+                    "drop the collection",
+                    conn->db->path, e->name, e->table, e->column);
     return status;
 }
 
@@ -257,8 +258,8 @@ static mn_status settle_schema(mn_conn *conn, int64_t now, mn_error *err)
     int64_t ours = -1;
     colls_forget(conn);
     conn->trusted = false;
-    mn_status st = sql_int(conn->sql, "SELECT value FROM mneme_meta WHERE key = 'schema'", -1, &ours,
-                           err);
+    mn_status st =
+        sql_int(conn->sql, "SELECT value FROM mneme_meta WHERE key = 'schema'", -1, &ours, err);
     if (st)
         return st;
     conn->trusted = now == ours;
@@ -320,7 +321,7 @@ void conn_mend_schema(mn_conn *conn)
     colls_forget(conn);
 }
 
-/* ---- Public ------------------------------------------------------------------------------------- */
+/* ---- Public ---------------------------------------------------------------------------------- */
 
 /* A database's first collection: its page size is chosen for it, and write-ahead logging is
  * switched on. Neither can be done inside a transaction. */

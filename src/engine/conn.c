@@ -23,7 +23,8 @@ static int on_busy(void *ctx, int tries)
     uint64_t now = clock_us();
     if (conn->busy_since_us == 0)
         conn->busy_since_us = now;
-    if (conn->no_wait || timeout_ms == MN_NO_WAIT || now - conn->busy_since_us >= (uint64_t)timeout_ms * 1000)
+    if (conn->no_wait || timeout_ms == MN_NO_WAIT ||
+        now - conn->busy_since_us >= (uint64_t)timeout_ms * 1000)
         return 0;
     if (conn_tick(conn, NULL))
         return 0;
@@ -99,8 +100,7 @@ mn_status conn_enter(mn_conn *conn, mn_error *err)
     if (!conn)
         return mn_fail(err, MN_MISUSE, "no connection");
     if (db_forked(conn->db))
-        return mn_fail(err, MN_FORKED,
-                       "%s: was opened before the fork; open it anew in the child",
+        return mn_fail(err, MN_FORKED, "%s: was opened before the fork; open it anew in the child",
                        conn->db->path);
     if (atomic_exchange_explicit(&conn->in_call, true, memory_order_acquire))
         return mn_fail(err, MN_MISUSE,

@@ -73,7 +73,7 @@ void db_log(mn_db *db, mn_log_level level, const char *topic, const char *format
     db->opts.log(db->opts.log_ctx, level, topic, line);
 }
 
-/* ---- Options and paths ---------------------------------------------------------------------- */
+/* ---- Options and paths ----------------------------------------------------------------------- */
 
 static mn_status check_opts(const mn_open_opts *given, mn_open_opts *out, mn_error *err)
 {
@@ -125,7 +125,8 @@ static mn_status canonical_path(const char *path, char **out, mn_error *err)
         st = folder_name ? mn_fail_os(err, os == EACCES ? MN_READONLY : MN_NOTFOUND, os,
                                       "%s: cannot reach its folder; make it first", path)
                          : mn_fail(err, MN_NOMEM, "open: out of memory");
-    else if (asprintf(out, "%s/%s", strcmp(folder, "/") ? folder : "", slash ? slash + 1 : path) < 0)
+    else if (asprintf(out, "%s/%s", strcmp(folder, "/") ? folder : "", slash ? slash + 1 : path) <
+             0)
         st = mn_fail(err, MN_NOMEM, "open: out of memory");
     free(folder);
     free(folder_name);
@@ -156,7 +157,7 @@ static mn_status check_file(const char *path, uint32_t flags, mn_error *err)
     return MN_OK;
 }
 
-/* ---- SQLite handles ---------------------------------------------------------------------------- */
+/* ---- SQLite handles -------------------------------------------------------------------------- */
 
 /* "file:<path with ?, # and % escaped>?immutable=1" */
 static char *immutable_uri(const char *path)
@@ -182,8 +183,8 @@ static mn_status open_handle(const mn_db *db, sqlite3 **out, mn_error *err)
     if (readonly)
         flags |= SQLITE_OPEN_READONLY;
     else
-        flags |= SQLITE_OPEN_READWRITE |
-                 (db->opts.flags & MN_OPEN_MUST_EXIST ? 0 : SQLITE_OPEN_CREATE);
+        flags |=
+            SQLITE_OPEN_READWRITE | (db->opts.flags & MN_OPEN_MUST_EXIST ? 0 : SQLITE_OPEN_CREATE);
     if (db->opts.flags & MN_OPEN_IMMUTABLE) {
         name = uri = immutable_uri(db->path);
         flags |= SQLITE_OPEN_URI;
@@ -226,7 +227,7 @@ mn_status db_open_sqlite(mn_db *db, size_t page_cache, sqlite3 **out, mn_error *
     return st;
 }
 
-/* ---- Open ---------------------------------------------------------------------------------------- */
+/* ---- Open ------------------------------------------------------------------------------------ */
 
 static mn_status look_at_entry(void *ctx, const struct catalog_entry *e, mn_error *err)
 {
@@ -426,7 +427,7 @@ mn_status mn_open(const char *path, const mn_open_opts *opts, mn_db **out, mn_er
     return db_open_vfs(path, opts, NULL, out, err);
 }
 
-/* ---- Close --------------------------------------------------------------------------------------- */
+/* ---- Close ----------------------------------------------------------------------------------- */
 
 static void registry_remove(const mn_db *db)
 {
@@ -453,8 +454,8 @@ mn_status mn_close(mn_db *db, mn_error *err)
     mn_status st = MN_OK;
     bool last = db->refs == 1;
     if (last && conns)
-        st = mn_fail(err, MN_MISUSE, "%s: %u connections are open; disconnect them first",
-                     db->path, conns);
+        st = mn_fail(err, MN_MISUSE, "%s: %u connections are open; disconnect them first", db->path,
+                     conns);
     else if (--db->refs == 0)
         registry_remove(db);
     /* Closed under the lock: an open of the same path that comes now must find the file free. */

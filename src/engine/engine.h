@@ -1,7 +1,7 @@
 /* The engine's own view of its handles. Included by src/engine only, and by the tests that look
  * inside. Who calls whom: README.md in this folder. */
-#ifndef MN_ENGINE_H
-#define MN_ENGINE_H
+#ifndef MN_ENGINE_ENGINE_H
+#define MN_ENGINE_ENGINE_H
 
 #include <pthread.h>
 #include <sqlite3.h>
@@ -111,7 +111,7 @@ struct mn_conn {
     struct view *own_view;    /* vectors with this transaction's own writes; see cache.c */
 };
 
-/* ---- db.c --------------------------------------------------------------------------------- */
+/* ---- db.c ------------------------------------------------------------------------------------ */
 
 /* mn_open on a SQLite VFS by name (NULL: default). For tests, and for ":memory:". */
 mn_status db_open_vfs(const char *path, const mn_open_opts *opts, const char *vfs, mn_db **out,
@@ -127,7 +127,7 @@ mn_status db_use_wal(mn_db *db, sqlite3 *sql, bool *was, mn_error *err);
 uint64_t clock_us(void); /* monotonic */
 uint64_t cpu_us(void);   /* of the process */
 
-/* ---- conn.c ------------------------------------------------------------------------------- */
+/* ---- conn.c ---------------------------------------------------------------------------------- */
 
 /* Every public function that takes a connection begins with conn_enter and, if that succeeded,
  * ends with conn_leave, which hands its status through. */
@@ -137,7 +137,7 @@ mn_status conn_leave(mn_conn *conn, mn_status st, mn_error *err);
 /* To be called in long loops: deadline, interrupt, progress. */
 mn_status conn_tick(mn_conn *conn, mn_error *err);
 
-/* ---- txn.c -------------------------------------------------------------------------------- */
+/* ---- txn.c ----------------------------------------------------------------------------------- */
 
 /* A call's own transaction: begun unless the caller has one. scope_end commits or rolls back what
  * scope_read or scope_write began; inside the caller's write transaction scope_write is a
@@ -147,7 +147,7 @@ mn_status scope_write(mn_conn *conn, mn_error *err);
 mn_status scope_end(mn_conn *conn, mn_status st, mn_error *err);
 bool conn_may_be_dirty(const mn_conn *conn); /* may see uncommitted writes of its own */
 
-/* ---- collection.c ------------------------------------------------------------------------- */
+/* ---- collection.c ---------------------------------------------------------------------------- */
 
 /* The collection in the snapshot of the open scope; borrowed until the scope ends. */
 mn_status coll_get(mn_conn *conn, const char *name, struct coll **out, mn_error *err);
@@ -162,7 +162,7 @@ mn_status coll_attr(const struct coll *c, const char *name, size_t *out, mn_erro
 /* Head of the collection's change log in the snapshot of the open scope. */
 mn_status coll_head(mn_conn *conn, struct coll *c, struct log_position *out, mn_error *err);
 
-/* ---- row.c -------------------------------------------------------------------------------- */
+/* ---- row.c ----------------------------------------------------------------------------------- */
 
 /* SELECT list of a row: id, text_id, version, attributes, payload[, vector]. For sqlite3_free;
  * NULL when out of memory. */
@@ -177,7 +177,7 @@ mn_status text_id_check(const char *text_id, const char *what, mn_error *err);
 mn_status row_resolve(mn_conn *conn, struct coll *c, const mn_id *id, size_t position, int64_t *out,
                       bool *found, int64_t *version, mn_error *err);
 
-/* ---- convert.c ---------------------------------------------------------------------------- */
+/* ---- convert.c ------------------------------------------------------------------------------- */
 
 /* Rounds an f32 vector to the dtype. `what` names it in a message. */
 mn_status convert_f32(const struct kernels *kn, mn_dtype dtype, uint32_t dim, const float *from,

@@ -14,7 +14,7 @@
 #include "src/engine/engine.h"
 #include "storage/sql.h"
 
-/* ---- Statistics -------------------------------------------------------------------------------- */
+/* ---- Statistics ------------------------------------------------------------------------------ */
 
 static uint64_t file_bytes(const char *path, const char *suffix)
 {
@@ -104,7 +104,7 @@ mn_status mn_collection_stats_get(mn_conn *conn, const char *name, mn_collection
     return conn_leave(conn, st, err);
 }
 
-/* ---- Verify -------------------------------------------------------------------------------------- */
+/* ---- Verify ---------------------------------------------------------------------------------- */
 
 enum { MAX_INTEGRITY = 100, MAX_ROW_FINDINGS = 1000 };
 
@@ -144,8 +144,8 @@ static mn_status verify_sqlite(struct verify *v, mn_error *err)
 {
     sqlite3_stmt *st = NULL;
     bool row = false;
-    mn_status status = sql_preparef(v->conn->sql, &st, err, "PRAGMA integrity_check(%d)",
-                                    MAX_INTEGRITY);
+    mn_status status =
+        sql_preparef(v->conn->sql, &st, err, "PRAGMA integrity_check(%d)", MAX_INTEGRITY);
     while (status == MN_OK && (status = sql_step(st, &row, err)) == MN_OK && row) {
         const char *says = (const char *)sqlite3_column_text(st, 0);
         if (says && strcmp(says, "ok") != 0)
@@ -184,16 +184,18 @@ static mn_status verify_log(struct verify *v, const struct coll *c, mn_error *er
                "the triggers that keep the change log are not as they must be; the next write "
                "through Mneme mends them");
     if (status == MN_OK && intact)
-        status = sql_preparef(v->conn->sql, &st, err,
-                              "SELECT count(*) FROM \"%w\" WHERE version IS NULL OR typeof(version) "
-                              "<> 'integer' OR version > (SELECT seq FROM sqlite_sequence WHERE "
-                              "name = 'mneme_log_%lld')",
-                              c->entry.table, number);
+        status =
+            sql_preparef(v->conn->sql, &st, err,
+                         "SELECT count(*) FROM \"%w\" WHERE version IS NULL OR typeof(version) "
+                         "<> 'integer' OR version > (SELECT seq FROM sqlite_sequence WHERE "
+                         "name = 'mneme_log_%lld')",
+                         c->entry.table, number);
     if (status == MN_OK && st)
         status = sql_stmt_int(st, 0, &wrong, err);
     sqlite3_finalize(st);
     if (status == MN_OK && wrong)
-        report(v, c->entry.table, "%" PRId64 " rows have a version that was never given out", wrong);
+        report(v, c->entry.table, "%" PRId64 " rows have a version that was never given out",
+               wrong);
     return as_finding(v, c->entry.table, status, err);
 }
 
@@ -283,7 +285,7 @@ mn_status mn_verify(mn_conn *conn, mn_finding_fn fn, void *ctx, uint64_t *findin
     return conn_leave(conn, st, err);
 }
 
-/* ---- Backup ---------------------------------------------------------------------------------------- */
+/* ---- Backup ---------------------------------------------------------------------------------- */
 
 enum { BACKUP_PAGES = 256 }; /* copied between two looks at interrupts */
 
@@ -328,9 +330,8 @@ static mn_status copy_pages(mn_conn *conn, sqlite3 *to, mn_error *err)
 static mn_status write_copy(mn_conn *conn, const char *path, mn_error *err)
 {
     sqlite3 *to = NULL;
-    int rc = sqlite3_open_v2(path, &to,
-                             SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_EXRESCODE,
-                             NULL);
+    int rc = sqlite3_open_v2(
+        path, &to, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_EXRESCODE, NULL);
     mn_status st = rc == SQLITE_OK ? MN_OK : sql_fail(to, rc, err, "backup");
     /* One flush at the end, by closing, is enough: nobody sees the file before. */
     if (st == MN_OK)

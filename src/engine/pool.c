@@ -9,20 +9,20 @@ enum { POOL_THREADS = 255 };
 struct job {
     void (*fn)(void *ctx, unsigned worker);
     void *ctx;
-    unsigned next;    /* pool's lock; number of the next worker to begin */
-    unsigned n;       /* pool's lock; workers wanted; lowered to `next` when the caller is done */
-    unsigned running; /* pool's lock; workers in fn, without the caller */
+    unsigned next;     /* pool's lock; number of the next worker to begin */
+    unsigned n;        /* pool's lock; workers wanted; lowered to `next` when the caller is done */
+    unsigned running;  /* pool's lock; workers in fn, without the caller */
     struct job *after; /* pool's lock */
 };
 
 struct pool {
     pthread_mutex_t lock;
-    pthread_cond_t work;  /* there is a job with room, or the pool ends */
-    pthread_cond_t ended; /* some worker left its job */
-    struct job *jobs;     /* lock */
-    bool ending;          /* lock */
-    unsigned n_threads;   /* lock */
-    unsigned idle;        /* lock; threads waiting for work */
+    pthread_cond_t work;             /* there is a job with room, or the pool ends */
+    pthread_cond_t ended;            /* some worker left its job */
+    struct job *jobs;                /* lock */
+    bool ending;                     /* lock */
+    unsigned n_threads;              /* lock */
+    unsigned idle;                   /* lock; threads waiting for work */
     pthread_t threads[POOL_THREADS]; /* lock */
 };
 

@@ -26,14 +26,14 @@ struct put {
     const mn_row *rows;
     size_t n;
     const mn_put_opts *opts;
-    int64_t max_id;      /* greatest id in the table; 0 at least, so that assigned ids start at 1 */
-    int64_t version;     /* of the next row written */
-    char *converted;     /* one vector, for from_f32 */
-    size_t *seen;        /* [n_attrs] number + 1 of the row that gave the attribute last */
-    int64_t *ids;        /* [n] integer ids of the rows written, in order */
+    int64_t max_id;  /* greatest id in the table; 0 at least, so that assigned ids start at 1 */
+    int64_t version; /* of the next row written */
+    char *converted; /* one vector, for from_f32 */
+    size_t *seen;    /* [n_attrs] number + 1 of the row that gave the attribute last */
+    int64_t *ids;    /* [n] integer ids of the rows written, in order */
 };
 
-/* ---- Checks ------------------------------------------------------------------------------------- */
+/* ---- Checks ---------------------------------------------------------------------------------- */
 
 static int by_integer(const void *a, const void *b)
 {
@@ -77,8 +77,9 @@ static mn_status check_twice(const struct put *p, mn_error *err)
             st = mn_fail(err, MN_INVALID, "put: the id '%.60s' stands twice, in rows %td and %td",
                          x->text_id, x - p->rows, y - p->rows);
         else if (!text && x->id == y->id)
-            st = mn_fail(err, MN_INVALID, "put: the id %" PRId64 " stands twice, in rows %td and %td",
-                         x->id, x - p->rows, y - p->rows);
+            st = mn_fail(err, MN_INVALID,
+                         "put: the id %" PRId64 " stands twice, in rows %td and %td", x->id,
+                         x - p->rows, y - p->rows);
     }
     mn_free(a, sorted);
     return st;
@@ -114,12 +115,13 @@ static mn_status check_text(const char *text, size_t n, const char *what, size_t
     size_t bad = utf8_check(text, n);
     if (bad == n)
         return MN_OK;
-    return mn_fail(err, MN_INVALID, "put: row %zu: the %s is no valid UTF-8 at byte %zu; store "
-                                    "other bytes as a blob attribute",
+    return mn_fail(err, MN_INVALID,
+                   "put: row %zu: the %s is no valid UTF-8 at byte %zu; store "
+                   "other bytes as a blob attribute",
                    row, what, bad);
 }
 
-/* ---- One row ------------------------------------------------------------------------------------ */
+/* ---- One row --------------------------------------------------------------------------------- */
 
 static mn_status bind_value(sqlite3_stmt *st, int at, const mn_value *v, const char *name,
                             size_t row, mn_error *err)
@@ -152,8 +154,7 @@ static mn_status bind_value(sqlite3_stmt *st, int at, const mn_value *v, const c
                      ? sqlite3_bind_text64(st, at, v->data ? v->data : "", v->len, SQLITE_STATIC,
                                            SQLITE_UTF8)
                      : sqlite3_bind_blob64(st, at, v->data ? v->data : "", v->len, SQLITE_STATIC);
-        return rc == SQLITE_OK ? MN_OK
-                               : sql_fail(sqlite3_db_handle(st), rc, err, "put: attribute");
+        return rc == SQLITE_OK ? MN_OK : sql_fail(sqlite3_db_handle(st), rc, err, "put: attribute");
     default:
         return mn_fail(err, MN_INVALID, "put: row %zu: attribute '%s' has type %d, which is none",
                        row, name, (int)v->type);
@@ -201,8 +202,8 @@ static mn_status bind_vector(struct put *p, sqlite3_stmt *st, size_t row, mn_err
     }
     snprintf(what, sizeof what, "put: row %zu", row);
     if (p->opts->from_f32) {
-        status = convert_f32(p->conn->db->kernels, e->dtype, e->dim, vector, p->converted, what,
-                             err);
+        status =
+            convert_f32(p->conn->db->kernels, e->dtype, e->dim, vector, p->converted, what, err);
         vector = p->converted;
     }
     if (status == MN_OK)
@@ -245,8 +246,9 @@ static mn_status locate(struct put *p, size_t row, int64_t *id, bool *found, int
         return st;
     if (!given) {
         if (p->max_id == INT64_MAX)
-            return mn_fail(err, MN_FULL, "put: row %zu: the greatest integer id is taken; no higher "
-                                         "one can be assigned",
+            return mn_fail(err, MN_FULL,
+                           "put: row %zu: the greatest integer id is taken; no higher "
+                           "one can be assigned",
                            row);
         *id = p->max_id + 1;
     }
@@ -261,11 +263,14 @@ static mn_status check_condition(const struct put *p, size_t row, int64_t id, bo
     const mn_row *r = &p->rows[row];
     const char *coll = p->c->entry.name;
     if (p->opts->mode == MN_PUT_IF_ABSENT && found)
-        return mn_fail(err, MN_CONFLICT,
-                       "put: row %zu: collection '%s' has id %" PRId64 "%s%s already, version %" PRId64,
-                       row, coll, id, r->text_id ? ", " : "", r->text_id ? r->text_id : "", version);
+        return mn_fail(
+            err, MN_CONFLICT,
+            "put: row %zu: collection '%s' has id %" PRId64 "%s%s already, version %" PRId64, row,
+            coll, id, r->text_id ? ", " : "", r->text_id ? r->text_id : "", version);
     if (p->opts->mode == MN_PUT_IF_VERSION && !found)
-        return mn_fail(err, MN_CONFLICT, "put: row %zu: collection '%s' has no such row; version %" PRId64 " was expected",
+        return mn_fail(err, MN_CONFLICT,
+                       "put: row %zu: collection '%s' has no such row; version %" PRId64
+                       " was expected",
                        row, coll, r->version);
     if (p->opts->mode == MN_PUT_IF_VERSION && version != r->version)
         return mn_fail(err, MN_CONFLICT,
@@ -306,7 +311,7 @@ static mn_status put_row(struct put *p, size_t row, mn_error *err)
     return status;
 }
 
-/* ---- The call ----------------------------------------------------------------------------------- */
+/* ---- The call -------------------------------------------------------------------------------- */
 
 static mn_status log_next(mn_conn *conn, struct coll *c, int64_t *out, mn_error *err)
 {
@@ -384,8 +389,9 @@ static mn_status put_checked(mn_conn *conn, const char *name, const mn_row *rows
     struct put p = {.conn = conn, .rows = rows, .n = n, .opts = opts};
     mn_status st = coll_get(conn, name, &p.c, err);
     if (st == MN_OK && opts->from_f32 && p.c->entry.dtype == MN_BIT)
-        st = mn_fail(err, MN_INVALID, "put: collection '%s' holds bit vectors, which are not made "
-                                      "from f32; quantise them first",
+        st = mn_fail(err, MN_INVALID,
+                     "put: collection '%s' holds bit vectors, which are not made "
+                     "from f32; quantise them first",
                      name);
     if (st == MN_OK)
         st = check_ids(&p, err);
@@ -434,7 +440,7 @@ mn_status mn_put(mn_conn *conn, const char *name, const mn_row *rows, size_t n,
     return conn_leave(conn, st, err);
 }
 
-/* ---- Delete --------------------------------------------------------------------------------------- */
+/* ---- Delete ---------------------------------------------------------------------------------- */
 
 static mn_status delete_one(mn_conn *conn, struct coll *c, const mn_id *id, size_t position,
                             const int64_t *version, uint64_t *deleted, mn_error *err)

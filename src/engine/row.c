@@ -67,7 +67,8 @@ mn_status row_read(const struct coll *c, sqlite3_stmt *st, bool with_vector, mn_
     if ((size_t)sqlite3_column_bytes(st, column) != c->vector_bytes ||
         sqlite3_column_type(st, column) != SQLITE_BLOB)
         return mn_fail(err, MN_CORRUPT,
-                       "collection '%s', row %" PRId64 ": the vector has %d bytes, not %zu: another "
+                       "collection '%s', row %" PRId64
+                       ": the vector has %d bytes, not %zu: another "
                        "program wrote it; put or delete the row",
                        c->entry.name, row->id, sqlite3_column_bytes(st, column), c->vector_bytes);
     row->vector = sqlite3_column_blob(st, column);
@@ -123,7 +124,7 @@ mn_status row_resolve(mn_conn *conn, struct coll *c, const mn_id *id, size_t pos
     return MN_OK;
 }
 
-/* ---- Rows handed out ---------------------------------------------------------------------------- */
+/* ---- Rows handed out ------------------------------------------------------------------------- */
 
 /* One handed-out row lies in one block of memory: attributes, then the bytes that they, the ids and
  * the payload point to, then the vector. Attribute names are in mn_rows, which may outlive the
@@ -131,8 +132,8 @@ mn_status row_resolve(mn_conn *conn, struct coll *c, const mn_id *id, size_t pos
 struct mn_rows {
     struct mn_alloc *alloc;
     size_t n;
-    mn_row **rows;      /* [n]; NULL: no such row */
-    char *names;        /* the attribute names, one behind the other */
+    mn_row **rows; /* [n]; NULL: no such row */
+    char *names;   /* the attribute names, one behind the other */
     size_t n_attrs;
 };
 
@@ -248,7 +249,7 @@ const mn_value *mn_row_attr(const mn_row *row, const char *attribute)
     return NULL;
 }
 
-/* ---- Get ------------------------------------------------------------------------------------------ */
+/* ---- Get ------------------------------------------------------------------------------------- */
 
 static mn_status get_one(mn_conn *conn, struct coll *c, const mn_id *id, size_t position,
                          mn_attr *attrs, mn_rows *rows, mn_error *err)
@@ -324,7 +325,7 @@ mn_status mn_get(mn_conn *conn, const char *name, const mn_id *ids, size_t n, mn
     return conn_leave(conn, st, err);
 }
 
-/* ---- Iterate ---------------------------------------------------------------------------------------- */
+/* ---- Iterate --------------------------------------------------------------------------------- */
 
 mn_status mn_iter_open(mn_conn *conn, const char *name, int64_t first, mn_iter **out, mn_error *err)
 {

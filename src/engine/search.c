@@ -25,26 +25,26 @@
 #include "storage/sql.h"
 
 enum {
-    QUERY_GROUP = 1024,        /* queries scanned at once: bounds memory, and the time between ticks */
-    FEW_IDS = 2048,            /* look them up one by one rather than stream the table */
+    QUERY_GROUP = 1024, /* queries scanned at once: bounds memory, and the time between ticks */
+    FEW_IDS = 2048,     /* look them up one by one rather than stream the table */
     DEFAULT_MAX_HITS = 1000000,
-    PARALLEL_BYTES = 4 << 20   /* less work than this is not worth a second thread */
+    PARALLEL_BYTES = 4 << 20 /* less work than this is not worth a second thread */
 };
 
 struct search {
     mn_conn *conn;
     struct coll *c;
-    mn_search_opts opts;       /* the caller's, or zeros */
-    const char *queries;       /* of the collection's dtype */
+    mn_search_opts opts; /* the caller's, or zeros */
+    const char *queries; /* of the collection's dtype */
     size_t nq;
-    uint32_t k;                /* 0: radius search */
+    uint32_t k; /* 0: radius search */
     double radius;
     uint64_t max_hits;
-    int64_t *ids;              /* [n_ids] ascending, each once; NULL: all rows */
+    int64_t *ids; /* [n_ids] ascending, each once; NULL: all rows */
     size_t n_ids;
-    mn_attr *attrs;            /* [n_attrs], for the filter */
+    mn_attr *attrs; /* [n_attrs], for the filter */
     mn_search_stats stats;
-    struct scan_spec spec;     /* of the running group */
+    struct scan_spec spec; /* of the running group */
 };
 
 static uint64_t thread_cpu_us(void)
@@ -54,7 +54,7 @@ static uint64_t thread_cpu_us(void)
     return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
-/* ---- Admission -------------------------------------------------------------------------------- */
+/* ---- Admission ------------------------------------------------------------------------------- */
 
 static int by_id(const void *a, const void *b)
 {
@@ -100,7 +100,7 @@ static scan_admit_fn admit_fn(const struct search *s)
     return s->ids || s->opts.filter ? admit : NULL;
 }
 
-/* ---- A view, by several threads ---------------------------------------------------------------- */
+/* ---- A view, by several threads -------------------------------------------------------------- */
 
 struct sweep {
     struct search *s;
@@ -111,7 +111,7 @@ struct sweep {
     pthread_mutex_t lock;            /* guards status, err, cpu_us */
     mn_status status;
     mn_error err;
-    uint64_t cpu_us;                 /* of workers other than 0 */
+    uint64_t cpu_us; /* of workers other than 0 */
 };
 
 static void sweep_fail(struct sweep *w, mn_status st, const mn_error *err)
@@ -182,7 +182,8 @@ static unsigned threads_for(const struct search *s, const struct view *v)
     return n > view_parts(v) ? (unsigned)view_parts(v) : n;
 }
 
-static mn_status sweep_view(struct search *s, const struct view *v, struct scan *scan, mn_error *err)
+static mn_status sweep_view(struct search *s, const struct view *v, struct scan *scan,
+                            mn_error *err)
 {
     struct sweep w = {.s = s, .view = v, .scans = {scan}};
     struct pool *pool = NULL;
@@ -209,7 +210,7 @@ static mn_status sweep_view(struct search *s, const struct view *v, struct scan 
     return st;
 }
 
-/* ---- Few ids ------------------------------------------------------------------------------------ */
+/* ---- Few ids --------------------------------------------------------------------------------- */
 
 /* Vectors collected for one block. */
 struct gather {
@@ -253,8 +254,7 @@ static mn_status gather_scan(struct search *s, struct gather *g, struct scan *sc
                              struct view_build *build, scan_admit_fn admission, mn_error *err)
 {
     const struct catalog_entry *e = &s->c->entry;
-    struct scan_block block = {
-        .ids = g->ids, .vectors = g->vectors, .norms = g->norms, .n = g->n};
+    struct scan_block block = {.ids = g->ids, .vectors = g->vectors, .norms = g->norms, .n = g->n};
     if (g->n == 0)
         return MN_OK;
     scan_norms(s->conn->db->kernels, e->dtype, e->dim, g->vectors, g->n, g->norms);
@@ -294,8 +294,8 @@ static mn_status scan_ids(struct search *s, const struct view *v, struct scan *s
 {
     struct gather g;
     scan_admit_fn admission = s->opts.filter ? admit : NULL;
-    mn_status st = gather_init(s->conn->db->alloc, &g, cache_block_rows(s->c), s->c->vector_bytes,
-                               err);
+    mn_status st =
+        gather_init(s->conn->db->alloc, &g, cache_block_rows(s->c), s->c->vector_bytes, err);
     for (size_t i = 0; i < s->n_ids && st == MN_OK; i++) {
         float norm;
         const void *vector = v ? view_find(v, s->ids[i], &norm) : NULL;
@@ -312,7 +312,7 @@ static mn_status scan_ids(struct search *s, const struct view *v, struct scan *s
     return st;
 }
 
-/* ---- All rows from SQLite -------------------------------------------------------------------------- */
+/* ---- All rows from SQLite -------------------------------------------------------------------- */
 
 static mn_status stream_rows(struct search *s, struct scan *scan, struct view_build *build,
                              mn_error *err)
@@ -357,7 +357,7 @@ static mn_status stream(struct search *s, struct scan *scan, bool load, mn_error
     return st;
 }
 
-/* ---- A group of queries -------------------------------------------------------------------------------- */
+/* ---- A group of queries ---------------------------------------------------------------------- */
 
 static mn_status scan_group(struct search *s, struct scan *scan, mn_error *err)
 {
@@ -410,7 +410,7 @@ static mn_status scan_all(struct search *s, group_done_fn done, void *out, mn_er
     return st;
 }
 
-/* ---- Arguments -------------------------------------------------------------------------------------------- */
+/* ---- Arguments ------------------------------------------------------------------------------- */
 
 static mn_status take_opts(struct search *s, const mn_search_opts *opts, mn_error *err)
 {
@@ -418,8 +418,8 @@ static mn_status take_opts(struct search *s, const mn_search_opts *opts, mn_erro
     s->opts = opts ? *opts : none;
     const mn_search_opts *o = &s->opts;
     if (!(o->recall == 0 || (o->recall >= 0.5 && o->recall <= 1)))
-        return mn_fail(err, MN_INVALID, "search: recall %g; it must be 0.5 to 1, or 0 for the default",
-                       o->recall);
+        return mn_fail(err, MN_INVALID,
+                       "search: recall %g; it must be 0.5 to 1, or 0 for the default", o->recall);
     if (o->threads > MAX_THREADS)
         return mn_fail(err, MN_INVALID, "search: %u threads; at most %d are allowed", o->threads,
                        MAX_THREADS);
@@ -448,7 +448,8 @@ static mn_status take_ids(struct search *s, mn_error *err)
 }
 
 /* Checks the queries, rounding f32 ones to the collection's dtype into *converted (for mn_free). */
-static mn_status take_queries(struct search *s, const void *queries, char **converted, mn_error *err)
+static mn_status take_queries(struct search *s, const void *queries, char **converted,
+                              mn_error *err)
 {
     const struct catalog_entry *e = &s->c->entry;
     size_t bytes = s->c->vector_bytes;
@@ -466,8 +467,9 @@ static mn_status take_queries(struct search *s, const void *queries, char **conv
     for (size_t q = 0; q < s->nq && st == MN_OK; q++) {
         snprintf(what, sizeof what, "search: query %zu", q);
         if (s->opts.from_f32)
-            st = convert_f32(s->conn->db->kernels, e->dtype, e->dim,
-                             (const float *)queries + q * e->dim, *converted + q * bytes, what, err);
+            st =
+                convert_f32(s->conn->db->kernels, e->dtype, e->dim,
+                            (const float *)queries + q * e->dim, *converted + q * bytes, what, err);
         if (st == MN_OK)
             st = scan_check_vector(e->dtype, e->metric, e->dim, s->queries + q * bytes, what, err);
     }
@@ -517,7 +519,7 @@ static mn_status search_run(struct search *s, const char *name, const void *quer
     return st;
 }
 
-/* ---- Nearest ------------------------------------------------------------------------------------------------- */
+/* ---- Nearest --------------------------------------------------------------------------------- */
 
 struct nearest {
     mn_hit *hits;
@@ -547,7 +549,8 @@ mn_status mn_search(mn_conn *conn, const char *name, const void *queries, size_t
     if (!queries || !hits || !found)
         st = mn_fail(err, MN_INVALID, "search: no queries, or no place for hits and counts");
     else if (nq < 1 || nq > MN_MAX_QUERIES)
-        st = mn_fail(err, MN_INVALID, "search: %zu queries; it must be 1 to %u", nq, MN_MAX_QUERIES);
+        st =
+            mn_fail(err, MN_INVALID, "search: %zu queries; it must be 1 to %u", nq, MN_MAX_QUERIES);
     else if (k < 1 || k > MN_MAX_K)
         st = mn_fail(err, MN_INVALID, "search: k is %u; it must be 1 to %u", k, MN_MAX_K);
     else
@@ -555,7 +558,7 @@ mn_status mn_search(mn_conn *conn, const char *name, const void *queries, size_t
     return conn_leave(conn, st, err);
 }
 
-/* ---- Radius -------------------------------------------------------------------------------------------------- */
+/* ---- Radius ---------------------------------------------------------------------------------- */
 
 struct within {
     mn_hit *hits;

@@ -42,13 +42,12 @@ static mn_status begin(mn_conn *conn, bool write, mn_error *err)
     if ((rc & 0xff) == SQLITE_BUSY && conn_tick(conn, err))
         return err ? err->code : conn_tick(conn, NULL);
     if ((rc & 0xff) == SQLITE_BUSY)
-        return mn_fail(err, MN_BUSY,
-                       "%s: another connection has been writing for %u ms; try again, or raise the "
-                       "busy timeout",
-                       conn->db->path,
-                       conn->db->opts.busy_timeout_ms == MN_NO_WAIT
-                           ? 0
-                           : conn->db->opts.busy_timeout_ms);
+        return mn_fail(
+            err, MN_BUSY,
+            "%s: another connection has been writing for %u ms; try again, or raise the "
+            "busy timeout",
+            conn->db->path,
+            conn->db->opts.busy_timeout_ms == MN_NO_WAIT ? 0 : conn->db->opts.busy_timeout_ms);
     return sql_fail(conn->sql, rc, err, write ? "begin a write" : "begin a read");
 }
 
@@ -106,16 +105,18 @@ mn_status scope_write(mn_conn *conn, mn_error *err)
     if (st)
         return st;
     if (conn->txn == TXN_READ)
-        return mn_fail(err, MN_MISUSE, "the transaction was begun for reading; commit it, then "
-                                       "begin one for writing");
+        return mn_fail(err, MN_MISUSE,
+                       "the transaction was begun for reading; commit it, then "
+                       "begin one for writing");
     if (conn->txn == TXN_WRITE) {
         st = sql_exec(conn->sql, "SAVEPOINT " CALL_SAVEPOINT, err);
         conn->savepoint = st == MN_OK;
         return st;
     }
     if (conn->iters)
-        return mn_fail(err, MN_MISUSE, "an iterator is open on this connection; close it, begin a "
-                                       "write transaction first, or write through another one");
+        return mn_fail(err, MN_MISUSE,
+                       "an iterator is open on this connection; close it, begin a "
+                       "write transaction first, or write through another one");
     st = begin(conn, true, err);
     if (st == MN_OK)
         conn->scope = TXN_WRITE;
@@ -157,7 +158,7 @@ mn_status scope_end(mn_conn *conn, mn_status st, mn_error *err)
     return st;
 }
 
-/* ---- The caller's ----------------------------------------------------------------------------- */
+/* ---- The caller's ---------------------------------------------------------------------------- */
 
 static mn_status begin_public(mn_conn *conn, bool write, mn_error *err)
 {

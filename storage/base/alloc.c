@@ -16,20 +16,20 @@
 enum { ALIGN = 64 };
 
 struct head {
-    void *base;        /* what the hook returned */
-    size_t total;      /* bytes asked from the hook */
-    size_t size;       /* bytes the caller asked for */
+    void *base;   /* what the hook returned */
+    size_t total; /* bytes asked from the hook */
+    size_t size;  /* bytes the caller asked for */
     enum mn_tag tag;
 };
 
 static_assert(sizeof(struct head) <= ALIGN, "the head must fit in front of an aligned block");
 
 struct mn_alloc {
-    mn_allocator hooks;                   /* set in create */
-    uint64_t cap;                         /* set in create; bytes */
-    _Atomic uint64_t used;                /* held to the cap: all tags but HANDLE; relaxed */
-    _Atomic uint64_t peak;                /* relaxed; statistics only */
-    _Atomic uint64_t calls;               /* relaxed; statistics only */
+    mn_allocator hooks;                    /* set in create */
+    uint64_t cap;                          /* set in create; bytes */
+    _Atomic uint64_t used;                 /* held to the cap: all tags but HANDLE; relaxed */
+    _Atomic uint64_t peak;                 /* relaxed; statistics only */
+    _Atomic uint64_t calls;                /* relaxed; statistics only */
     _Atomic uint64_t by_tag[MN_TAG_COUNT]; /* relaxed; statistics only */
 };
 
@@ -84,9 +84,8 @@ static bool reserve(struct mn_alloc *a, size_t total, enum mn_tag tag)
         do {
             if (total > a->cap || now > a->cap - total)
                 return false;
-        } while (!atomic_compare_exchange_weak_explicit(&a->used, &now, now + total,
-                                                        memory_order_relaxed,
-                                                        memory_order_relaxed));
+        } while (!atomic_compare_exchange_weak_explicit(
+            &a->used, &now, now + total, memory_order_relaxed, memory_order_relaxed));
         uint64_t peak = atomic_load_explicit(&a->peak, memory_order_relaxed);
         while (peak < now + total &&
                !atomic_compare_exchange_weak_explicit(&a->peak, &peak, now + total,

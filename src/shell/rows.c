@@ -1,0 +1,231 @@
+#include "src/shell/rows.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/shell/units.h"
+#include "src/shell/vectors.h"
+
+/* ---- Attributes ----------------------------------------------------------------------------- */
+
+static void names_add(struct names *names, const char *name, size_t len)
+{
+    names->items = need(realloc(names->items, (names->n + 1) * sizeof *names->items));
+    names->items[names->n++] = need(strndup(name, len));
+}
+
+/* The list in mn_collection_info is cut when long, and a name may hold a comma: then the first row
+ * knows better. */
+static bool names_split(struct names *names, const mn_collection_info *info)
+{
+    for (const char *p = info->attributes; *p;) {
+        size_t len = strcspn(p, ",");
+        names_add(names, p, len);
+        p += len + (p[len] == ',');
+    }
+    return names->n == info->n_attributes;
+}
+
+int names_load(struct names *names, struct session *s, const mn_collection_info *info)
+{
+    mn_iter *iter = NULL;
+    const mn_row *row = NULL;
+    mn_error err = {0};
+    *names = (struct names){0};
+    if (names_split(names, info))
+        return 0;
+    names_free(names);
+    int code = 0;
+    if (mn_iter_open(s->conn, info->name, INT64_MIN, &iter, &err) || mn_iter_next(iter, &row, &err))
+        code = library_error(&err);
+    for (size_t i = 0; row && i < row->n_attrs; i++)
+        names_add(names, row->attrs[i].name, strlen(row->attrs[i].name));
+    mn_iter_close(iter);
+    return code;
+}
+
+void names_free(struct names *names)
+{
+    for (size_t i = 0; i < names->n; i++)
+        free(names->items[i]);
+    free(names->items);
+    *names = (struct names){0};
+}
+
+/* ---- Ids ------------------------------------------------------------------------------------ */
+
+int id_parse(const mn_collection_info *info, const char *word, mn_id *out)
+{
+    *out = (mn_id){0};
+    if (info->id_kind == MN_ID_TEXT) {
+        if (!*word || strlen(word) > MN_MAX_TEXT_ID)
+            return error_exit("an id of '%s' has 1 to 255 bytes, '%.40s%s' has %zu", info->name,
+                              word, strlen(word) > 40 ? "..." : "", strlen(word));
+        out->text_id = word;
+        return 0;
+    }
+    if (!integer_parse(word, &out->id))
+        return error_exit("'%s' has integer ids; %.60s is none", info->name, word);
+    return 0;
+}
+
+const char *id_quote(const mn_id *id, char *out, size_t size)
+{
+    if (id->text_id)
+        snprintf(out, size, "'%s'", id->text_id);
+    else
+        snprintf(out, size, "%" PRId64, id->id);
+    return out;
+}
+
+static int ids_add(struct id_list *ids, const mn_collection_info *info, const char *word)
+{
+    if ((ids->n & (ids->n - 1)) == 0)
+        ids->items = need(realloc(ids->items, (ids->n ? ids->n * 2 : 1) * sizeof *ids->items));
+    int code = id_parse(info, word, &ids->items[ids->n]);
+    ids->n += code == 0;
+    return code;
+}
+
+static int ids_read(struct id_list *ids, const mn_collection_info *info, FILE *file,
+                    const char *path)
+{
+    char *line = NULL;
+    size_t cap = 0;
+    ssize_t len;
+    int code = 0;
+    while (!code && (len = getline(&line, &cap, file)) >= 0) {
+        while (len && (line[len - 1] == '\n' || line[len - 1] == '\r'))
+            line[--len] = 0;
+        if (!len)
+            continue;
+        if ((ids->n_lines & (ids->n_lines - 1)) == 0)
+            ids->lines = need(
+                realloc(ids->lines, (ids->n_lines ? ids->n_lines * 2 : 1) * sizeof *ids->lines));
+        char *kept = need(strdup(line));
+        ids->lines[ids->n_lines++] = kept;
+        code = ids_add(ids, info, kept);
+    }
+    if (!code && ferror(file))
+        code = error_exit("%s could not be read: %s", path, strerror(errno));
+    free(line);
+    return code;
+}
+
+int ids_load(struct id_list *ids, const mn_collection_info *info, char **args, size_t n,
+             const char *from)
+{
+    int code = 0;
+    *ids = (struct id_list){0};
+    for (size_t i = 0; !code && i < n; i++)
+        code = ids_add(ids, info, args[i]);
+    if (code || !from)
+        return code;
+    bool standard = strcmp(from, "-") == 0;
+    FILE *file = standard ? stdin : fopen(from, "r");
+    if (!file)
+        return error_exit("%s could not be opened: %s", from, strerror(errno));
+    code = ids_read(ids, info, file, from);
+    if (!standard)
+        fclose(file);
+    return code;
+}
+
+void ids_free(struct id_list *ids)
+{
+    for (size_t i = 0; i < ids->n_lines; i++)
+        free(ids->lines[i]);
+    free(ids->lines);
+    free(ids->items);
+    *ids = (struct id_list){0};
+}
+
+/* ---- Rows ----------------------------------------------------------------------------------- */
+
+void row_id_json(struct text *t, const mn_row *row)
+{
+    if (row->text_id)
+        text_json(t, row->text_id, strlen(row->text_id));
+    else
+        text_printf(t, "%" PRId64, row->id);
+}
+
+void row_id_show(struct text *t, const mn_row *row)
+{
+    if (row->text_id)
+        text_puts(t, row->text_id);
+    else
+        text_printf(t, "%" PRId64, row->id);
+}
+
+void row_members_json(struct text *t, const mn_row *row)
+{
+    if (row->payload) {
+        text_puts(t, ",\"text\":");
+        text_json(t, row->payload, row->payload_len);
+    }
+    bool any = false;
+    for (size_t i = 0; i < row->n_attrs; i++) {
+        const mn_attr *a = &row->attrs[i];
+        if (a->value.type == MN_NULL)
+            continue;
+        text_puts(t, any ? "," : ",\"attributes\":{");
+        text_json(t, a->name, strlen(a->name));
+        text_puts(t, ":");
+        value_json(t, &a->value);
+        any = true;
+    }
+    if (any)
+        text_puts(t, "}");
+}
+
+static bool column_known(const struct row_columns *c, const char *name)
+{
+    for (size_t i = 0; i < c->n_names; i++)
+        if (strcmp(c->names[i], name) == 0)
+            return true;
+    return false;
+}
+
+void row_columns_find(struct row_columns *c, const mn_row *const *rows, size_t n)
+{
+    *c = (struct row_columns){0};
+    for (size_t r = 0; r < n; r++) {
+        if (!rows[r])
+            continue;
+        c->payload |= rows[r]->payload != NULL;
+        for (size_t i = 0; i < rows[r]->n_attrs; i++) {
+            const mn_attr *a = &rows[r]->attrs[i];
+            if (a->value.type != MN_NULL && c->n_names < sizeof c->names / sizeof *c->names &&
+                !column_known(c, a->name))
+                c->names[c->n_names++] = a->name;
+        }
+    }
+}
+
+void row_columns_add(const struct row_columns *c, struct table *t)
+{
+    for (size_t i = 0; i < c->n_names; i++)
+        table_column(t, c->names[i], false);
+    if (c->payload)
+        table_column(t, "text", false);
+}
+
+void row_cells_add(const struct row_columns *c, struct table *t, const mn_row *row)
+{
+    struct text cell = {0};
+    for (size_t i = 0; i < c->n_names; i++) {
+        const mn_value *v = row ? mn_row_attr(row, c->names[i]) : NULL;
+        text_clear(&cell);
+        text_puts(&cell, "");
+        if (v)
+            value_show(&cell, v);
+        table_cell(t, cell.data, cell.len, 24);
+    }
+    if (c->payload)
+        table_cell(t, row && row->payload ? row->payload : "", row ? row->payload_len : 0, 48);
+    text_free(&cell);
+}

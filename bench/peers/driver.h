@@ -166,12 +166,16 @@ static inline int driver_search(struct driver *d, size_t first, size_t count, si
             goto done;
         }
     }
-    printf("{\"wall_us\": %.3f, \"cpu_us\": %.3f}\n", wall, cpu);
-    fflush(stdout);
     rc = 0;
 done:
-    if (out && fclose(out) != 0 && rc == 0)
+    if (out && fclose(out) != 0 && rc == 0) {
+        snprintf(d->message, sizeof d->message, "%.300s: cannot be written", path);
         rc = 1;
+    }
+    if (rc == 0) { /* only now: the file is complete when the answer is there */
+        printf("{\"wall_us\": %.3f, \"cpu_us\": %.3f}\n", wall, cpu);
+        fflush(stdout);
+    }
     free(ids);
     return rc;
 }

@@ -21,13 +21,15 @@
 #include "src/shell/units.h"
 #include "src/shell/vectors.h"
 
+enum { BATCH_BYTES = 16 << 20 }; /* of vectors: part of what is held beside the memory cap */
+
 struct import_options {
     struct common common;
     int metric, dtype, format; /* OPTION_CHOICE */
     const char *ids, *vector_column, *id_column, *payload_column;
     struct option_integer first_id;
     uint64_t batch, limit;
-    bool append, partial, skip_zero, no_attributes;
+    bool append, partial, skip_zero, no_attributes, keep;
 };
 
 #define FIELD(name) offsetof(struct import_options, name)
@@ -55,9 +57,15 @@ static const struct option options[] = {
      "Member or column with the payload. Default: text, payload or body.", NULL, 0, 0},
     {"no-attributes", 0, OPTION_FLAG, FIELD(no_attributes), NULL,
      "Leave out the other members and columns.", NULL, 0, 0},
-    {"limit", 0, OPTION_COUNT, FIELD(limit), "N", "Only the first N rows.", NULL, 1, 1e18},
+    {"keep", 0, OPTION_FLAG, FIELD(keep), NULL,
+     "Rows that are replaced keep the attributes and the payload that the file does not bring. "
+     "Always so where several collections share the rows.",
+     NULL, 0, 0},
+    {"limit", 'n', OPTION_COUNT, FIELD(limit), "N", "Only the first N rows.", NULL, 1, 1e18},
     {"batch", 0, OPTION_COUNT, FIELD(batch), "N",
-     "Rows of one transaction, durable when the next begins. Default 1,000.", NULL, 1, 1000000},
+     "Rows of one transaction, durable when the next begins; fewer if their vectors pass 16 MiB. "
+     "Default 1,000.",
+     NULL, 1, 1000000},
     {"partial", 0, OPTION_FLAG, FIELD(partial), NULL,
      "Take what stands before the damage in a damaged file (exit code 1).", NULL, 0, 0},
     {"skip-zero", 0, OPTION_FLAG, FIELD(skip_zero), NULL,
@@ -85,6 +93,7 @@ struct import {
     struct format_opts read;
     bool exists;             /* the collection was there before */
     bool made;               /* by us, now */
+    bool keep;               /* replaced rows keep what the file does not bring */
     bool one_transaction;    /* standard input */
     mn_collection_info info; /* of the collection, also of the one to be made */
     uint64_t rows_before;
@@ -345,6 +354,9 @@ static int make_collection(struct import *im)
 static void batch_init(struct import *im)
 {
     im->most = im->given->batch ? im->given->batch : 1000;
+    size_t by_bytes = BATCH_BYTES / im->scan.plan.bytes;
+    if (im->most > by_bytes)
+        im->most = by_bytes ? by_bytes : 1;
     if (im->scan.rows && im->scan.rows < im->most && !im->one_transaction)
         im->most = im->scan.rows;
     im->rows = need(calloc(im->most, sizeof *im->rows));
@@ -376,14 +388,83 @@ static void batch_free(struct import *im)
     free(im->seen);
 }
 
+/* The row's attributes and those of the row that it replaces, as far as it does not bring them. */
+static mn_attr *merge_attributes(mn_row *row, const mn_row *old)
+{
+    mn_attr *all = need(malloc((row->n_attrs + old->n_attrs + 1) * sizeof *all));
+    size_t n = row->n_attrs;
+    if (n)
+        memcpy(all, row->attrs, n * sizeof *all);
+    for (size_t i = 0; i < old->n_attrs; i++) {
+        bool brought = false;
+        for (size_t j = 0; j < row->n_attrs && !brought; j++)
+            brought = strcmp(row->attrs[j].name, old->attrs[i].name) == 0;
+        if (!brought)
+            all[n++] = old->attrs[i];
+    }
+    row->attrs = all;
+    row->n_attrs = n;
+    return all;
+}
+
+/* Puts the batch; its rows keep what the file does not bring. Inside a write transaction: nobody
+ * changes a row between its reading and its writing. */
+static int batch_put_keeping(struct import *im, const mn_put_opts *opts, mn_error *err)
+{
+    mn_rows *old = NULL;
+    mn_id *ids = need(malloc(im->n * sizeof *ids));
+    mn_attr **merged = need(calloc(im->n, sizeof *merged));
+    for (size_t i = 0; i < im->n; i++)
+        ids[i] = (mn_id){.id = im->rows[i].id, .text_id = im->rows[i].text_id};
+    mn_status st = mn_get(im->db.conn, im->collection, ids, im->n, &old, err);
+    for (size_t i = 0; !st && i < im->n; i++) {
+        const mn_row *was = mn_rows_at(old, i);
+        if (!was)
+            continue;
+        merged[i] = merge_attributes(&im->rows[i], was);
+        if (!im->rows[i].payload) {
+            im->rows[i].payload = was->payload;
+            im->rows[i].payload_len = was->payload_len;
+        }
+    }
+    if (!st)
+        st = mn_put(im->db.conn, im->collection, im->rows, im->n, opts, err);
+    for (size_t i = 0; i < im->n; i++)
+        free(merged[i]);
+    free(merged);
+    free(ids);
+    mn_rows_free(old);
+    return st ? library_error(err) : 0;
+}
+
+static int batch_keep(struct import *im, const mn_put_opts *opts)
+{
+    mn_error err = {0};
+    bool own = !(im->one_transaction && !im->given->partial);
+    if (own && mn_begin_write(im->db.conn, &err))
+        return library_error(&err);
+    int code = batch_put_keeping(im, opts, &err);
+    if (own && !code && mn_commit(im->db.conn, &err))
+        code = library_error(&err);
+    if (own && code)
+        (void)mn_rollback(im->db.conn, NULL);
+    return code;
+}
+
 static int batch_flush(struct import *im)
 {
     mn_error err = {0};
+    int code = 0;
     if (im->n == 0)
         return 0;
     mn_put_opts opts = {.from_f32 = im->scan.plan.from_f32};
-    if (mn_put(im->db.conn, im->collection, im->rows, im->n, &opts, &err))
-        return library_error(&err);
+    bool new_ids = im->scan.n_no_id && im->next_id == MN_AUTO_ID;
+    if (im->keep && !new_ids)
+        code = batch_keep(im, &opts);
+    else if (mn_put(im->db.conn, im->collection, im->rows, im->n, &opts, &err))
+        code = library_error(&err);
+    if (code)
+        return code;
     im->taken += im->n;
     batch_clear(im);
     return 0;
@@ -680,6 +761,22 @@ static void say_done(const struct import *im, uint64_t replaced, double seconds)
     text_free(&extra);
 }
 
+/* mn_put writes whole rows. A file of vectors for a collection beside another must not empty the
+ * attributes that belong to both. */
+static int find_keep(struct import *im)
+{
+    mn_error err = {0};
+    mn_collection_info *all = NULL;
+    size_t n = 0, sharing = 0;
+    if (mn_list(im->db.conn, &all, &n, &err))
+        return library_error(&err);
+    for (size_t i = 0; i < n; i++)
+        sharing += strcmp(all[i].table, im->info.table) == 0;
+    mn_free_result(all);
+    im->keep = im->given->keep || sharing > 1;
+    return 0;
+}
+
 /* Opens the database if it is there, and learns what the collection is if that is there. */
 static int find_collection(struct import *im)
 {
@@ -703,7 +800,8 @@ static int find_collection(struct import *im)
         return library_error(&err);
     if (im->exists) {
         im->rows_before = rows_of(im);
-        return check_existing(im);
+        code = check_existing(im);
+        return code ? code : find_keep(im);
     }
     im->info = (mn_collection_info){0};
     return 0;

@@ -391,6 +391,59 @@ TEST(import_refuses_what_does_not_fit_the_collection)
     CHECK_HAS(err, "empty.csv holds no vector");
 }
 
+TEST(import_into_a_collection_beside_another_keeps_its_attributes)
+{
+    put_docs();
+    run(0, "mneme create app.db titles --dim 3 --beside docs");
+    put_text("titles.csv", "id,v0,v1,v2,year\n1,1,1,1,1991\n2,2,2,2,\n9,9,9,9,9\n");
+    run(0, "mneme import app.db titles titles.csv");
+    CHECK_HAS(out, "2 replaced");
+    run_shows("mneme get app.db titles 1 2 9 --format json",
+              "{\"id\":1,\"version\":...,\"text\":\"origin\",\"attributes\":{\"lang\":\"en\","
+              "\"year\":1991},\"vector\":[1,1,1]}\n"
+              "{\"id\":2,\"version\":...,\"text\":\"a \\u001b[31m trap\","
+              "\"attributes\":{\"lang\":\"fr\"},\"vector\":[2,2,2]}\n"
+              "{\"id\":9,\"version\":...,\"attributes\":{\"year\":9},\"vector\":[9,9,9]}\n");
+    run(0, "mneme get app.db docs 1 --format json");
+    CHECK_HAS(out, "\"vector\":[0,0]");
+    run(0, "printf 'id,v0,v1\\n3,7,7\\n' | mneme import app.db docs - --format csv");
+    run_shows("mneme get app.db docs 3 --format json",
+              "{\"id\":3,\"version\":...,\"attributes\":{\"lang\":\"en\",\"year\":2010.5},"
+              "\"vector\":[7,7]}\n");
+}
+
+TEST(import_replaces_whole_rows_unless_told_to_keep)
+{
+    put_docs();
+    put_text("v.csv", "id,v0,v1\n1,5,5\n");
+    run(0, "mneme import app.db docs v.csv --keep");
+    run(0, "mneme get app.db docs 1 --format json");
+    CHECK_HAS(
+        out, "\"text\":\"origin\",\"attributes\":{\"lang\":\"en\",\"year\":1990},\"vector\":[5,5]");
+    run(0, "mneme import app.db docs v.csv");
+    run_shows("mneme get app.db docs 1 --format json",
+              "{\"id\":1,\"version\":...,\"vector\":[5,5]}\n");
+}
+
+/* Whole batches are left by a killed import, and the same command completes it. */
+TEST(a_killed_import_can_be_run_again)
+{
+    FILE *file = fopen(test_path("rows.csv"), "w");
+    CHECK(file != NULL);
+    fprintf(file, "id,v0\n");
+    for (int i = 0; i < 500; i++)
+        fprintf(file, "%d,%d\n", i, i);
+    CHECK(fclose(file) == 0);
+    run(137,
+        "mkfifo pipe; mneme import app.db c - --format csv --batch 100 --partial <pipe & p=$!; "
+        "exec 4>pipe; head -n 251 rows.csv >&4; sleep 0.2; kill -KILL $p; exec 4>&-; wait $p");
+    run(0, "mneme stats app.db c --format json");
+    CHECK_HAS(out, "\"rows\":200,");
+    run(0, "mneme verify app.db && mneme import app.db c rows.csv");
+    CHECK_HAS(out, "imported 500 rows");
+    CHECK_HAS(out, "200 replaced");
+}
+
 TEST(import_reads_standard_input)
 {
     run(0, "printf 'a 1 2\\nb 3 4\\n' | mneme import app.db c - --format text");

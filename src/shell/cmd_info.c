@@ -337,7 +337,7 @@ static int run_stats(const struct command *self, const void *given, char **args,
     struct progress progress;
     int code = session_open(&db, &o->common, args[0], MN_OPEN_READONLY);
     if (!code) {
-        progress_begin(&progress, &o->common, NULL, NULL);
+        progress_begin(&progress, &o->common, "counting", "rows");
         mn_set_progress(db.conn, progress_library, &progress);
         code = stats(&db, o, args, n);
         progress_end(&progress);

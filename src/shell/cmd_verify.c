@@ -41,7 +41,7 @@ static int run_verify(const struct command *self, const void *given, char **args
     char count[UNITS_TEXT], time[UNITS_TEXT];
     int code = session_open(&db, &o->common, args[0], MN_OPEN_READONLY);
     if (!code) {
-        progress_begin(&progress, &o->common, "verifying", NULL);
+        progress_begin(&progress, &o->common, "verifying", "rows");
         mn_set_progress(db.conn, progress_library, &progress);
         if (mn_verify(db.conn, on_finding, &progress, &findings, &err))
             code = library_error(&err);

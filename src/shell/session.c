@@ -254,14 +254,14 @@ static void progress_draw(struct progress *p, uint64_t done, uint64_t total, dou
     double part = !total ? 0 : done < total ? (double)done / (double)total : 1;
     size_t columns = err_columns() - 1;
     text_puts(&tail, "");
-    if (p->unit)
-        progress_amounts(&tail, p->unit, done, total, rate);
     if (total && rate > 0 && done < total) {
         double left = ceil((double)(total - done) / rate);
         if (left < 60)
             snprintf(time, sizeof time, "%.0f s", left);
-        text_printf(&tail, "  %s left", left < 60 ? time : duration_format(time, left));
+        text_printf(&tail, " %s left ", left < 60 ? time : duration_format(time, left));
     }
+    if (p->unit && done)
+        progress_amounts(&tail, p->unit, done, total, rate);
     text_puts(&line, p->label ? p->label : "working");
     if (total)
         text_printf(&line, " %3d%%", (int)(part * 100));

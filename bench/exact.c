@@ -54,8 +54,9 @@ struct run {
     size_t check;
     struct system systems[MAX_SYSTEMS]; /* [0] is Mneme, [1] the memory */
     size_t n_systems;
-    struct figure stream[CASES];          /* us for one reading of all bytes */
-    struct figure streaming_ratio[CASES]; /* Mneme's rate over it, within a pass */
+    struct figure stream[CASES];              /* us for one reading of all bytes */
+    struct figure streaming_ratio[CASES];     /* Mneme's rate over it, within a pass */
+    struct figure streaming_ratio_cpu[CASES]; /* the same by CPU time: on a busy machine */
     struct results results;
 };
 
@@ -309,6 +310,7 @@ static int pass(struct run *r, int kase, size_t number)
         figure_add(&s->cpu[kase], cpu[i]);
     }
     figure_add(&r->streaming_ratio[kase], wall[1] / wall[0]);
+    figure_add(&r->streaming_ratio_cpu[kase], cpu[1] / cpu[0]);
     for (size_t i = 0; i < r->n_systems; i++)
         figure_add(&r->systems[i].slower[kase], cpu[i] / cpu[0]);
     return 0;
@@ -340,6 +342,7 @@ static int report_system(struct run *r, int kase, const struct system *s)
     json_put_number(line, "gb_per_s", bytes / us / 1e3);
     if (s == &r->systems[0]) {
         json_put_figure(line, "streaming_ratio", &r->streaming_ratio[kase]);
+        json_put_figure(line, "streaming_ratio_cpu", &r->streaming_ratio_cpu[kase]);
         json_put_number(line, "streaming_gb_per_s",
                         bytes / figure_median(&r->systems[1].wall[kase]) / 1e3);
     }
@@ -402,10 +405,10 @@ static int measure_fresh(struct run *r)
                            r->threads,  "--memory", r->memory, NULL};
     char *const scan[] = {NULL, "worker", "scan", "--db", r->db, NULL};
     struct figure first = {.n = 0}, cpu = {.n = 0}, opened = {.n = 0}, scans = {.n = 0},
-                  scan_cpu = {.n = 0}, ratio = {.n = 0};
+                  scan_cpu = {.n = 0}, ratio = {.n = 0}, ratio_cpu = {.n = 0};
     double n = (double)r->rows.n;
     for (size_t p = 0; p < r->o->fresh_passes; p++) {
-        double ours = 0, theirs = 0;
+        double ours = 0, theirs = 0, ours_cpu = 1, theirs_cpu = 0;
         for (size_t turn = 0; turn < 2; turn++) {
             bool scanning = (turn + p) % 2 == 1;
             json_t *answer = worker_once(scanning ? "scan" : "fresh", scanning ? scan : fresh);
@@ -414,6 +417,7 @@ static int measure_fresh(struct run *r)
             double us = json_number_value(json_object_get(answer, "wall_us"));
             double cpu_us = json_number_value(json_object_get(answer, "cpu_us"));
             *(scanning ? &theirs : &ours) = us;
+            *(scanning ? &theirs_cpu : &ours_cpu) = cpu_us;
             figure_add(scanning ? &scans : &first, n / us * 1e6);
             figure_add(scanning ? &scan_cpu : &cpu, cpu_us);
             if (!scanning)
@@ -421,6 +425,7 @@ static int measure_fresh(struct run *r)
             json_decref(answer);
         }
         figure_add(&ratio, theirs / ours);
+        figure_add(&ratio_cpu, theirs_cpu / ours_cpu);
     }
     json_t *line = line_start(r, "fresh", "mneme");
     json_put_figure(line, "rows_per_s", &first);
@@ -430,6 +435,7 @@ static int measure_fresh(struct run *r)
     json_put_figure(line, "sqlite_rows_per_s", &scans);
     json_put_figure(line, "sqlite_cpu_us", &scan_cpu);
     json_put_figure(line, "sqlite_ratio", &ratio);
+    json_put_figure(line, "sqlite_ratio_cpu", &ratio_cpu);
     json_object_set_new(line, "files", json_string("in the system's page cache"));
     printf("fresh   mneme       first search %.1f ms, %.2f M rows/s; SQLite scans %.2f M rows/s: "
            "%.2f of it\n",

@@ -214,10 +214,12 @@ static int worker_scan(const struct worker_opts *o)
     if (where_vectors(o, &info) != 0)
         return 1;
     snprintf(sql, sizeof sql, "SELECT rowid, \"%s\" FROM \"%s\"", info.column, info.table);
-    double start = driver_wall_us(), cpu = driver_cpu_us();
+    double start = 0, cpu = 0;
     if (sqlite3_open_v2(o->db, &db, SQLITE_OPEN_READONLY, NULL) != SQLITE_OK ||
         sqlite3_prepare_v2(db, sql, -1, &stmt, NULL) != SQLITE_OK)
         goto done;
+    start = driver_wall_us();
+    cpu = driver_cpu_us();
     while ((rc = sqlite3_step(stmt)) == SQLITE_ROW) {
         const unsigned char *vector = sqlite3_column_blob(stmt, 1);
         int bytes = sqlite3_column_bytes(stmt, 1);

@@ -425,6 +425,11 @@ TEST(import_replaces_whole_rows_unless_told_to_keep)
               "{\"id\":1,\"version\":...,\"vector\":[5,5]}\n");
 }
 
+/* Waits up to ten seconds until `mneme COMMAND` prints PATTERN (an extended regular expression). */
+#define UNTIL(command, pattern)                                                                    \
+    "for i in $(seq 500); do mneme " command " 2>/dev/null | grep -qE '" pattern                   \
+    "' && break; sleep 0.02; done; "
+
 /* Whole batches are left by a killed import, and the same command completes it. */
 TEST(a_killed_import_can_be_run_again)
 {
@@ -436,7 +441,8 @@ TEST(a_killed_import_can_be_run_again)
     CHECK(fclose(file) == 0);
     run(137,
         "mkfifo pipe; mneme import app.db c - --format csv --batch 100 --partial <pipe & p=$!; "
-        "exec 4>pipe; head -n 251 rows.csv >&4; sleep 0.2; kill -KILL $p; exec 4>&-; wait $p");
+        "exec 4>pipe; head -n 251 rows.csv >&4; " UNTIL(
+            "stats app.db c --format json", "rows.:200,") "kill -KILL $p; exec 4>&-; wait $p");
     run(0, "mneme stats app.db c --format json");
     CHECK_HAS(out, "\"rows\":200,");
     run(0, "mneme verify app.db && mneme import app.db c rows.csv");
@@ -709,6 +715,33 @@ TEST(help_is_complete)
     run_shows("mneme --version", "mneme ... (SQLite ...)\n");
 }
 
+/* Every example of every help page has a command line that is understood: --help at its end is
+ * reached only then. */
+TEST(examples_in_the_help_are_understood)
+{
+    int n = 0;
+    char names[512], *name, *rest = names;
+    run(0, "mneme help | sed -n '/^Commands/,/^$/s/^  \\([a-z]*\\) .*/\\1/p'");
+    snprintf(names, sizeof names, "%.500s", out);
+    while ((name = strsep(&rest, "\n")) && *name) {
+        char command[512];
+        snprintf(command, sizeof command, "mneme help %s", name);
+        run(0, command);
+        static char page[sizeof out];
+        memcpy(page, strstr(out, "Examples:"), strlen(strstr(out, "Examples:")) + 1);
+        for (char *line, *lines = page; (line = strsep(&lines, "\n"));) {
+            char *start = strstr(line, "mneme "), *end = start ? strstr(start, " ||") : NULL;
+            if (!start)
+                continue;
+            snprintf(command, sizeof command, "%.*s --help", end ? (int)(end - start) : 400, start);
+            run(0, command);
+            CHECK_HAS(out, "usage: mneme ");
+            n++;
+        }
+    }
+    CHECK(n > 25);
+}
+
 /* ---- Pipes, terminals, signals ------------------------------------------------------------------
  */
 
@@ -761,11 +794,14 @@ TEST(an_interrupted_import_says_what_it_kept)
     put_fvecs("base.fvecs", 0, 100, 4);
     /* Batches are committed while the pipe stays open; then SIGINT comes. */
     run(130, "mkfifo pipe; mneme import app.db base - --format fvecs --batch 10 --partial <pipe & "
-             "p=$!; exec 4>pipe; cat base.fvecs >&4; sleep 0.3; kill -INT $p; exec 4>&-; wait $p");
+             "p=$!; exec 4>pipe; cat base.fvecs >&4; " UNTIL(
+                 "stats app.db base --format json",
+                 "rows.:(90|100),") "kill -INT $p; exec 4>&-; wait $p");
     CHECK_HAS(err, "mneme: interrupted: ");
-    CHECK_HAS(err, "rows are kept in 'base'");
+    CHECK_HAS(err, "0 rows are kept in 'base'");
     run(130, "mkfifo pipe2; mneme import app.db other - --format fvecs --batch 10 <pipe2 & "
-             "p=$!; exec 4>pipe2; cat base.fvecs >&4; sleep 0.3; kill -INT $p; exec 4>&-; wait $p");
+             "p=$!; exec 4>pipe2; cat base.fvecs >&4; " UNTIL(
+                 "list app.db", "other") "kill -INT $p; exec 4>&-; wait $p");
     CHECK_HAS(err, "interrupted: 0 rows are kept in 'other'");
     run_shows("mneme list app.db", "base\n");
 }

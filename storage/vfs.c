@@ -94,7 +94,7 @@ struct file {
     struct mn_fs *fs;           /* vfs->fs or vfs->temp */
     char *path;                 /* owned; of a temporary file or a journal to dirsync, else NULL */
     bool temporary;             /* unlink at close */
-    bool dirsync;               /* a journal just created: its name is made durable at first sync */
+    bool dirsync;               /* a journal: its name is made durable at this file's first sync */
     bool persist_wal;
 };
 
@@ -463,8 +463,9 @@ static int vfs_truncate(sqlite3_file *base, sqlite3_int64 size)
     return rc ? code(f->vfs, rc, SQLITE_IOERR_TRUNCATE) : SQLITE_OK;
 }
 
-/* As SQLite's unix VFS: the folder is flushed at a new journal's first flush, so that a commit's
- * journal has a durable name when the commit relies on it. */
+/* As SQLite's unix VFS: the folder is flushed at a journal's first flush through each handle, so
+ * that a commit's journal has a durable name when the commit relies on it. Also if the journal was
+ * there when this handle was opened: the one that made it may never have flushed anything. */
 static int vfs_sync(sqlite3_file *base, int flags)
 {
     struct file *f = file_of(base);
@@ -598,14 +599,10 @@ static int vfs_open(sqlite3_vfs *base, const char *name, sqlite3_file *out, int 
 {
     struct vfs *v = vfs_of(base);
     struct file *f = file_of(out);
-    uint64_t size;
-    bool writable;
     *f = (struct file){.vfs = v};
     const char *path = choose_path(f, name, flags);
     if (!path)
         return SQLITE_IOERR_NOMEM;
-    if (f->dirsync && io_stat(f->fs, path, &size, &writable) == 0)
-        f->dirsync = false;
     int rc = open_io(f, path, &flags);
     if (rc) {
         rc = code(v, rc, SQLITE_CANTOPEN);

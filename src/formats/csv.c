@@ -479,9 +479,9 @@ static mn_status read_vector(struct format_reader *r, size_t i, mn_error *err)
         text[0] = '[';
         text[len - 1] = ']';
     }
-    struct json j = {.at = text, .end = text + len};
-    bool ok = json_floats(&j, r->vec, MN_MAX_DIM, &n);
-    if (ok && json_peek(&j) != JSON_END) {
+    struct jscan j = {.at = text, .end = text + len};
+    bool ok = jscan_floats(&j, r->vec, MN_MAX_DIM, &n);
+    if (ok && jscan_peek(&j) != JSCAN_END) {
         ok = false;
         j.why = "something follows the array";
         j.where = j.at;

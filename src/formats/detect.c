@@ -124,7 +124,7 @@ enum { DETECT_BYTES = 4096 };
 
 mn_status detect_format(struct source *src, enum format_kind *out, mn_error *err)
 {
-    mn_status st = source_fill(src, DETECT_BYTES, err);
+    mn_status st = source_fill(src, src->limit < DETECT_BYTES ? src->limit : DETECT_BYTES, err);
     if (st != MN_OK)
         return st;
     *out = format_by_extension(src->name);

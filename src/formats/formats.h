@@ -94,7 +94,7 @@ struct format_opts {
     const char *id_column;      /* jsonl, csv; NULL: "id" */
     const char *payload_column; /* jsonl, csv; NULL: "text", "payload" or "body" */
     char separator;             /* csv; 0: tab for .tsv, else comma */
-    size_t max_line;            /* 0: FORMAT_MAX_LINE */
+    size_t max_line;            /* 0: FORMAT_MAX_LINE; 16 .. 2^30 bytes */
     size_t buffer;              /* bytes first read at once; 0: 256 KiB. Tests make it small */
     struct mn_alloc *alloc;     /* NULL: the reader's own, without a cap */
 };

@@ -73,18 +73,18 @@ static bool base64_floats(char *text, size_t len, float *out, size_t max, size_t
     return true;
 }
 
-static mn_status read_vector(struct format_reader *r, struct json *j, const char *line,
+static mn_status read_vector(struct format_reader *r, struct jscan *j, const char *line,
                              const char *name, mn_error *err)
 {
     size_t n = 0, len;
     char *text;
-    enum json_type type = json_peek(j);
+    enum jscan_type type = jscan_peek(j);
     const char *at = j->at;
-    if (type == JSON_ARRAY) {
-        if (!json_floats(j, r->vec, MN_MAX_DIM, &n))
+    if (type == JSCAN_ARRAY) {
+        if (!jscan_floats(j, r->vec, MN_MAX_DIM, &n))
             return reader_fail_json(r, j, r->rec.line, line, err);
-    } else if (type == JSON_STRING) {
-        if (!json_text(j, &text, &len))
+    } else if (type == JSCAN_STRING) {
+        if (!jscan_string(j, &text, &len))
             return reader_fail_json(r, j, r->rec.line, line, err);
         if (!base64_floats(text, len, r->vec, MN_MAX_DIM, &n))
             return fail_value(r, line, at, err, name, "an array of numbers, or base64 of f32");
@@ -94,7 +94,7 @@ static mn_status read_vector(struct format_reader *r, struct json *j, const char
     return reader_take_floats(r, n, err);
 }
 
-static mn_status read_id(struct format_reader *r, struct json *j, const char *line,
+static mn_status read_id(struct format_reader *r, struct jscan *j, const char *line,
                          const char *name, mn_error *err)
 {
     static const char must[] = "a 64-bit integer or a string";
@@ -102,20 +102,20 @@ static mn_status read_id(struct format_reader *r, struct json *j, const char *li
     int64_t id;
     char *text;
     size_t len;
-    enum json_type type = json_peek(j);
+    enum jscan_type type = jscan_peek(j);
     const char *at = j->at;
     switch (type) {
-    case JSON_NULL:
-        return json_skip(j) ? MN_OK : reader_fail_json(r, j, r->rec.line, line, err);
-    case JSON_NUMBER:
-        if (!json_number(j, &number))
+    case JSCAN_NULL:
+        return jscan_skip(j) ? MN_OK : reader_fail_json(r, j, r->rec.line, line, err);
+    case JSCAN_NUMBER:
+        if (!jscan_number(j, &number))
             return reader_fail_json(r, j, r->rec.line, line, err);
         if (!number_i64(&number, &id))
             return fail_value(r, line, at, err, name, must);
         reader_integer_id(r, id);
         return MN_OK;
-    case JSON_STRING:
-        if (!json_text(j, &text, &len))
+    case JSCAN_STRING:
+        if (!jscan_string(j, &text, &len))
             return reader_fail_json(r, j, r->rec.line, line, err);
         return reader_text_id(r, text, len, err);
     default:
@@ -123,34 +123,34 @@ static mn_status read_id(struct format_reader *r, struct json *j, const char *li
     }
 }
 
-static mn_status read_payload(struct format_reader *r, struct json *j, const char *line,
+static mn_status read_payload(struct format_reader *r, struct jscan *j, const char *line,
                               const char *name, mn_error *err)
 {
-    enum json_type type = json_peek(j);
+    enum jscan_type type = jscan_peek(j);
     char *text = NULL;
-    if (type != JSON_NULL && type != JSON_STRING)
+    if (type != JSCAN_NULL && type != JSCAN_STRING)
         return fail_value(r, line, j->at, err, name, "a string");
-    if (type == JSON_NULL ? !json_skip(j) : !json_text(j, &text, &r->rec.payload_len))
+    if (type == JSCAN_NULL ? !jscan_skip(j) : !jscan_string(j, &text, &r->rec.payload_len))
         return reader_fail_json(r, j, r->rec.line, line, err);
     r->rec.payload = text;
     return MN_OK;
 }
 
 /* {"$blob": "base64"}: true if it is one; the cursor moves only then. */
-static bool read_blob(struct json *j, mn_value *out)
+static bool read_blob(struct jscan *j, mn_value *out)
 {
-    struct json try = *j;
+    struct jscan try = *j;
     char *name, *text;
     size_t len, text_len;
     static const char head[] = "\"$blob\"";
-    if (!json_char(&try, '{') || json_peek(&try) != JSON_STRING ||
+    if (!jscan_char(&try, '{') || jscan_peek(&try) != JSCAN_STRING ||
         (size_t)(try.end - try.at) < sizeof head - 1 ||
         memcmp(try.at, head, sizeof head - 1) != 0)
         return false;
     /* Both strings have no escapes if they are right, and are decoded over themselves only then. */
     name = try.at;
     try.at += sizeof head - 1;
-    if (!json_char(&try, ':') || json_peek(&try) != JSON_STRING)
+    if (!jscan_char(&try, ':') || jscan_peek(&try) != JSCAN_STRING)
         return false;
     text = try.at + 1;
     char *quote = memchr(text, '"', (size_t)(try.end - text));
@@ -158,17 +158,17 @@ static bool read_blob(struct json *j, mn_value *out)
         return false;
     try.at = quote + 1;
     text_len = (size_t)(quote - text);
-    if (!json_char(&try, '}') || !base64_decode(text, text_len, name, &len))
+    if (!jscan_char(&try, '}') || !base64_decode(text, text_len, name, &len))
         return false;
     *out = (mn_value){.type = MN_BLOB, .data = name, .len = len};
     *j = try;
     return true;
 }
 
-static bool read_number(struct json *j, mn_value *out)
+static bool read_number(struct jscan *j, mn_value *out)
 {
     struct number number;
-    if (!json_number(j, &number))
+    if (!jscan_number(j, &number))
         return false;
     out->type = MN_INTEGER;
     if (number_i64(&number, &out->integer))
@@ -181,48 +181,48 @@ static bool read_number(struct json *j, mn_value *out)
     return false;
 }
 
-static bool read_value(struct json *j, mn_value *out)
+static bool read_value(struct jscan *j, mn_value *out)
 {
     *out = (mn_value){.type = MN_NULL};
-    enum json_type type = json_peek(j);
+    enum jscan_type type = jscan_peek(j);
     char *text = j->at;
     switch (type) {
-    case JSON_NUMBER:
+    case JSCAN_NUMBER:
         return read_number(j, out);
-    case JSON_STRING:
+    case JSCAN_STRING:
         out->type = MN_TEXT;
-        if (!json_text(j, &text, &out->len))
+        if (!jscan_string(j, &text, &out->len))
             return false;
         out->data = text;
         return true;
-    case JSON_TRUE:
-    case JSON_FALSE:
+    case JSCAN_TRUE:
+    case JSCAN_FALSE:
         out->type = MN_INTEGER;
-        out->integer = type == JSON_TRUE;
-        return json_skip(j);
-    case JSON_OBJECT:
+        out->integer = type == JSCAN_TRUE;
+        return jscan_skip(j);
+    case JSCAN_OBJECT:
         if (read_blob(j, out))
             return true;
         break;
     default:
         break;
     }
-    if (!json_skip(j))
+    if (!jscan_skip(j))
         return false;
-    if (type == JSON_ARRAY || type == JSON_OBJECT)
+    if (type == JSCAN_ARRAY || type == JSCAN_OBJECT)
         *out = (mn_value){.type = MN_TEXT, .data = text, .len = (size_t)(j->at - text)};
     return true;
 }
 
-static mn_status read_member(struct format_reader *r, struct json *j, const char *line,
+static mn_status read_member(struct format_reader *r, struct jscan *j, const char *line,
                              mn_error *err)
 {
     struct jsonl *state = r->state;
     char *name;
     size_t len;
-    json_peek(j);
+    jscan_peek(j);
     const char *at = j->at;
-    if (!json_text(j, &name, &len) || !json_char(j, ':'))
+    if (!jscan_string(j, &name, &len) || !jscan_char(j, ':'))
         return reader_fail_json(r, j, r->rec.line, line, err);
     int role = strlen(name) == len ? role_of(state, name) : ROLES;
     if (role == ROLES) {
@@ -243,19 +243,19 @@ static mn_status read_member(struct format_reader *r, struct json *j, const char
 static mn_status read_object(struct format_reader *r, char *line, size_t len, mn_error *err)
 {
     struct jsonl *state = r->state;
-    struct json j = {.at = line, .end = line + len};
+    struct jscan j = {.at = line, .end = line + len};
     bool more;
     memset(state->has, 0, sizeof state->has);
-    if (!json_char(&j, '{') || !json_next(&j, '}', true, &more))
+    if (!jscan_char(&j, '{') || !jscan_next(&j, '}', true, &more))
         return reader_fail_json(r, &j, r->rec.line, line, err);
     while (more) {
         mn_status st = read_member(r, &j, line, err);
         if (st != MN_OK)
             return st;
-        if (!json_next(&j, '}', false, &more))
+        if (!jscan_next(&j, '}', false, &more))
             return reader_fail_json(r, &j, r->rec.line, line, err);
     }
-    if (json_peek(&j) != JSON_END)
+    if (jscan_peek(&j) != JSCAN_END)
         return reader_fail_at(r, r->rec.line, (uint64_t)(j.at - line) + 1, err,
                               "something follows the object; each needs a line of its own");
     if (!state->has[VECTOR] && state->column[VECTOR])

@@ -57,7 +57,7 @@ mn_status reader_fail_at(struct format_reader *r, uint64_t line, uint64_t column
                    COMMAS(column), text);
 }
 
-mn_status reader_fail_json(struct format_reader *r, const struct json *j, uint64_t line,
+mn_status reader_fail_json(struct format_reader *r, const struct jscan *j, uint64_t line,
                            const char *first, mn_error *err)
 {
     return reader_fail_at(r, line, (uint64_t)(j->where - first) + 1, err, "%s", j->why);
@@ -416,7 +416,7 @@ static mn_status open_reader(const char *path, const void *data, size_t len, con
     size_t chunk = opts->buffer ? opts->buffer : DEFAULT_BUFFER,
            limit = opts->max_line ? opts->max_line : FORMAT_MAX_LINE;
     chunk = chunk < LEAST_BUFFER ? LEAST_BUFFER : chunk;
-    limit = limit > MOST_LINE ? MOST_LINE : limit;
+    limit = limit > MOST_LINE ? MOST_LINE : limit < LEAST_BUFFER ? LEAST_BUFFER : limit;
     st = path ? source_open(&r->src, path, chunk, limit, r->alloc, err)
               : source_open_memory(&r->src, data, len, name, chunk, limit, r->alloc, err);
     if (st == MN_OK)

@@ -4,7 +4,7 @@
 #define MN_FORMATS_READER_H
 
 #include "src/formats/formats.h"
-#include "src/formats/json.h"
+#include "src/formats/jscan.h"
 #include "src/formats/source.h"
 
 struct ids;
@@ -83,7 +83,7 @@ __attribute__((format(printf, 5, 6))) mn_status reader_fail_at(struct format_rea
                                                                ...);
 
 /* What j failed on, as found in the text that begins at `first` in line `line`. */
-mn_status reader_fail_json(struct format_reader *r, const struct json *j, uint64_t line,
+mn_status reader_fail_json(struct format_reader *r, const struct jscan *j, uint64_t line,
                            const char *first, mn_error *err);
 
 /* Arrays with a header (fbin, u8bin, i8bin, npy): checks n and dim against the file's size, given

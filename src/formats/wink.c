@@ -30,7 +30,7 @@ fail_here(struct format_reader *r, size_t ahead, mn_error *err, const char *form
                    COMMAS(source_offset(&r->src) + ahead), text);
 }
 
-static mn_status fail_json(struct format_reader *r, const struct json *j, mn_error *err)
+static mn_status fail_json(struct format_reader *r, const struct jscan *j, mn_error *err)
 {
     return fail_here(r, (size_t)(j->where - source_at(&r->src)), err, "%s", j->why);
 }
@@ -123,8 +123,8 @@ static mn_status take_string(struct format_reader *r, char **text, size_t *text_
         st = span(r, string_ends, "a string", &len, err);
     if (st != MN_OK)
         return st;
-    struct json j = {.at = source_at(&r->src), .end = source_at(&r->src) + len};
-    if (!json_text(&j, text, text_len))
+    struct jscan j = {.at = source_at(&r->src), .end = source_at(&r->src) + len};
+    if (!jscan_string(&j, text, text_len))
         return fail_json(r, &j, err);
     source_take(&r->src, len);
     return MN_OK;
@@ -136,8 +136,8 @@ static mn_status take_scalar(struct format_reader *r, struct number *number, mn_
     mn_status st = span(r, scalar_ends, "a value", &len, err);
     if (st != MN_OK)
         return st;
-    struct json j = {.at = source_at(&r->src), .end = source_at(&r->src) + len - 1};
-    if (number ? !json_number(&j, number) : !json_skip(&j))
+    struct jscan j = {.at = source_at(&r->src), .end = source_at(&r->src) + len - 1};
+    if (number ? !jscan_number(&j, number) : !jscan_skip(&j))
         return fail_json(r, &j, err);
     if (j.at != j.end)
         return fail_here(r, (size_t)(j.at - source_at(&r->src)), err, "a comma is expected");
@@ -233,6 +233,8 @@ static mn_status read_members(struct format_reader *r, bool first, bool *vectors
         st = peek(r, &c, err);
         if (st == MN_OK && c == '}')
             break;
+        if (st == MN_OK && !c)
+            return fail_here(r, 0, err, "the file ends inside the object");
         if (st == MN_OK && !first)
             st = expect(r, ',', err);
         if (st == MN_OK)
@@ -310,8 +312,8 @@ static mn_status wink_next(struct format_reader *r, bool *got, mn_error *err)
         st = span(r, array_ends, "a vector", &len, err);
     if (st != MN_OK)
         return st;
-    struct json j = {.at = source_at(&r->src), .end = source_at(&r->src) + len};
-    if (!json_floats(&j, r->vec, r->dim, &n))
+    struct jscan j = {.at = source_at(&r->src), .end = source_at(&r->src) + len};
+    if (!jscan_floats(&j, r->vec, r->dim, &n))
         return fail_json(r, &j, err);
     source_take(&r->src, len);
     if (n < r->dim)

@@ -1,46 +1,46 @@
-#include "src/formats/json.h"
+#include "src/formats/jscan.h"
 #include "src/formats/formats.h"
 #include "src/formats/text.h"
 
 #include <string.h>
 
-static bool fail(struct json *j, const char *where, const char *why)
+static bool fail(struct jscan *j, const char *where, const char *why)
 {
     j->where = where;
     j->why = why;
     return false;
 }
 
-static void skip_blanks(struct json *j)
+static void skip_blanks(struct jscan *j)
 {
     while (j->at < j->end && (*j->at == ' ' || *j->at == '\t' || *j->at == '\n' || *j->at == '\r'))
         j->at++;
 }
 
-enum json_type json_peek(struct json *j)
+enum jscan_type jscan_peek(struct jscan *j)
 {
     skip_blanks(j);
     if (j->at == j->end)
-        return JSON_END;
+        return JSCAN_END;
     switch (*j->at) {
     case 'n':
-        return JSON_NULL;
+        return JSCAN_NULL;
     case 'f':
-        return JSON_FALSE;
+        return JSCAN_FALSE;
     case 't':
-        return JSON_TRUE;
+        return JSCAN_TRUE;
     case '"':
-        return JSON_STRING;
+        return JSCAN_STRING;
     case '[':
-        return JSON_ARRAY;
+        return JSCAN_ARRAY;
     case '{':
-        return JSON_OBJECT;
+        return JSCAN_OBJECT;
     default:
-        return *j->at == '-' || (*j->at >= '0' && *j->at <= '9') ? JSON_NUMBER : JSON_OTHER;
+        return *j->at == '-' || (*j->at >= '0' && *j->at <= '9') ? JSCAN_NUMBER : JSCAN_OTHER;
     }
 }
 
-bool json_char(struct json *j, char c)
+bool jscan_char(struct jscan *j, char c)
 {
     skip_blanks(j);
     if (j->at < j->end && *j->at == c) {
@@ -59,7 +59,7 @@ bool json_char(struct json *j, char c)
     }
 }
 
-bool json_next(struct json *j, char close, bool first, bool *more)
+bool jscan_next(struct jscan *j, char close, bool first, bool *more)
 {
     *more = false;
     skip_blanks(j);
@@ -77,7 +77,7 @@ bool json_next(struct json *j, char close, bool first, bool *more)
         return fail(j, j->at, close == ']' ? "a comma or ] is expected"
                                            : "a comma or } is expected");
     j->at++;
-    if (json_peek(j) == JSON_OTHER && j->at < j->end && (*j->at == ']' || *j->at == '}'))
+    if (jscan_peek(j) == JSCAN_OTHER && j->at < j->end && (*j->at == ']' || *j->at == '}'))
         return fail(j, j->at, "a comma stands before a closing bracket");
     return true;
 }
@@ -92,7 +92,7 @@ static bool hex4(const char *p, const char *end, uint32_t *out)
 }
 
 /* Reads the escape at p, behind its backslash; returns where it ends, NULL having failed. */
-static char *read_escape(struct json *j, char *p, uint32_t *code)
+static char *read_escape(struct jscan *j, char *p, uint32_t *code)
 {
     static const char letters[] = "\"\\/bfnrt", values[] = "\"\\/\b\f\n\r\t";
     const char *found = p < j->end && *p ? strchr(letters, *p) : NULL;
@@ -118,7 +118,7 @@ static char *read_escape(struct json *j, char *p, uint32_t *code)
 
 /* Reads a string; with `to` writes its decoded bytes there (it may be the string's own place: they
  * never become more) and *len. */
-static bool scan_string(struct json *j, char *to, size_t *len)
+static bool scan_string(struct jscan *j, char *to, size_t *len)
 {
     char *p = j->at + 1, *first = to;
     while (p < j->end && *p != '"') {
@@ -153,17 +153,17 @@ static bool scan_string(struct json *j, char *to, size_t *len)
     return true;
 }
 
-bool json_text(struct json *j, char **text, size_t *len)
+bool jscan_string(struct jscan *j, char **text, size_t *len)
 {
     *text = NULL;
     *len = 0;
-    if (json_peek(j) != JSON_STRING)
+    if (jscan_peek(j) != JSCAN_STRING)
         return fail(j, j->at, "a string is expected");
     *text = j->at + 1;
     return scan_string(j, *text, len);
 }
 
-bool json_number(struct json *j, struct number *out)
+bool jscan_number(struct jscan *j, struct number *out)
 {
     skip_blanks(j);
     const char *end = number_scan(j->at, j->end, false, out);
@@ -176,29 +176,29 @@ bool json_number(struct json *j, struct number *out)
     return true;
 }
 
-bool json_floats(struct json *j, float *out, size_t max, size_t *n)
+bool jscan_floats(struct jscan *j, float *out, size_t max, size_t *n)
 {
     *n = 0;
     bool more;
-    if (!json_char(j, '[') || !json_next(j, ']', true, &more))
+    if (!jscan_char(j, '[') || !jscan_next(j, ']', true, &more))
         return false;
     while (more) {
         struct number number;
         float value;
-        if (!json_number(j, &number))
+        if (!jscan_number(j, &number))
             return false;
         if (!number_f32(&number, &value))
             return fail(j, number.text, "a number is beyond the range of f32");
         if (*n < max)
             out[*n] = value;
         ++*n;
-        if (!json_next(j, ']', false, &more))
+        if (!jscan_next(j, ']', false, &more))
             return false;
     }
     return true;
 }
 
-static bool skip_word(struct json *j, const char *word)
+static bool skip_word(struct jscan *j, const char *word)
 {
     size_t len = strlen(word);
     if ((size_t)(j->end - j->at) < len || memcmp(j->at, word, len) != 0)
@@ -207,50 +207,50 @@ static bool skip_word(struct json *j, const char *word)
     return true;
 }
 
-static bool skip_scalar(struct json *j, enum json_type type)
+static bool skip_scalar(struct jscan *j, enum jscan_type type)
 {
     struct number number;
     switch (type) {
-    case JSON_NULL:
+    case JSCAN_NULL:
         return skip_word(j, "null");
-    case JSON_TRUE:
+    case JSCAN_TRUE:
         return skip_word(j, "true");
-    case JSON_FALSE:
+    case JSCAN_FALSE:
         return skip_word(j, "false");
-    case JSON_STRING:
+    case JSCAN_STRING:
         return scan_string(j, NULL, NULL);
-    case JSON_NUMBER:
-        return json_number(j, &number);
+    case JSCAN_NUMBER:
+        return jscan_number(j, &number);
     default:
         return fail(j, j->at, "a value is expected here");
     }
 }
 
 /* Reads a member's name and colon. */
-static bool skip_name(struct json *j)
+static bool skip_name(struct jscan *j)
 {
-    if (json_peek(j) != JSON_STRING)
+    if (jscan_peek(j) != JSCAN_STRING)
         return fail(j, j->at, "a name in quotes is expected");
-    return scan_string(j, NULL, NULL) && json_char(j, ':');
+    return scan_string(j, NULL, NULL) && jscan_char(j, ':');
 }
 
-bool json_skip(struct json *j)
+bool jscan_skip(struct jscan *j)
 {
     char close[FORMAT_MAX_DEPTH]; /* of the brackets that are open */
     size_t depth = 0;
     for (;;) {
-        enum json_type type = json_peek(j);
-        bool first = type == JSON_ARRAY || type == JSON_OBJECT, more = false;
+        enum jscan_type type = jscan_peek(j);
+        bool first = type == JSCAN_ARRAY || type == JSCAN_OBJECT, more = false;
         if (first) {
             if (depth == FORMAT_MAX_DEPTH)
                 return fail(j, j->at, "values are nested more than 64 deep");
-            close[depth++] = type == JSON_ARRAY ? ']' : '}';
+            close[depth++] = type == JSCAN_ARRAY ? ']' : '}';
             j->at++;
         } else if (!skip_scalar(j, type)) {
             return false;
         }
         while (depth > 0 && !more) {
-            if (!json_next(j, close[depth - 1], first, &more))
+            if (!jscan_next(j, close[depth - 1], first, &more))
                 return false;
             first = false;
             if (!more)

@@ -51,7 +51,10 @@ mn_status mn_connect(mn_db *db, mn_conn **out, mn_error *err)
     pthread_mutex_unlock(&db->lock);
     mn_status st =
         db_open_sqlite(db, first ? FIRST_PAGE_CACHE : FURTHER_PAGE_CACHE, &conn->sql, err);
+    if (st == MN_OK)
+        st = db_limit_wal(conn->sql, err);
     if (st) {
+        sqlite3_close(conn->sql);
         pthread_mutex_lock(&db->lock);
         db->conns--;
         pthread_mutex_unlock(&db->lock);

@@ -124,6 +124,8 @@ mn_status db_open_sqlite(mn_db *db, size_t page_cache, sqlite3 **out, mn_error *
 /* Switches the database to write-ahead logging if it is not, outside a transaction; *was takes
  * whether it was. */
 mn_status db_use_wal(mn_db *db, sqlite3 *sql, bool *was, mn_error *err);
+/* Sets after how much write-ahead log a commit also checkpoints; depends on the page size. */
+mn_status db_limit_wal(sqlite3 *sql, mn_error *err);
 uint64_t clock_us(void); /* monotonic */
 uint64_t cpu_us(void);   /* of the process */
 

@@ -33,8 +33,11 @@ struct get {
     struct session db;
     mn_collection_info info;
     struct id_list ids;
+    struct names names; /* attributes */
+    struct table table;
     float *x; /* [dim] */
     struct text line;
+    bool json;
     uint64_t missing;
 };
 
@@ -83,57 +86,45 @@ static void vector_cell(struct get *g, struct table *table, const void *vector)
     table_cell(table, g->line.data, g->line.len, 0);
 }
 
-static void show_table(struct get *g, const mn_row *const *rows, size_t n)
+static void table_begin(struct get *g)
 {
-    struct table table = {0};
-    struct row_columns columns;
-    row_columns_find(&columns, rows, n);
-    table_column(&table, "id", g->info.id_kind == MN_ID_INTEGER);
-    table_column(&table, "version", true);
-    row_columns_add(&columns, &table);
+    table_column(&g->table, "id", g->info.id_kind == MN_ID_INTEGER);
+    table_column(&g->table, "version", true);
+    row_columns_add(&g->names, &g->table);
     if (!g->given->no_vector)
-        table_column(&table, "vector", false);
-    for (size_t i = 0; i < n; i++) {
-        if (!rows[i])
-            continue;
-        text_clear(&g->line);
-        row_id_show(&g->line, rows[i]);
-        table_cell(&table, g->line.data, g->line.len, 40);
-        table_cellf(&table, "%" PRId64, rows[i]->version);
-        row_cells_add(&columns, &table, rows[i]);
-        if (!g->given->no_vector)
-            vector_cell(g, &table, rows[i]->vector);
-    }
-    if (table.n_rows)
-        table_print(&table);
-    table_free(&table);
+        table_column(&g->table, "vector", false);
 }
 
-static int get_chunk(struct get *g, const mn_id *ids, size_t n)
+static void table_add(struct get *g, const mn_row *row)
 {
-    mn_error err = {0};
+    text_clear(&g->line);
+    row_id_show(&g->line, row);
+    table_cell(&g->table, g->line.data, g->line.len, 40);
+    table_cellf(&g->table, "%" PRId64, row->version);
+    row_cells_add(&g->names, &g->table, row);
+    if (!g->given->no_vector)
+        vector_cell(g, &g->table, row->vector);
+}
+
+/* Shows ids[*n]; *n becomes how many of them were. */
+static int get_chunk(struct get *g, const mn_id *ids, size_t *n)
+{
     mn_rows *rows = NULL;
-    if (mn_get(g->db.conn, g->collection, ids, n, &rows, &err))
-        return library_error(&err);
-    const mn_row *found[GET_ROWS];
-    for (size_t i = 0; i < n; i++) {
+    int code = rows_get(&g->db, g->collection, ids, n, &rows);
+    for (size_t i = 0; !code && i < *n; i++) {
         char quoted[MN_MAX_TEXT_ID + 3];
-        found[i] = mn_rows_at(rows, i);
-        if (found[i])
-            continue;
-        g->missing++;
-        warn("no row %s in '%s'", id_quote(&ids[i], quoted, sizeof quoted), g->collection);
+        const mn_row *row = mn_rows_at(rows, i);
+        if (row && g->json) {
+            show_json(g, row);
+        } else if (row) {
+            table_add(g, row);
+        } else {
+            g->missing++;
+            warn("no row %s in '%s'", id_quote(&ids[i], quoted, sizeof quoted), g->collection);
+        }
     }
-    if (g->given->format == 2) {
-        for (size_t i = 0; i < n; i++)
-            if (found[i])
-                show_json(g, found[i]);
-    } else {
-        show_table(g, found, n);
-    }
-    out_flush();
     mn_rows_free(rows);
-    return 0;
+    return code;
 }
 
 /* All rows of one snapshot. */
@@ -144,11 +135,14 @@ static int get_rows(struct get *g)
     g->x = need(calloc(g->info.dim, sizeof *g->x));
     if (mn_begin_read(g->db.conn, &err))
         return library_error(&err);
-    for (size_t first = 0; !code && first < g->ids.n && out_fine(); first += GET_ROWS) {
-        size_t n = g->ids.n - first < GET_ROWS ? g->ids.n - first : GET_ROWS;
-        code = interrupted() ? EXIT_INTERRUPTED : get_chunk(g, g->ids.items + first, n);
+    table_begin(g);
+    for (size_t first = 0, n; !code && first < g->ids.n && out_fine(); first += n) {
+        n = g->ids.n - first < GET_ROWS ? g->ids.n - first : GET_ROWS;
+        code = interrupted() ? EXIT_INTERRUPTED : get_chunk(g, g->ids.items + first, &n);
     }
     (void)mn_rollback(g->db.conn, NULL);
+    if (!code && g->table.n_rows)
+        table_print(&g->table);
     return code ? code : g->missing ? EXIT_FOUND : 0;
 }
 
@@ -158,15 +152,19 @@ static int run(const struct command *self, const void *given, char **args, size_
     const struct get_options *o = given;
     if (n == 2 && !o->from)
         return usage_error("get: which rows? give ids, or --from FILE");
-    struct get g = {.given = o, .collection = args[1]};
+    struct get g = {.given = o, .collection = args[1], .json = o->format == 2};
     int code = session_open(&g.db, &o->common, args[0], MN_OPEN_READONLY);
     if (!code)
         code = session_collection(&g.db, g.collection, &g.info);
+    if (!code && !g.json)
+        code = names_load(&g.names, &g.db, &g.info);
     if (!code)
         code = ids_load(&g.ids, &g.info, args + 2, n - 2, o->from);
     if (!code)
         code = get_rows(&g);
     ids_free(&g.ids);
+    names_free(&g.names);
+    table_free(&g.table);
     text_free(&g.line);
     free(g.x);
     int closed = session_close(&g.db);

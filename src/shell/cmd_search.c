@@ -85,6 +85,7 @@ struct search {
     mn_search_stats stats;
     double seconds; /* in the library's search */
     struct text line;
+    struct table table; /* of the answer being shown */
 };
 
 /* Where one query came from. */
@@ -96,47 +97,6 @@ struct origin {
 };
 
 /* ---- Showing -------------------------------------------------------------------------------- */
-
-/* The rows of an answer, fetched in chunks: vectors come along, and chunks keep them few. */
-struct fetched {
-    mn_rows **chunks;
-    const mn_row **rows; /* [n] */
-    size_t n, n_chunks;
-};
-
-enum { FETCH_ROWS = 256 };
-
-static void fetched_free(struct fetched *f)
-{
-    for (size_t i = 0; i < f->n_chunks; i++)
-        mn_rows_free(f->chunks[i]);
-    free(f->chunks);
-    free(f->rows);
-    *f = (struct fetched){0};
-}
-
-static int fetch(struct search *s, const struct answer *a, struct fetched *f)
-{
-    mn_error err = {0};
-    mn_id ids[FETCH_ROWS];
-    *f = (struct fetched){.n = a->n};
-    f->rows = need(calloc(a->n + 1, sizeof *f->rows));
-    f->chunks = need(calloc(a->n / FETCH_ROWS + 1, sizeof *f->chunks));
-    /* Integer ids are all that is to be shown: no need to read the rows. */
-    if (s->given->ids_only && s->info.id_kind == MN_ID_INTEGER)
-        return 0;
-    for (size_t first = 0; first < a->n; first += FETCH_ROWS) {
-        size_t n = a->n - first < FETCH_ROWS ? a->n - first : FETCH_ROWS;
-        for (size_t i = 0; i < n; i++)
-            ids[i] = (mn_id){.id = a->hits[first + i].id};
-        if (mn_get(s->db.conn, s->collection, ids, n, &f->chunks[f->n_chunks], &err))
-            return library_error(&err);
-        for (size_t i = 0; i < n; i++)
-            f->rows[first + i] = mn_rows_at(f->chunks[f->n_chunks], i);
-        f->n_chunks++;
-    }
-    return 0;
-}
 
 static void hit_id_show(struct text *t, const mn_hit *hit, const mn_row *row)
 {
@@ -162,56 +122,48 @@ static void show_heading(struct search *s, const struct origin *o, uint32_t n)
     text_free(&t);
 }
 
-static void show_table(struct search *s, const struct origin *o, const struct answer *a,
-                       const struct fetched *f)
+static void table_begin(struct search *s)
 {
-    struct table table = {0};
-    struct row_columns columns = {0};
-    show_heading(s, o, a->n);
-    if (a->n == 0)
-        return;
+    table_column(&s->table, "rank", true);
+    table_column(&s->table, "id", s->info.id_kind == MN_ID_INTEGER);
+    table_column(&s->table, "distance", true);
     if (!s->given->ids_only)
-        row_columns_find(&columns, f->rows, f->n);
-    table_column(&table, "rank", true);
-    table_column(&table, "id", s->info.id_kind == MN_ID_INTEGER);
-    table_column(&table, "distance", true);
-    row_columns_add(&columns, &table);
-    bool whole = s->info.metric == MN_HAMMING;
-    for (uint32_t i = 0; i < a->n; i++) {
-        table_cellf(&table, "%" PRIu32, i + 1);
-        text_clear(&s->line);
-        hit_id_show(&s->line, &a->hits[i], f->rows[i]);
-        table_cell(&table, s->line.data, s->line.len, 40);
-        table_cellf(&table, whole ? "%.0f" : "%.5f", a->hits[i].distance);
-        row_cells_add(&columns, &table, f->rows[i]);
-    }
-    table_print(&table);
-    table_free(&table);
+        row_columns_add(&s->names, &s->table);
 }
 
-static void show_json(struct search *s, const struct origin *o, const struct answer *a,
-                      const struct fetched *f)
+static void table_add(struct search *s, uint32_t rank, const mn_hit *hit, const mn_row *row)
 {
-    for (uint32_t i = 0; i < a->n && out_fine(); i++) {
-        struct text *t = &s->line;
-        text_clear(t);
-        text_puts(t, "{\"query\":");
-        if (o->word)
-            text_json(t, o->word, strlen(o->word));
-        else
-            text_printf(t, "%" PRIu64, o->number);
-        text_printf(t, ",\"rank\":%" PRIu32 ",\"id\":", i + 1);
-        if (f->rows[i])
-            row_id_json(t, f->rows[i]);
-        else
-            text_printf(t, "%" PRId64, a->hits[i].id);
-        text_puts(t, ",\"distance\":");
-        text_float(t, (float)a->hits[i].distance);
-        if (f->rows[i] && !s->given->ids_only)
-            row_members_json(t, f->rows[i]);
-        text_puts(t, "}\n");
-        out_write(t->data, t->len);
-    }
+    bool whole = s->info.metric == MN_HAMMING;
+    table_cellf(&s->table, "%" PRIu32, rank);
+    text_clear(&s->line);
+    hit_id_show(&s->line, hit, row);
+    table_cell(&s->table, s->line.data, s->line.len, 40);
+    table_cellf(&s->table, whole ? "%.0f" : "%.5f", hit->distance);
+    if (!s->given->ids_only)
+        row_cells_add(&s->names, &s->table, row);
+}
+
+static void show_json(struct search *s, const struct origin *o, uint32_t rank, const mn_hit *hit,
+                      const mn_row *row)
+{
+    struct text *t = &s->line;
+    text_clear(t);
+    text_puts(t, "{\"query\":");
+    if (o->word)
+        text_json(t, o->word, strlen(o->word));
+    else
+        text_printf(t, "%" PRIu64, o->number);
+    text_printf(t, ",\"rank\":%" PRIu32 ",\"id\":", rank);
+    if (row)
+        row_id_json(t, row);
+    else
+        text_printf(t, "%" PRId64, hit->id);
+    text_puts(t, ",\"distance\":");
+    text_float(t, (float)hit->distance);
+    if (row && !s->given->ids_only)
+        row_members_json(t, row);
+    text_puts(t, "}\n");
+    out_write(t->data, t->len);
 }
 
 static void csv_header(struct search *s)
@@ -240,47 +192,74 @@ static void csv_members(struct search *s, const mn_row *row)
         text_csv(&s->line, row->payload, row->payload_len);
 }
 
-static void show_csv(struct search *s, const struct origin *o, const struct answer *a,
-                     const struct fetched *f)
+static void show_csv(struct search *s, const struct origin *o, uint32_t rank, const mn_hit *hit,
+                     const mn_row *row)
 {
-    if (s->n_queries == 0)
-        csv_header(s);
-    for (uint32_t i = 0; i < a->n && out_fine(); i++) {
-        struct text *t = &s->line;
-        text_clear(t);
-        if (o->word)
-            text_csv(t, o->word, strlen(o->word));
-        else
-            text_printf(t, "%" PRIu64, o->number);
-        text_printf(t, ",%" PRIu32 ",", i + 1);
-        if (f->rows[i] && f->rows[i]->text_id)
-            text_csv(t, f->rows[i]->text_id, strlen(f->rows[i]->text_id));
-        else
-            text_printf(t, "%" PRId64, a->hits[i].id);
-        text_puts(t, ",");
-        text_float(t, (float)a->hits[i].distance);
-        if (!s->given->ids_only)
-            csv_members(s, f->rows[i]);
-        text_puts(t, "\n");
-        out_write(t->data, t->len);
+    struct text *t = &s->line;
+    text_clear(t);
+    if (o->word)
+        text_csv(t, o->word, strlen(o->word));
+    else
+        text_printf(t, "%" PRIu64, o->number);
+    text_printf(t, ",%" PRIu32 ",", rank);
+    if (row && row->text_id)
+        text_csv(t, row->text_id, strlen(row->text_id));
+    else
+        text_printf(t, "%" PRId64, hit->id);
+    text_puts(t, ",");
+    text_float(t, (float)hit->distance);
+    if (!s->given->ids_only)
+        csv_members(s, row);
+    text_puts(t, "\n");
+    out_write(t->data, t->len);
+}
+
+static void show_hit(struct search *s, const struct origin *o, uint32_t rank, const mn_hit *hit,
+                     const mn_row *row)
+{
+    if (s->output == OUTPUT_TABLE)
+        table_add(s, rank, hit, row);
+    else if (s->output == OUTPUT_JSON)
+        show_json(s, o, rank, hit, row);
+    else
+        show_csv(s, o, rank, hit, row);
+}
+
+/* Rows are fetched a few at a time: their vectors come along, and count to the memory cap. */
+static int show_hits(struct search *s, const struct origin *o, const struct answer *a)
+{
+    enum { FETCH_ROWS = 256 };
+    mn_id ids[FETCH_ROWS];
+    int code = 0;
+    /* Integer ids are all that is to be shown: no need to read the rows. */
+    bool bare = s->given->ids_only && s->info.id_kind == MN_ID_INTEGER;
+    for (size_t first = 0, n; !code && first < a->n && out_fine(); first += n) {
+        mn_rows *rows = NULL;
+        n = a->n - first < FETCH_ROWS ? a->n - first : FETCH_ROWS;
+        for (size_t i = 0; i < n; i++)
+            ids[i] = (mn_id){.id = a->hits[first + i].id};
+        if (!bare)
+            code = rows_get(&s->db, s->collection, ids, &n, &rows);
+        for (size_t i = 0; !code && i < n; i++)
+            show_hit(s, o, (uint32_t)(first + i + 1), &a->hits[first + i],
+                     bare ? NULL : mn_rows_at(rows, i));
+        mn_rows_free(rows);
     }
+    return code;
 }
 
 static int show(struct search *s, const struct origin *o, const struct answer *a)
 {
-    struct fetched f;
-    int code = fetch(s, a, &f);
-    if (!code) {
-        if (s->output == OUTPUT_TABLE)
-            show_table(s, o, a, &f);
-        else if (s->output == OUTPUT_JSON)
-            show_json(s, o, a, &f);
-        else
-            show_csv(s, o, a, &f);
-        s->n_queries++;
-        s->n_hits += a->n;
-    }
-    fetched_free(&f);
+    if (s->output == OUTPUT_TABLE)
+        show_heading(s, o, a->n);
+    else if (s->output == OUTPUT_CSV && s->n_queries == 0)
+        csv_header(s);
+    int code = show_hits(s, o, a);
+    if (!code && s->output == OUTPUT_TABLE && a->n)
+        table_print(&s->table);
+    table_clear(&s->table);
+    s->n_queries++;
+    s->n_hits += a->n;
     return code;
 }
 
@@ -416,7 +395,8 @@ static int search_file(struct search *s)
                                .vector_column = g->vector_column};
     struct queries q;
     struct origin *origins = NULL;
-    int code = queries_open(&q, g->queries, &read, &s->info, s->k, g->limit);
+    struct queries_want want = {.k = s->k, .memory = g->common.memory, .limit = g->limit};
+    int code = queries_open(&q, g->queries, &read, &s->info, &want);
     s->opts.from_f32 = q.plan.from_f32;
     if (!code)
         origins = need(calloc(q.most, sizeof *origins));
@@ -548,12 +528,13 @@ static int search_run(struct search *s)
     const struct search_options *g = s->given;
     struct progress progress;
     int code = session_collection(&s->db, s->collection, &s->info);
-    if (!code && (g->where.n || s->output == OUTPUT_CSV))
+    if (!code && (g->where.n || s->output != OUTPUT_JSON))
         code = names_load(&s->names, &s->db, &s->info);
     if (!code && g->where.n)
         code = where_parse(&s->where, &g->where, &s->names);
     if (code)
         return code;
+    table_begin(s);
     s->opts = (mn_search_opts){
         .filter = g->where.n ? where_match : NULL,
         .filter_ctx = &s->where,
@@ -592,6 +573,7 @@ static int run(const struct command *self, const void *given, char **args, size_
     where_free(&s.where);
     names_free(&s.names);
     text_free(&s.line);
+    table_free(&s.table);
     int closed = session_close(&s.db);
     return code ? code : closed;
 }

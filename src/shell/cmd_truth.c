@@ -142,9 +142,10 @@ static int answer_all(struct truth *t)
     const struct truth_options *g = t->given;
     struct format_opts read = {.format = (enum format_kind)g->query_format,
                                .vector_column = g->vector_column};
+    struct queries_want want = {.k = t->k, .memory = g->common.memory, .limit = g->limit};
     int code = session_collection(&t->db, t->collection, &t->info);
     if (!code)
-        code = queries_open(&t->queries, g->queries, &read, &t->info, t->k, g->limit);
+        code = queries_open(&t->queries, g->queries, &read, &t->info, &want);
     if (code)
         return code;
     t->hits = need(malloc(t->queries.most * t->k * sizeof *t->hits));

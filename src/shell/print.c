@@ -379,6 +379,12 @@ void table_column(struct table *t, const char *name, bool right)
     t->n_columns++;
 }
 
+void table_column_optional(struct table *t, const char *name)
+{
+    table_column(t, name, false);
+    t->columns[t->n_columns - 1].optional = true;
+}
+
 static void table_take(struct table *t, char *cell)
 {
     if (t->n_cells == t->cap_cells) {
@@ -412,13 +418,14 @@ static void table_line(const struct table *t, char *const *cells, size_t room)
 {
     struct text line = {0};
     for (size_t c = 0; c < t->n_columns; c++) {
+        if (!t->columns[c].width)
+            continue;
         const char *cell = cells ? cells[c] : t->columns[c].name;
         size_t len = strlen(cell), width = text_width(cell, len);
         size_t pad = t->columns[c].width > width ? t->columns[c].width - width : 0;
-        bool last = c + 1 == t->n_columns;
-        text_printf(&line, "%s%*s", c ? "  " : "", t->columns[c].right ? (int)pad : 0, "");
+        text_printf(&line, "%s%*s", line.len ? "  " : "", t->columns[c].right ? (int)pad : 0, "");
         text_add(&line, cell, len);
-        if (!last && !t->columns[c].right)
+        if (!t->columns[c].right)
             text_printf(&line, "%*s", (int)pad, "");
     }
     while (line.len && line.data[line.len - 1] == ' ')
@@ -431,16 +438,28 @@ static void table_line(const struct table *t, char *const *cells, size_t room)
     text_free(&cut);
 }
 
+/* Width of a column; 0 if it is not to be shown. */
+static size_t column_width(const struct table *t, size_t c)
+{
+    size_t most = 0, name = text_width(t->columns[c].name, strlen(t->columns[c].name));
+    for (size_t r = 0; r < t->n_rows; r++) {
+        const char *cell = t->cells[r * t->n_columns + c];
+        size_t width = text_width(cell, strlen(cell));
+        most = width > most ? width : most;
+    }
+    if (t->columns[c].optional && !most)
+        return 0;
+    return most > name ? most : name ? name : 1;
+}
+
 void table_print(struct table *t)
 {
+    size_t n_optional = 0;
     for (size_t c = 0; c < t->n_columns; c++) {
-        t->columns[c].width = text_width(t->columns[c].name, strlen(t->columns[c].name));
-        for (size_t r = 0; r < t->n_rows; r++) {
-            const char *cell = t->cells[r * t->n_columns + c];
-            size_t width = text_width(cell, strlen(cell));
-            if (width > t->columns[c].width)
-                t->columns[c].width = width;
-        }
+        size_t width = column_width(t, c);
+        if (t->columns[c].optional && width && ++n_optional > TABLE_MOST_OPTIONAL)
+            width = 0;
+        t->columns[c].width = width;
     }
     size_t room = out_columns();
     table_line(t, NULL, room);

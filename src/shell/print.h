@@ -68,14 +68,15 @@ void text_float(struct text *t, float x);
 
 /* ---- Tables --------------------------------------------------------------------------------- */
 
-enum { TABLE_MOST_COLUMNS = 64 };
+enum { TABLE_MOST_COLUMNS = 64, TABLE_MOST_OPTIONAL = 12 /* shown */ };
 
 struct table {
     size_t n_columns, n_rows;
     struct {
         const char *name; /* borrowed */
         bool right;       /* numbers */
-        size_t width;
+        bool optional;    /* not shown if all its cells are empty */
+        size_t width;     /* set by table_print; 0: not shown */
     } columns[TABLE_MOST_COLUMNS];
     char **cells; /* [n_rows][n_columns] */
     size_t n_cells, cap_cells;
@@ -83,6 +84,7 @@ struct table {
 
 /* `right`: numbers, aligned to the right. */
 void table_column(struct table *t, const char *name, bool right);
+void table_column_optional(struct table *t, const char *name);
 void table_cell(struct table *t, const char *s, size_t n,
                 size_t most); /* row by row; see text_visible */
 __attribute__((format(printf, 2, 3))) void table_cellf(struct table *t, const char *format, ...);

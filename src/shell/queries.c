@@ -6,22 +6,25 @@
 
 /* A block is small enough for answers to appear soon, and large enough for the library to read
  * each stored vector once for many queries. */
-enum { BLOCK_QUERIES = 1024, BLOCK_BYTES = 16 << 20, BLOCK_HITS = 4 << 20 };
+enum { BLOCK_QUERIES = 1024, BLOCK_BYTES = 16 << 20, DEFAULT_MEMORY = 256 << 20 };
 
-static size_t block_size(size_t vector_bytes, uint32_t k)
+/* Vectors and hits are held twice, by us and by the search; the search's share counts to the
+ * memory cap, of which a quarter is taken at most. */
+static size_t block_size(size_t vector_bytes, uint32_t k, uint64_t memory)
 {
-    size_t most = BLOCK_BYTES / vector_bytes, by_hits = BLOCK_HITS / (k ? k : 1);
-    most = by_hits < most ? by_hits : most;
+    uint64_t cap = (memory ? memory : DEFAULT_MEMORY) / 4;
+    size_t bytes = cap < BLOCK_BYTES ? (size_t)cap : BLOCK_BYTES;
+    size_t most = bytes / (vector_bytes + k * sizeof(mn_hit));
     most = most > BLOCK_QUERIES ? BLOCK_QUERIES : most;
     return most ? most : 1;
 }
 
 int queries_open(struct queries *q, const char *path, const struct format_opts *opts,
-                 const mn_collection_info *info, uint32_t k, uint64_t limit)
+                 const mn_collection_info *info, const struct queries_want *want)
 {
     mn_error err = {0};
     char why[160];
-    *q = (struct queries){.path = path, .left = limit ? limit : UINT64_MAX};
+    *q = (struct queries){.path = path, .left = want->limit ? want->limit : UINT64_MAX};
     /* The reader must know beforehand whether the file's own type is wanted. */
     struct format_opts read = *opts;
     if (strcmp(path, "-") != 0) {
@@ -46,7 +49,7 @@ int queries_open(struct queries *q, const char *path, const struct format_opts *
     if (!vector_plan_make(&q->plan, info->dtype, info->dim, q->first->dtype, q->first->dim, why,
                           sizeof why))
         return error_exit("%s cannot be searched for in '%s': %s", path, info->name, why);
-    q->most = block_size(q->plan.bytes, k);
+    q->most = block_size(q->plan.bytes, want->k, want->memory);
     q->vectors = need(aligned_alloc(64, (q->most * q->plan.bytes + 63) / 64 * 64));
     return 0;
 }

@@ -19,10 +19,15 @@ struct queries {
     size_t n;         /* of this block */
 };
 
-/* k: hits wanted of each query, which bounds the block. limit 0: the whole file. Returns 0 or the
- * exit code. queries_close is fine in any case. */
+struct queries_want {
+    uint32_t k;      /* hits of each query, which bound the block */
+    uint64_t memory; /* the library's cap, which bounds it too; 0: its default */
+    uint64_t limit;  /* queries; 0: the whole file */
+};
+
+/* Returns 0 or the exit code. queries_close is fine in any case. */
 int queries_open(struct queries *q, const char *path, const struct format_opts *opts,
-                 const mn_collection_info *info, uint32_t k, uint64_t limit);
+                 const mn_collection_info *info, const struct queries_want *want);
 
 /* Reads the next block: q->n of them, 0 after the last. */
 int queries_next(struct queries *q);

@@ -182,50 +182,45 @@ void row_members_json(struct text *t, const mn_row *row)
         text_puts(t, "}");
 }
 
-static bool column_known(const struct row_columns *c, const char *name)
+int rows_get(struct session *s, const char *collection, const mn_id *ids, size_t *n, mn_rows **out)
 {
-    for (size_t i = 0; i < c->n_names; i++)
-        if (strcmp(c->names[i], name) == 0)
-            return true;
-    return false;
-}
-
-void row_columns_find(struct row_columns *c, const mn_row *const *rows, size_t n)
-{
-    *c = (struct row_columns){0};
-    for (size_t r = 0; r < n; r++) {
-        if (!rows[r])
-            continue;
-        c->payload |= rows[r]->payload != NULL;
-        for (size_t i = 0; i < rows[r]->n_attrs; i++) {
-            const mn_attr *a = &rows[r]->attrs[i];
-            if (a->value.type != MN_NULL && c->n_names < sizeof c->names / sizeof *c->names &&
-                !column_known(c, a->name))
-                c->names[c->n_names++] = a->name;
-        }
+    for (;;) {
+        mn_error err = {0};
+        mn_status st = mn_get(s->conn, collection, ids, *n, out, &err);
+        if (st == MN_OK)
+            return 0;
+        if (st != MN_NOMEM || *n == 1)
+            return library_error(&err);
+        *n /= 2;
     }
 }
 
-void row_columns_add(const struct row_columns *c, struct table *t)
+/* Room for the other columns of a table is left. */
+static size_t shown_names(const struct names *names)
 {
-    for (size_t i = 0; i < c->n_names; i++)
-        table_column(t, c->names[i], false);
-    if (c->payload)
-        table_column(t, "text", false);
+    enum { MOST = TABLE_MOST_COLUMNS - 8 };
+    return names->n < MOST ? names->n : MOST;
 }
 
-void row_cells_add(const struct row_columns *c, struct table *t, const mn_row *row)
+void row_columns_add(const struct names *names, struct table *t)
+{
+    for (size_t i = 0; i < shown_names(names); i++)
+        table_column_optional(t, names->items[i]);
+    table_column_optional(t, "text");
+}
+
+void row_cells_add(const struct names *names, struct table *t, const mn_row *row)
 {
     struct text cell = {0};
-    for (size_t i = 0; i < c->n_names; i++) {
-        const mn_value *v = row ? mn_row_attr(row, c->names[i]) : NULL;
+    for (size_t i = 0; i < shown_names(names); i++) {
+        const mn_value *v = row ? mn_row_attr(row, names->items[i]) : NULL;
         text_clear(&cell);
         text_puts(&cell, "");
         if (v)
             value_show(&cell, v);
         table_cell(t, cell.data, cell.len, 24);
     }
-    if (c->payload)
-        table_cell(t, row && row->payload ? row->payload : "", row ? row->payload_len : 0, 48);
+    bool payload = row && row->payload;
+    table_cell(t, payload ? row->payload : "", payload ? row->payload_len : 0, 48);
     text_free(&cell);
 }

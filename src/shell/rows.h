@@ -40,15 +40,12 @@ void row_id_show(struct text *t, const mn_row *row);
 /* ,"text":"...","attributes":{...}: what the row has; nothing for what it has not. */
 void row_members_json(struct text *t, const mn_row *row);
 
-/* Columns and cells for attributes (at most 24 columns wide each) and payload (48): only of
- * attributes that some of the rows have. `rows` is [n], NULLs are passed over. */
-struct row_columns {
-    const char *names[12]; /* borrowed from the rows */
-    size_t n_names;
-    bool payload;
-};
-void row_columns_find(struct row_columns *c, const mn_row *const *rows, size_t n);
-void row_columns_add(const struct row_columns *c, struct table *t);
-void row_cells_add(const struct row_columns *c, struct table *t, const mn_row *row);
+/* Reads up to *n rows, by ids [*n]; fewer, in *n, if so many do not fit the memory cap. *out is for
+ * mn_rows_free. 0 or the exit code. */
+int rows_get(struct session *s, const char *collection, const mn_id *ids, size_t *n, mn_rows **out);
+
+/* Optional columns for attributes (cells cut to 24 columns) and payload (48). `row` may be NULL. */
+void row_columns_add(const struct names *names, struct table *t);
+void row_cells_add(const struct names *names, struct table *t, const mn_row *row);
 
 #endif

@@ -200,6 +200,16 @@ TEST(search_answers_many_queries_of_a_file)
               "query,rank,id,distance,text\n0,1,10,0,\n1,1,11,0,\n2,1,12,0,\n");
 }
 
+TEST(search_shows_many_hits_within_a_small_memory)
+{
+    put_fvecs("base.fvecs", 0, 3000, 256);
+    run(0, "mneme import app.db base base.fvecs --memory 4MiB");
+    run_shows("mneme search app.db base --queries base.fvecs --limit 10 --k 3000 --memory 4MiB "
+              "--format csv | tail -n 1",
+              "9,3000,2999,2990,\n");
+    run_shows("mneme get app.db base $(seq 0 2999) --memory 4MiB --format json | wc -l", "3000\n");
+}
+
 TEST(search_by_radius_and_conditions)
 {
     put_docs();

@@ -53,7 +53,7 @@ enum {
     DEPTH = 256,         /* elements of a gemm slice: TILE x DEPTH floats are 192 KiB of L2 */
     QUERY_BLOCK = 128,   /* queries whose dot products are held at once */
     LANES = KERNEL_LANES,
-    BATCH_MIN = 12,      /* fewer queries go the direct way; index/README.md, "Crossover" */
+    BATCH_MIN = 9,       /* fewer queries go the direct way; index/README.md, "Crossover" */
     SPARSE = 4           /* below 1/SPARSE visible rows, each is scored alone */
 };
 

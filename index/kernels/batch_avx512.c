@@ -14,6 +14,12 @@ enum { L = KERNEL_LANES, ROWS = 12 };
 
 typedef float any_f32 __attribute__((aligned(1), may_alias));
 
+INLINE __mmask16 first_lanes(size_t n)
+{
+    unsigned mask = n < 16 ? (1u << n) - 1 : 0xffff;
+    return (__mmask16)mask;
+}
+
 /* `count` rows by `slabs` slabs, both constants; slabs 1 or 2. */
 INLINE void block(const size_t count, const size_t slabs, const float *queries, size_t slab_stride,
                   const char *rows, size_t stride, size_t k, float *out, size_t ld, bool add)
@@ -74,12 +80,13 @@ size_t kernel_filter_avx512(KERNEL_FILTER_ARGS)
     __m512i at = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     size_t found = 0;
     for (size_t i = 0; i < n; i += 16) {
-        __mmask16 live = n - i < 16 ? (__mmask16)((1u << (n - i)) - 1) : (__mmask16)0xffff;
+        __mmask16 live = first_lanes(n - i);
         __m512 v = _mm512_maskz_loadu_ps(live, x + i);
         __m512 t = r ? _mm512_fmadd_ps(vb, v, _mm512_mul_ps(va, _mm512_maskz_loadu_ps(live, r + i)))
                      : _mm512_mul_ps(vb, v);
-        __mmask16 pass = _mm512_mask_cmp_ps_mask(live, t, vl, _CMP_NGT_UQ);
-        pass |= _mm512_mask_cmp_ps_mask(live, _mm512_abs_ps(v), inf, _CMP_EQ_OQ);
+        unsigned below = _mm512_mask_cmp_ps_mask(live, t, vl, _CMP_NGT_UQ);
+        unsigned infinite = _mm512_mask_cmp_ps_mask(live, _mm512_abs_ps(v), inf, _CMP_EQ_OQ);
+        __mmask16 pass = (__mmask16)(below | infinite);
         if (pass) {
             _mm512_mask_compressstoreu_epi32(index + found, pass, at);
             found += (size_t)__builtin_popcount(pass);
@@ -109,16 +116,11 @@ size_t kernel_sieve_avx512(KERNEL_SIEVE_ARGS)
     return found;
 }
 
-INLINE __mmask16 live_lanes(size_t left)
-{
-    return left < 16 ? (__mmask16)((1u << left) - 1) : (__mmask16)0xffff;
-}
-
 void kernel_f16_to_f32_avx512(const void *from, size_t n, float *to)
 {
     const char *x = from;
     for (size_t i = 0; i < n; i += 16) {
-        __mmask16 live = live_lanes(n - i);
+        __mmask16 live = first_lanes(n - i);
         _mm512_mask_storeu_ps(to + i, live,
                               _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(live, x + i * 2)));
     }
@@ -128,7 +130,7 @@ void kernel_bf16_to_f32_avx512(const void *from, size_t n, float *to)
 {
     const char *x = from;
     for (size_t i = 0; i < n; i += 16) {
-        __mmask16 live = live_lanes(n - i);
+        __mmask16 live = first_lanes(n - i);
         __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(live, x + i * 2));
         _mm512_mask_storeu_epi32(to + i, live, _mm512_slli_epi32(wide, 16));
     }
@@ -138,7 +140,7 @@ void kernel_i8_to_f32_avx512(const void *from, size_t n, float *to)
 {
     const char *x = from;
     for (size_t i = 0; i < n; i += 16) {
-        __mmask16 live = live_lanes(n - i);
+        __mmask16 live = first_lanes(n - i);
         __m512i wide = _mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(live, x + i));
         _mm512_mask_storeu_ps(to + i, live, _mm512_cvtepi32_ps(wide));
     }
@@ -148,7 +150,7 @@ void kernel_i32_to_f32_avx512(const void *from, size_t n, float *to)
 {
     const char *x = from;
     for (size_t i = 0; i < n; i += 16) {
-        __mmask16 live = live_lanes(n - i);
+        __mmask16 live = first_lanes(n - i);
         _mm512_mask_storeu_ps(to + i, live,
                               _mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(live, x + i * 4)));
     }
@@ -157,7 +159,7 @@ void kernel_i32_to_f32_avx512(const void *from, size_t n, float *to)
 void kernel_f32_to_f16_avx512(const float *from, size_t n, uint16_t *to)
 {
     for (size_t i = 0; i < n; i += 16) {
-        __mmask16 live = live_lanes(n - i);
+        __mmask16 live = first_lanes(n - i);
         __m256i half = _mm512_cvtps_ph(_mm512_maskz_loadu_ps(live, from + i),
                                        _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
         _mm256_mask_storeu_epi16(to + i, live, half);
@@ -167,7 +169,7 @@ void kernel_f32_to_f16_avx512(const float *from, size_t n, uint16_t *to)
 void kernel_f32_to_bf16_avx512(const float *from, size_t n, uint16_t *to)
 {
     for (size_t i = 0; i < n; i += 16) {
-        __mmask16 live = live_lanes(n - i);
+        __mmask16 live = first_lanes(n - i);
         __m512 x = _mm512_maskz_loadu_ps(live, from + i);
         __m512i bits = _mm512_castps_si512(x);
         __m512i even = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));

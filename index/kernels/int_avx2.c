@@ -5,6 +5,9 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+/* Bytes ahead of the current row that are fetched: see README.md for the measurement. */
+enum { AHEAD = 2048 };
+
 INLINE __m256i load(const uint8_t *p)
 {
     return _mm256_loadu_si256((const __m256i *)(const void *)p);
@@ -55,6 +58,7 @@ void kernel_l2_i8_avx2(KERNEL_COUNT_ARGS)
         for (; i + 64 <= dim; i += 64) {
             even = add_squares(load(q + i), load(row + i), even);
             odd = add_squares(load(q + i + 32), load(row + i + 32), odd);
+            _mm_prefetch((const char *)row + AHEAD + i, _MM_HINT_T0);
         }
         for (; i + 32 <= dim; i += 32)
             even = add_squares(load(q + i), load(row + i), even);
@@ -73,6 +77,7 @@ void kernel_dot_i8_avx2(KERNEL_COUNT_ARGS)
         for (; i + 64 <= dim; i += 64) {
             even = add_products(load(q + i), load(row + i), even);
             odd = add_products(load(q + i + 32), load(row + i + 32), odd);
+            _mm_prefetch((const char *)row + AHEAD + i, _MM_HINT_T0);
         }
         for (; i + 32 <= dim; i += 32)
             even = add_products(load(q + i), load(row + i), even);
@@ -101,11 +106,13 @@ void kernel_hamming_avx2(KERNEL_COUNT_ARGS)
     for (size_t r = 0; r < n; r++, row += stride) {
         __m256i sum = _mm256_setzero_si256();
         size_t i = 0;
+        _mm_prefetch((const char *)row + AHEAD, _MM_HINT_T0);
         for (; i + 32 <= bytes; i += 32)
             sum = _mm256_add_epi64(sum,
                                    count_bytes(_mm256_xor_si256(load(q + i), load(row + i))));
         if (i < bytes) {
-            __m256i v = _mm256_xor_si256(load_tail(q + i, bytes - i), load_tail(row + i, bytes - i));
+            const size_t left = bytes - i;
+            __m256i v = _mm256_xor_si256(load_tail(q + i, left), load_tail(row + i, left));
             sum = _mm256_add_epi64(sum, count_bytes(v));
         }
         out[r] = add_lanes(sum); /* the upper halves of the 64-bit lanes are 0 */

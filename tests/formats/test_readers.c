@@ -779,6 +779,25 @@ TEST(memory_that_runs_out_is_told_and_none_leaks)
     }
 }
 
+TEST(a_line_of_more_than_64_mib_is_refused_in_bounded_memory)
+{
+    static const char *const names[] = {"a.jsonl", "a.txt"};
+    for (size_t i = 0; i < 2; i++) {
+        const char *path = test_path(names[i]);
+        write_bytes(path, BYTES("a 1 "));
+        CHECK(truncate(path, FORMAT_MAX_LINE + 100) == 0); /* the rest takes no disk */
+        struct mn_alloc *alloc = mn_alloc_create(NULL, UINT64_MAX);
+        static struct dump d;
+        dump_file(&d, path, &(struct format_opts){.alloc = alloc});
+        uint64_t peak = mn_alloc_peak(alloc);
+        mn_alloc_destroy(alloc);
+        CHECK_EQ(d.status, MN_INVALID);
+        CHECK_HAS(d.err.message, "line 1, from byte 0 on, is longer than 67,108,864 bytes");
+        test_note("peak %" PRIu64 " MiB", peak >> 20);
+        CHECK(peak < 2 * (uint64_t)FORMAT_MAX_LINE); /* while it grows, an older buffer stands by */
+    }
+}
+
 TEST(memory_does_not_grow_with_the_file)
 {
     enum { LINES = 30000 };

@@ -1,4 +1,5 @@
 /* What writers write, readers read back as it was; and what cannot be written is said. */
+#include "storage/base/alloc.h"
 #include "tests/formats/dump.h"
 
 #include <dirent.h>
@@ -315,6 +316,49 @@ TEST(empty_exports_keep_their_dimension)
     opts.dim = 0;
     CHECK_EQ(write_all(test_path("b.npy"), &opts, NULL, 0, &err), MN_INVALID);
     CHECK_HAS(err.message, "no record, and so no dimension");
+}
+
+/* An allocator whose n-th call fails. */
+static void *fail_nth(void *ctx, size_t size)
+{
+    size_t *left = ctx;
+    return (*left)-- == 0 ? NULL : malloc(size);
+}
+
+static void free_block(void *ctx, void *memory, size_t size)
+{
+    (void)ctx;
+    (void)size;
+    free(memory);
+}
+
+TEST(memory_that_runs_out_leaves_no_file)
+{
+    const mn_attr attrs[2] = {{"a", {.type = MN_NULL}}, {"b", {.type = MN_NULL}}};
+    struct format_record rec = vector(two[0], 2);
+    rec.attrs = attrs;
+    rec.n_attrs = 2;
+    size_t nth = 0;
+    for (; nth < 100; nth++) {
+        size_t left = nth;
+        mn_error err;
+        mn_allocator hooks = {fail_nth, free_block, &left};
+        struct mn_alloc *alloc = mn_alloc_create(&hooks, UINT64_MAX);
+        if (!alloc)
+            continue; /* the counter's own memory */
+        struct format_write_opts opts = {.alloc = alloc};
+        mn_status st = write_all(test_path("a.csv"), &opts, &rec, 1, &err);
+        uint64_t used = mn_alloc_used(alloc) + mn_alloc_used_by(alloc, MN_TAG_HANDLE);
+        mn_alloc_destroy(alloc);
+        CHECKF(used == 0, "allocation %zu fails: %" PRIu64 " bytes leak", nth, used);
+        if (st == MN_OK)
+            break;
+        CHECKF(st == MN_NOMEM && strstr(err.message, "no memory"),
+               "allocation %zu fails: status %d, \"%s\"", nth, st, err.message);
+        CHECK_EQ(count_files(test_dir()), 0);
+    }
+    CHECK(nth > 5 && nth < 100);
+    CHECK_EQ(count_files(test_dir()), 1);
 }
 
 /* numpy itself writes and reads, where it is installed. */

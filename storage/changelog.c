@@ -197,7 +197,7 @@ static mn_status make_triggers(sqlite3 *db, int64_t table, const char *name, mn_
     mn_status status = parts_init(db, name, &p, err);
     if (status)
         return status;
-    for (int which = 0; which < TRIGGERS && status == MN_OK; which++) {
+    for (enum trigger which = 0; which < TRIGGERS && status == MN_OK; which++) {
         status = sql_execf(db, err, "DROP TRIGGER IF EXISTS \"mneme_%lld_%s\"", (long long)table,
                            trigger_words[which]);
         if (status || !trigger_needed(which, &p))
@@ -227,7 +227,7 @@ mn_status changelog_create(sqlite3 *db, int64_t table, const char *name, mn_erro
 mn_status changelog_drop(sqlite3 *db, int64_t table, mn_error *err)
 {
     mn_status status = MN_OK;
-    for (int which = 0; which < TRIGGERS && status == MN_OK; which++)
+    for (enum trigger which = 0; which < TRIGGERS && status == MN_OK; which++)
         status = sql_execf(db, err, "DROP TRIGGER IF EXISTS \"mneme_%lld_%s\"", (long long)table,
                            trigger_words[which]);
     return status ? status
@@ -281,7 +281,7 @@ mn_status changelog_check(sqlite3 *db, int64_t table, const char *name, bool *in
     status = sql ? sql_int(db, sql, 0, &log, err) : mn_fail(err, MN_NOMEM, "out of memory");
     sqlite3_free(sql);
     bool all = log == 1;
-    for (int which = 0; which < TRIGGERS && status == MN_OK && all; which++) {
+    for (enum trigger which = 0; which < TRIGGERS && status == MN_OK && all; which++) {
         char *want = trigger_needed(which, &p) ? trigger_sql(which, table, name, &p) : NULL;
         if (trigger_needed(which, &p) && !want)
             status = mn_fail(err, MN_NOMEM, "out of memory");

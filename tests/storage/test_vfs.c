@@ -1,5 +1,6 @@
 /* SQLite on memory files through the file seam: locks, WAL shared memory, threads, and the same
  * answers as SQLite's own VFS. */
+/* threads */
 #include "tests/test.h"
 
 #include "storage/base/error.h"

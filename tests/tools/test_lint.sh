@@ -77,6 +77,9 @@ printf '#ifndef X_H\n#define X_H\n#endif\n' >index/g.h
 expect guard 'index/g.h:1: include guard MN_INDEX_G_H'
 printf '#ifndef MN_INDEX_G_H\n#define MN_INDEX_G_H\nsize_t f(void);\n#endif\n' >index/g.h
 expect alone 'index/g.h:1: does not compile alone'
+mkdir -p tests/engine
+printf 'void f(void)\n{\n    pthread_create(0, 0, 0, 0);\n}\n' >tests/engine/test_t.c
+expect threads 'tests/engine/test_t.c:3: starts threads'
 printf '#!/bin/sh\necho\n' >tools/new
 expect executable 'tools/new:1: a script that may not be executed'
 mkdir build

@@ -20,13 +20,13 @@ struct all_opts {
     bool quick, full;
 };
 
-/* One run. n is that of --full; words in `args` after expansion: {base} {queries} of a synthetic
- * set n x dim (made for the run), {n}. */
+/* One run. */
 struct step {
-    const char *label; /* names the JSON file */
-    uint64_t n, dim;   /* dim 0: no set is needed */
-    const char *peers; /* those of them that are built */
-    const char *args[20];
+    const char *label;    /* names the JSON file */
+    uint64_t n;           /* rows of --full; 0: the subcommand has no such option, nor --work */
+    uint64_t dim;         /* of the synthetic set that is made for the run; 0: none */
+    const char *peers;    /* those of them that are built */
+    const char *args[16]; /* "{n}" stands for n */
 };
 
 static const struct step steps[] = {
@@ -34,20 +34,18 @@ static const struct step steps[] = {
      1000000,
      128,
      "faiss,usearch",
-     {"exact", "--base", "{base}", "--queries", "{queries}", "--cases", "single,batch,fresh",
-      "--single-queries", "20", "--batch-queries", "200", "--passes", "7", "--fresh-passes", "5"}},
+     {"exact", "--cases", "single,batch,fresh", "--single-queries", "20", "--batch-queries", "200",
+      "--passes", "7", "--fresh-passes", "5"}},
     {"exact-384",
      100000,
      384,
      "sqlite-vec",
-     {"exact", "--base", "{base}", "--queries", "{queries}", "--cases", "single",
-      "--single-queries", "50", "--passes", "7"}},
+     {"exact", "--cases", "single", "--single-queries", "50", "--passes", "7"}},
     {"exact-768",
      100000,
      768,
      "faiss,usearch",
-     {"exact", "--base", "{base}", "--queries", "{queries}", "--cases", "batch", "--batch-queries",
-      "200", "--passes", "7"}},
+     {"exact", "--cases", "batch", "--batch-queries", "200", "--passes", "7"}},
     {"put-128", 1000000, 0, NULL, {"put", "--n", "{n}", "--dim", "128", "--passes", "3"}},
     {"put-128-text", 1000000, 0, NULL, {"put", "--n", "{n}", "--dim", "128", "--text-ids"}},
     {"put-768", 100000, 0, NULL, {"put", "--n", "{n}", "--dim", "768"}},
@@ -66,14 +64,15 @@ static bool chosen(const char *only, const char *label)
     return !only;
 }
 
-/* Runs this program with the arguments, its output going where ours goes. 0 if it succeeded. */
-static int run_self(char *const argv[])
+/* Runs this program in a folder, its output going where ours goes. 0 if it succeeded. */
+static int run_self(const char *dir, char *const argv[])
 {
     int status = 1;
     fflush(NULL);
     pid_t pid = fork();
     if (pid == 0) {
-        execv("/proc/self/exe", argv);
+        if (chdir(dir) == 0)
+            execv("/proc/self/exe", argv);
         _exit(127);
     }
     if (pid < 0)
@@ -102,68 +101,62 @@ static void peers_present(const struct all_opts *o, const char *wanted, char *ou
     }
 }
 
-struct paths {
-    char base[PATH_ROOM], queries[PATH_ROOM], json[PATH_ROOM], n[24], threads[24], peers[64];
+/* Texts that the arguments of one run point to. */
+struct words {
+    char json[PATH_ROOM], n[24], dim[24], threads[24], peers[64], data[128];
 };
 
-static int make_set(const struct step *s, struct paths *p)
+/* The set of a run, in files of the same names for each: results then tell the same command. */
+static int make_set(struct words *w, const char *dir)
 {
-    char dim[24];
-    snprintf(dim, sizeof dim, "%" PRIu64, s->dim);
-    return run_self((char *[]){"mneme_bench", "dataset", "synthetic", "--n", p->n, "--dim", dim,
-                               "--out-base", p->base, "--out-queries", p->queries, NULL});
+    snprintf(w->data, sizeof w->data, "mneme_bench dataset synthetic --n %s --dim %s", w->n,
+             w->dim);
+    return run_self(dir,
+                    (char *[]){"mneme_bench", "dataset", "synthetic", "--n", w->n, "--dim", w->dim,
+                               "--out-base", "base.fbin", "--out-queries", "queries.fbin", NULL});
 }
 
-static char *expand(const char *word, struct paths *p)
+static size_t add_exact_args(const struct all_opts *o, const struct step *s, struct words *w,
+                             char **argv, size_t n)
 {
-    if (strcmp(word, "{base}") == 0)
-        return p->base;
-    if (strcmp(word, "{queries}") == 0)
-        return p->queries;
-    if (strcmp(word, "{n}") == 0)
-        return p->n;
-    return (char *)word;
+    char *more[] = {"--base", "base.fbin", "--queries", "queries.fbin", "--peers",
+                    w->peers, "--threads", w->threads,  "--data",       w->data};
+    peers_present(o, s->peers, w->peers, sizeof w->peers);
+    memcpy(argv + n, more, sizeof more);
+    n += sizeof more / sizeof *more;
+    if (o->peers_dir) {
+        argv[n++] = "--peers-dir";
+        argv[n++] = (char *)o->peers_dir;
+    }
+    return n;
 }
 
+/* dir and the folders of the options are absolute. */
 static int step_run(const struct all_opts *o, const struct step *s, const char *dir)
 {
-    struct paths p;
+    struct words w;
     char *argv[MAX_ARGS] = {"mneme_bench"};
     size_t n = 1;
-    bool exact = strcmp(s->args[0], "exact") == 0, kernels = strcmp(s->args[0], "kernels") == 0;
-    int rc;
-    snprintf(p.base, sizeof p.base, "%.4000s/base.fbin", dir);
-    snprintf(p.queries, sizeof p.queries, "%.4000s/queries.fbin", dir);
-    snprintf(p.json, sizeof p.json, "%.4000s/%s.json", o->json, s->label);
-    snprintf(p.n, sizeof p.n, "%" PRIu64, o->quick ? s->n / 20 : s->n);
-    snprintf(p.threads, sizeof p.threads, "%" PRIu64, o->threads);
+    snprintf(w.json, sizeof w.json, "%.4000s/%s.json", o->json, s->label);
+    snprintf(w.n, sizeof w.n, "%" PRIu64, o->quick ? s->n / 20 : s->n);
+    snprintf(w.dim, sizeof w.dim, "%" PRIu64, s->dim);
+    snprintf(w.threads, sizeof w.threads, "%" PRIu64, o->threads);
     printf("\n== %s\n", s->label);
-    if (s->dim && make_set(s, &p) != 0)
+    if (s->dim && make_set(&w, dir) != 0)
         return 1;
     for (size_t i = 0; i < sizeof s->args / sizeof *s->args && s->args[i]; i++)
-        argv[n++] = expand(s->args[i], &p);
-    if (exact) {
-        peers_present(o, s->peers, p.peers, sizeof p.peers);
-        char *more[] = {"--peers", p.peers, "--threads", p.threads};
-        memcpy(argv + n, more, sizeof more);
-        n += 4;
-        if (o->peers_dir) {
-            argv[n++] = "--peers-dir";
-            argv[n++] = (char *)o->peers_dir;
-        }
-    }
-    if (!kernels) {
+        argv[n++] = strcmp(s->args[i], "{n}") == 0 ? w.n : (char *)s->args[i];
+    if (s->dim)
+        n = add_exact_args(o, s, &w, argv, n);
+    if (s->n) {
         argv[n++] = "--label";
         argv[n++] = (char *)s->label;
         argv[n++] = "--work";
         argv[n++] = (char *)dir;
     }
     argv[n++] = "--json";
-    argv[n++] = p.json;
-    rc = run_self(argv);
-    unlink(p.base);
-    unlink(p.queries);
-    return rc;
+    argv[n++] = w.json;
+    return run_self(dir, argv);
 }
 
 static bool labels_checked(const char *only)
@@ -184,7 +177,7 @@ static bool labels_checked(const char *only)
 int bench_all(int argc, char **argv)
 {
     struct all_opts o = {.threads = 1};
-    char dir[PATH_ROOM] = "", about[1024];
+    char dir[PATH_ROOM] = "", about[1024], places[3][PATH_ROOM];
     size_t len, failed = 0;
     const struct opt opts[] = {
         {"--json", OPT_TEXT, &o.json, 0, 0, "DIR!", "takes one file for each run"},
@@ -221,11 +214,20 @@ int bench_all(int argc, char **argv)
         return bench_fail("%s: cannot be made: %s", o.json, strerror(errno));
     if (work_open(o.work, dir, sizeof dir) != 0)
         return 1;
+    if (!realpath(dir, places[0]) || !realpath(o.json, places[1]) ||
+        (o.peers_dir && !realpath(o.peers_dir, places[2]))) {
+        bench_fail("a folder cannot be found: %s", strerror(errno));
+        failed++;
+        goto done;
+    }
+    o.json = places[1];
+    o.peers_dir = o.peers_dir ? places[2] : NULL;
     for (size_t i = 0; i < n_steps; i++)
-        if (chosen(o.only, steps[i].label) && step_run(&o, &steps[i], dir) != 0) {
+        if (chosen(o.only, steps[i].label) && step_run(&o, &steps[i], places[0]) != 0) {
             bench_fail("%s failed", steps[i].label);
             failed++;
         }
+done:
     work_close(dir);
     return failed ? 1 : 0;
 }

@@ -68,16 +68,16 @@ double median_of(double *values, size_t n); /* sorts them */
 
 /* ---- Results ----------------------------------------------------------------------------- */
 
-/* Where a subcommand's lines go: a JSON file of one object a line, and stdout for people. */
+/* Where a subcommand's lines go: a JSON file of one object a line. Zeroed before results_open. */
 struct results {
-    const char *path;    /* NULL: no file */
-    const char *label;   /* NULL, or the row of the target table that this run is for */
-    const char *command; /* set by results_open */
-    char command_text[1024];
+    const char *label;  /* NULL, or the row of the target table that this run is for; --label */
+    const char *data;   /* NULL, or where the vectors come from; --data */
+    const char *path;   /* NULL: no file */
+    char command[1024]; /* without options that only name places */
     void *file;
 };
 
-/* path NULL: lines are only shown. 0, or 1 after a sentence on stderr. */
+/* path NULL: nothing is written. 0, or 1 after a sentence on stderr. */
 int results_open(struct results *r, const char *path, const char *label, int argc, char **argv);
 
 /* Adds machine, compiler, commit, time and command to the line, writes it, and drops it. */

@@ -498,6 +498,7 @@ int bench_exact(int argc, char **argv)
                            .check = 20,
                            .peers = "",
                            .cases = "single,batch,fresh"};
+    struct run r = {.o = &o};
     const struct opt opts[] = {
         {"--base", OPT_TEXT, &o.base, 0, 0, "F!", "base vectors, any format that import reads"},
         {"--queries", OPT_TEXT, &o.queries, 0, 0, "F!", "query vectors"},
@@ -522,10 +523,11 @@ int bench_exact(int argc, char **argv)
         {"--work", OPT_TEXT, &o.work, 0, 0, "DIR", "where databases lie (default: TMPDIR)"},
         {"--json", OPT_TEXT, &o.json, 0, 0, "OUT", "takes the results, one JSON object a line"},
         {"--label", OPT_TEXT, &o.label, 0, 0, "TEXT", "put into each line"},
+        {"--data", OPT_TEXT, &r.results.data, 0, 0, "TEXT",
+         "put into each line: the vectors' origin"},
     };
     static const char *const case_words[] = {"single", "batch", "fresh", NULL};
     static const char *const peer_words[] = {"faiss", "usearch", "sqlite-vec", NULL};
-    struct run r = {.o = &o};
     int rc = 1;
     switch (opts_parse("usage: mneme_bench exact --base F --queries F [OPTION]...\n\n"
                        "Measures exact search on a committed database: one query a call, batches,\n"

@@ -288,20 +288,28 @@ static json_t *machine_json(void)
                      (json_int_t)sysconf(_SC_NPROCESSORS_ONLN), "kernel", kernel);
 }
 
+/* Options that change no figure are left out of the command that a line tells. */
+static bool is_place(const char *option)
+{
+    static const char *const places[] = {"--json", "--work", "--label", "--data", "--peers-dir"};
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++)
+        if (strcmp(option, places[i]) == 0)
+            return true;
+    return false;
+}
+
 int results_open(struct results *r, const char *path, const char *label, int argc, char **argv)
 {
     size_t len;
-    *r = (struct results){.path = path, .label = label};
-    len = (size_t)snprintf(r->command_text, sizeof r->command_text, "mneme_bench");
-    for (int i = 0; i < argc && len < sizeof r->command_text; i++) {
-        if (strcmp(argv[i], "--label") == 0) {
-            i++; /* names a row of a table, changes no figure */
-            continue;
-        }
-        len +=
-            (size_t)snprintf(r->command_text + len, sizeof r->command_text - len, " %s", argv[i]);
+    r->path = path;
+    r->label = label;
+    len = (size_t)snprintf(r->command, sizeof r->command, "mneme_bench");
+    for (int i = 0; i < argc && len < sizeof r->command; i++) {
+        if (is_place(argv[i]))
+            i++;
+        else
+            len += (size_t)snprintf(r->command + len, sizeof r->command - len, " %s", argv[i]);
     }
-    r->command = r->command_text;
     if (path && !(r->file = fopen(path, "w")))
         return bench_fail("%s: cannot be written: %s", path, strerror(errno));
     return 0;
@@ -321,6 +329,8 @@ int results_line(struct results *r, json_t *line)
     strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
     if (r->label)
         json_object_set_new(line, "label", json_string(r->label));
+    if (r->data)
+        json_object_set_new(line, "data", json_string(r->data));
     json_object_set_new(line, "command", json_string(r->command));
     json_object_set_new(line, "commit", json_string(commit));
 #ifdef __clang__

@@ -213,6 +213,8 @@ mn_status mn_commit(mn_conn *conn, mn_error *err)
             rollback(conn);
         if (st != MN_BUSY)
             transaction_ended(conn, st != MN_OK);
+        if (st == MN_OK)
+            conn_mend_schema(conn); /* searches inside the transaction could not */
     }
     return conn_leave(conn, st, err);
 }

@@ -472,10 +472,52 @@ mn_status catalog_create(sqlite3 *db, const char *name, const mn_collection_opts
     return st ? st : catalog_schema_keep(db, err);
 }
 
+/* Whether the table that the catalog names is still there, with the columns it was made with. A
+ * foreign hand may have dropped or renamed it, and may have put a table of its own in its place. */
+static mn_status table_is_ours(sqlite3 *db, const struct catalog_entry *e, bool *ours,
+                               mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    int64_t n = 0;
+    mn_status status = sql_preparef(db, &st, err,
+                                    "SELECT count(*) FROM pragma_table_info(%Q) WHERE name IN "
+                                    "('id', 'version', 'payload', %Q)",
+                                    e->table, e->column);
+    if (status == MN_OK)
+        status = sql_stmt_int(st, 0, &n, err);
+    sqlite3_finalize(st);
+    *ours = n == 4;
+    return status;
+}
+
+static mn_status drop_column(sqlite3 *db, const struct catalog_entry *e, mn_error *err)
+{
+    /* The triggers name the column, so they go first and come back without it. */
+    mn_status status = sql_execf(db, err, "DROP TRIGGER IF EXISTS \"mneme_%lld_update\"",
+                                 (long long)e->table_number);
+    if (status == MN_OK)
+        status = sql_execf(db, err, "DROP TRIGGER IF EXISTS \"mneme_%lld_replace_update\"",
+                           (long long)e->table_number);
+    if (status == MN_OK)
+        status = sql_execf(db, err, "ALTER TABLE \"%w\" DROP COLUMN \"%w\"", e->table, e->column);
+    return status ? status : changelog_create(db, e->table_number, e->table, err);
+}
+
+static mn_status drop_table(sqlite3 *db, const struct catalog_entry *e, bool ours, mn_error *err)
+{
+    mn_status status = changelog_drop(db, e->table_number, err);
+    if (status == MN_OK && ours)
+        status = sql_execf(db, err, "DROP TABLE \"%w\"", e->table);
+    return status ? status
+                  : sql_execf(db, err, "DELETE FROM mneme_tables WHERE number = %lld",
+                              (long long)e->table_number);
+}
+
 mn_status catalog_drop(sqlite3 *db, const struct catalog_entry *e, mn_error *err)
 {
     sqlite3_stmt *st = NULL;
     int64_t others = 0;
+    bool ours = false;
     mn_status status = sql_execf(db, err, "DELETE FROM mneme_collections WHERE number = %lld",
                                  (long long)e->number);
     if (status == MN_OK)
@@ -485,28 +527,12 @@ mn_status catalog_drop(sqlite3 *db, const struct catalog_entry *e, mn_error *err
     if (status == MN_OK)
         status = sql_stmt_int(st, 0, &others, err);
     sqlite3_finalize(st);
-    if (status)
-        return status;
-    if (others) {
-        /* The triggers name the column, so they go first and come back without it. */
-        status = sql_execf(db, err, "DROP TRIGGER IF EXISTS \"mneme_%lld_update\"",
-                           (long long)e->table_number);
-        if (status == MN_OK)
-            status = sql_execf(db, err, "DROP TRIGGER IF EXISTS \"mneme_%lld_replace_update\"",
-                               (long long)e->table_number);
-        if (status == MN_OK)
-            status =
-                sql_execf(db, err, "ALTER TABLE \"%w\" DROP COLUMN \"%w\"", e->table, e->column);
-        if (status == MN_OK)
-            status = changelog_create(db, e->table_number, e->table, err);
-    } else {
-        status = changelog_drop(db, e->table_number, err);
-        if (status == MN_OK)
-            status = sql_execf(db, err, "DROP TABLE IF EXISTS \"%w\"", e->table);
-        if (status == MN_OK)
-            status = sql_execf(db, err, "DELETE FROM mneme_tables WHERE number = %lld",
-                               (long long)e->table_number);
-    }
+    if (status == MN_OK)
+        status = table_is_ours(db, e, &ours, err);
+    if (status == MN_OK && !others)
+        status = drop_table(db, e, ours, err);
+    else if (status == MN_OK && ours)
+        status = drop_column(db, e, err);
     return status ? status : catalog_schema_keep(db, err);
 }
 

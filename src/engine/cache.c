@@ -23,6 +23,7 @@
 #include "src/engine/cache.h"
 
 #include <assert.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "storage/sql.h"
@@ -61,6 +62,8 @@ struct view {
     size_t rows; /* live ones */
     size_t n_parts;
     struct part *parts; /* [n_parts] */
+    int64_t *bad;       /* [n_bad] ascending: rows whose value is no vector, to be reported */
+    size_t n_bad;
 };
 
 /* One collection's entry in db->cached; db->lock guards all of it. */
@@ -159,6 +162,7 @@ void view_release(mn_db *db, struct view *v)
     for (size_t i = 0; i < v->n_parts; i++)
         part_release(db, &v->parts[i]);
     mn_free(db->alloc, v->parts);
+    mn_free(db->alloc, v->bad);
     mn_free(db->alloc, v);
 }
 
@@ -178,6 +182,24 @@ size_t view_rows(const struct view *v)
     return v->rows;
 }
 
+size_t view_bad(const struct view *v)
+{
+    return v->n_bad;
+}
+
+/* Appends to a list of ids without a capacity of its own: it grows at powers of two. */
+static bool append_bad(mn_db *db, int64_t **bad, size_t *n, int64_t id)
+{
+    if ((*n & (*n - 1)) == 0) {
+        int64_t *more = mn_realloc(db->alloc, *bad, (*n ? 2 * *n : 1) * sizeof **bad, MN_TAG_CACHE);
+        if (!more)
+            return false;
+        *bad = more;
+    }
+    (*bad)[(*n)++] = id;
+    return true;
+}
+
 void view_block(const struct view *v, size_t part, struct scan_block *block)
 {
     const struct part *p = &v->parts[part];
@@ -188,18 +210,28 @@ void view_block(const struct view *v, size_t part, struct scan_block *block)
                                  .hidden = p->hidden ? p->hidden->words : NULL};
 }
 
-/* Position of the id in the segment, n if it is not there. */
-static size_t segment_find(const struct segment *s, int64_t id)
+/* Position of the id among ascending ones, n if it is not there. */
+static size_t ids_find(const int64_t *ids, size_t n, int64_t id)
 {
-    size_t first = 0, end = s->n;
+    size_t first = 0, end = n;
     while (first < end) {
         size_t mid = first + (end - first) / 2;
-        if (s->ids[mid] < id)
+        if (ids[mid] < id)
             first = mid + 1;
         else
             end = mid;
     }
-    return first < s->n && s->ids[first] == id ? first : s->n;
+    return first < n && ids[first] == id ? first : n;
+}
+
+static size_t segment_find(const struct segment *s, int64_t id)
+{
+    return ids_find(s->ids, s->n, id);
+}
+
+bool view_is_bad(const struct view *v, int64_t id)
+{
+    return ids_find(v->bad, v->n_bad, id) < v->n_bad;
 }
 
 const void *view_find(const struct view *v, int64_t id, float *norm)
@@ -380,39 +412,60 @@ static mn_status changed_ids(mn_conn *conn, struct coll *c, int64_t seq, int64_t
     return status;
 }
 
-/* Reads the listed rows' vectors into a new segment; *out NULL when memory runs out. */
+/* Reads the listed rows' vectors into a new segment and lists in v->bad those that are none; *out
+ * NULL when memory runs out. */
 static mn_status read_rows(mn_conn *conn, struct coll *c, const int64_t *ids, size_t n,
-                           struct segment **out, mn_error *err)
+                           struct view *v, struct segment **out, mn_error *err)
 {
     sqlite3_stmt *st;
-    bool row;
+    bool row, room = true;
     mn_status status = coll_stmt(conn, c, STMT_GET_VECTOR, &st, err);
     *out = status ? NULL : segment_create(conn->db, n, c->vector_bytes);
     if (!*out)
         return status;
     struct segment *s = *out;
-    for (size_t i = 0; i < n && status == MN_OK; i++) {
+    for (size_t i = 0; i < n && status == MN_OK && room; i++) {
         sqlite3_bind_int64(st, 1, ids[i]);
         status = sql_step(st, &row, err);
         if (status)
             break;
-        if (row && sqlite3_column_type(st, 0) == SQLITE_BLOB &&
-            (size_t)sqlite3_column_bytes(st, 0) == c->vector_bytes) {
+        int type = row ? sqlite3_column_type(st, 0) : SQLITE_NULL;
+        if (type == SQLITE_BLOB && (size_t)sqlite3_column_bytes(st, 0) == c->vector_bytes) {
             memcpy(s->vectors + s->n * c->vector_bytes, sqlite3_column_blob(st, 0),
                    c->vector_bytes);
             s->ids[s->n++] = ids[i];
+        } else if (type != SQLITE_NULL) {
+            room = append_bad(conn->db, &v->bad, &v->n_bad, ids[i]);
         }
         sqlite3_reset(st);
         if (i % 1024 == 1023)
             status = conn_tick(conn, err);
     }
-    if (status) {
+    if (status || !room) {
         segment_release(conn->db, s);
         *out = NULL;
         return status;
     }
     scan_norms(conn->db->kernels, c->entry.dtype, c->entry.dim, s->vectors, s->n, s->norms);
     return MN_OK;
+}
+
+static int by_id(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Takes over from `old` the rows without a valid vector that did not change. */
+static bool keep_bad(mn_db *db, struct view *v, const struct view *old, const int64_t *ids,
+                     size_t n)
+{
+    for (size_t i = 0; i < old->n_bad; i++)
+        if (ids_find(ids, n, old->bad[i]) == n && !append_bad(db, &v->bad, &v->n_bad, old->bad[i]))
+            return false;
+    if (v->n_bad > 1)
+        qsort(v->bad, v->n_bad, sizeof *v->bad, by_id);
+    return true;
 }
 
 /* `old` with the listed rows brought up to this snapshot; *out NULL when memory runs out. */
@@ -422,13 +475,13 @@ static mn_status view_advance(mn_conn *conn, struct coll *c, const struct view *
 {
     mn_db *db = conn->db;
     struct segment *fresh = NULL;
-    *out = NULL;
-    mn_status st = read_rows(conn, c, ids, n, &fresh, err);
-    if (st || !fresh)
-        return st;
-    struct view *v = view_create(db, c, old->n_parts + 1);
-    bool good = v != NULL;
     size_t hid = 0;
+    *out = NULL;
+    struct view *v = view_create(db, c, old->n_parts + 1);
+    if (!v)
+        return MN_OK;
+    mn_status st = read_rows(conn, c, ids, n, v, &fresh, err);
+    bool good = fresh && keep_bad(db, v, old, ids, n);
     for (size_t i = 0; good && i < old->n_parts; i++) {
         v->parts[v->n_parts++] = part_share(&old->parts[i]);
         good = part_hide(db, &v->parts[i], ids, n, &hid);
@@ -445,7 +498,7 @@ static mn_status view_advance(mn_conn *conn, struct coll *c, const struct view *
         *out = v;
     else
         view_release(db, v);
-    return MN_OK;
+    return st;
 }
 
 /* ---- The shared entries ---------------------------------------------------------------------- */
@@ -767,6 +820,12 @@ bool view_build_add(struct view_build *b, const struct scan_block *block)
     b->view->parts[b->view->n_parts++] = (struct part){.segment = s};
     b->view->rows += s->n;
     return true;
+}
+
+void view_build_bad(struct view_build *b, int64_t id)
+{
+    if (!b->refused && !append_bad(b->conn->db, &b->view->bad, &b->view->n_bad, id))
+        b->refused = true; /* view_build_end() frees what was built */
 }
 
 void view_build_end(struct view_build *b, bool complete)

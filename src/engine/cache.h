@@ -23,6 +23,10 @@ size_t view_parts(const struct view *v);
 void view_block(const struct view *v, size_t part, struct scan_block *block);
 size_t view_rows(const struct view *v);
 
+/* Rows whose value has the wrong type or size: passed over, and counted. */
+size_t view_bad(const struct view *v);
+bool view_is_bad(const struct view *v, int64_t id);
+
 /* The row's vector in the view, NULL if it has none. */
 const void *view_find(const struct view *v, int64_t id, float *norm);
 
@@ -31,6 +35,7 @@ struct view_build;
 mn_status view_build_begin(mn_conn *conn, struct coll *c, struct view_build **out, mn_error *err);
 /* Keeps copies of a block's rows. False if the cap leaves no room: the build is then given up. */
 bool view_build_add(struct view_build *b, const struct scan_block *block);
+void view_build_bad(struct view_build *b, int64_t id); /* a row without a valid vector */
 /* Publishes what was built (complete) or throws it away, and ends the load. NULL is fine. */
 void view_build_end(struct view_build *b, bool complete);
 

@@ -189,6 +189,7 @@ static mn_status sweep_view(struct search *s, const struct view *v, struct scan 
     struct pool *pool = NULL;
     unsigned threads = threads_for(s, v);
     s->conn->total = view_parts(v);
+    s->stats.rows_invalid += view_bad(v);
     s->stats.rows_scanned += (uint64_t)view_rows(v) * s->spec.nq;
     s->stats.bytes_scanned += (uint64_t)view_rows(v) * s->c->vector_bytes;
     if (threads > 1 && !(pool = pool_of(s->conn->db)))
@@ -301,7 +302,9 @@ static mn_status scan_ids(struct search *s, const struct view *v, struct scan *s
         const void *vector = v ? view_find(v, s->ids[i], &norm) : NULL;
         if (vector)
             gather_add(&g, s->ids[i], vector, s->c->vector_bytes);
-        else if (!v)
+        else if (v)
+            s->stats.rows_invalid += view_is_bad(v, s->ids[i]);
+        else
             st = look_up(s, s->ids[i], &g, err);
         if (st == MN_OK && g.n == g.cap)
             st = gather_scan(s, &g, scan, NULL, admission, err);
@@ -328,10 +331,13 @@ static mn_status stream_rows(struct search *s, struct scan *scan, struct view_bu
         return status;
     while ((status = sql_step(st, &row, err)) == MN_OK && row) {
         if (sqlite3_column_type(st, 1) == SQLITE_BLOB &&
-            (size_t)sqlite3_column_bytes(st, 1) == bytes)
+            (size_t)sqlite3_column_bytes(st, 1) == bytes) {
             gather_add(&g, sqlite3_column_int64(st, 0), sqlite3_column_blob(st, 1), bytes);
-        else
+        } else {
             s->stats.rows_invalid++;
+            if (build)
+                view_build_bad(build, sqlite3_column_int64(st, 0));
+        }
         if (g.n == g.cap) {
             status = gather_scan(s, &g, scan, build, admit_fn(s), err);
             if (status)

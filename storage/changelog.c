@@ -234,16 +234,41 @@ mn_status changelog_drop(sqlite3 *db, int64_t table, mn_error *err)
                   : sql_execf(db, err, "DROP TABLE IF EXISTS mneme_log_%lld", (long long)table);
 }
 
+/* A log table that is new where versions were given out before (somebody dropped the old one, and
+ * its sequence with it) must go on above them. Reads the whole table: only then. */
+static mn_status seed_sequence(sqlite3 *db, int64_t table, const char *name, mn_error *err)
+{
+    int64_t known = 0;
+    sqlite3_stmt *st = NULL;
+    mn_status status = sql_preparef(db, &st, err,
+                                    "SELECT count(*) FROM sqlite_sequence WHERE name = "
+                                    "'mneme_log_%lld'",
+                                    (long long)table);
+    if (status == MN_OK)
+        status = sql_stmt_int(st, 0, &known, err);
+    sqlite3_finalize(st);
+    if (status || known)
+        return status;
+    return sql_execf(db, err,
+                     "INSERT INTO mneme_log_%lld(seq, id, stamp) SELECT max(version), 0, 0 FROM "
+                     "\"%w\" WHERE typeof(version) = 'integer' AND version BETWEEN 1 AND 1 << 62 "
+                     "HAVING count(*) > 0",
+                     (long long)table, name);
+}
+
 mn_status changelog_restart(sqlite3 *db, int64_t table, const char *name, mn_error *err)
 {
     mn_status status = changelog_create(db, table, name, err);
     if (status == MN_OK)
+        status = seed_sequence(db, table, name, err);
+    if (status == MN_OK)
         status = sql_execf(db, err, "DELETE FROM mneme_log_%lld", (long long)table);
     /* Row 0 need not exist: whoever reads the entry finds no row and goes on. */
-    return status
-               ? status
-               : sql_execf(db, err, "INSERT INTO mneme_log_%lld(id, stamp) VALUES (0, " STAMP ")",
+    if (status == MN_OK)
+        status = sql_execf(db, err,
+                           "INSERT INTO mneme_log_%lld(id, stamp) VALUES (0, " STAMP ")",
                            (long long)table);
+    return status;
 }
 
 /* Whether the database's trigger reads exactly `want`, or is absent where want is NULL. */
@@ -294,16 +319,71 @@ mn_status changelog_check(sqlite3 *db, int64_t table, const char *name, bool *in
     return status;
 }
 
-mn_status changelog_watchable(sqlite3 *db, const char *name, bool *watchable, mn_error *err)
+/* What compiling an update of the version meets; see below. */
+struct nested {
+    const char *table, *column;
+    bool writes; /* a trigger of the user's adds a row of the table, or sets its id or the column */
+};
+
+static int on_action(void *ctx, int action, const char *table, const char *column, const char *file,
+                     const char *trigger)
+{
+    struct nested *n = ctx;
+    (void)file;
+    if (!trigger || sqlite3_strnicmp(trigger, "mneme_", 6) == 0 || !table ||
+        sqlite3_stricmp(table, n->table) != 0)
+        return SQLITE_OK;
+    if (action == SQLITE_INSERT ||
+        (action == SQLITE_UPDATE && column &&
+         (sqlite3_stricmp(column, n->column) == 0 || sqlite3_stricmp(column, "id") == 0)))
+        n->writes = true;
+    return SQLITE_OK;
+}
+
+/* A trigger does not fire inside itself. Ours set a version, which may fire a trigger of the user's
+ * in there; if that one changes rows of the same table, nobody logs it. Such triggers are rare, and
+ * SQLite knows them: it shows its authorizer all that a statement may do. */
+static mn_status nested_writes(sqlite3 *db, const char *name, const char *column, bool *writes,
+                               mn_error *err)
+{
+    struct nested n = {.table = name, .column = column};
+    sqlite3_stmt *st = NULL;
+    int64_t foreign = 0;
+    *writes = false;
+    mn_status status = sql_preparef(db, &st, err,
+                                    "SELECT count(*) FROM sqlite_master WHERE type = 'trigger' AND "
+                                    "tbl_name = %Q COLLATE NOCASE AND name NOT LIKE 'mneme\\_%%' "
+                                    "ESCAPE '\\'",
+                                    name);
+    if (status == MN_OK)
+        status = sql_stmt_int(st, 0, &foreign, err);
+    sqlite3_finalize(st);
+    st = NULL;
+    if (status || foreign == 0)
+        return status;
+    sqlite3_set_authorizer(db, on_action, &n);
+    status = sql_preparef(db, &st, NULL, "UPDATE \"%w\" SET version = version", name);
+    sqlite3_set_authorizer(db, NULL, NULL);
+    sqlite3_finalize(st);
+    /* A broken trigger of theirs lets no statement through that would fire it. */
+    *writes = n.writes;
+    return status == MN_NOMEM ? mn_fail(err, MN_NOMEM, "out of memory") : MN_OK;
+}
+
+mn_status changelog_watchable(sqlite3 *db, const char *name, const char *column, bool *watchable,
+                              mn_error *err)
 {
     struct parts p;
+    bool writes = false;
     *watchable = false;
     mn_status status = parts_init(db, name, &p, err);
     if (status)
         return status;
-    *watchable = p.plain;
+    if (p.plain)
+        status = nested_writes(db, name, column, &writes, err);
+    *watchable = status == MN_OK && p.plain && !writes;
     parts_fini(&p);
-    return MN_OK;
+    return status;
 }
 
 char *changelog_sql_head(int64_t table)

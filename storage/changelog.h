@@ -31,9 +31,11 @@ mn_status changelog_check(sqlite3 *db, int64_t table, const char *name, bool *in
  * the log takes what he holds for current. */
 mn_status changelog_restart(sqlite3 *db, int64_t table, const char *name, mn_error *err);
 
-/* *watchable: every row that a REPLACE may remove is logged. Not so with a unique index over
- * expressions: such a table's rows must be read each time. */
-mn_status changelog_watchable(sqlite3 *db, const char *name, bool *watchable, mn_error *err);
+/* *watchable: every change of `column` and of which rows there are is logged. Not so with a unique
+ * index over expressions (a row that REPLACE removes because of it is not), nor where a trigger of
+ * the user's writes into the table from inside one of ours: such rows must be read each time. */
+mn_status changelog_watchable(sqlite3 *db, const char *name, const char *column, bool *watchable,
+                              mn_error *err);
 
 /* SQL texts (for sqlite3_free) of the statements that follow a log; NULL when out of memory. */
 char *changelog_sql_head(int64_t table);  /* -> seq, stamp of the newest entry */

@@ -208,7 +208,7 @@ static mn_status coll_load(mn_conn *conn, const char *name, bool trusted, struct
     if (st == MN_OK)
         st = load_attributes(conn, c, err);
     if (st == MN_OK && trusted)
-        st = changelog_watchable(conn->sql, c->entry.table, &c->watched, err);
+        st = changelog_watchable(conn->sql, c->entry.table, c->entry.column, &c->watched, err);
     if (st) {
         coll_free(conn, c);
         return st;

@@ -96,6 +96,8 @@ mn_status sql_fail(sqlite3 *db, int rc, mn_error *err, const char *what)
     /* The connection's message belongs to its last call; another code means it is about that. */
     bool fits = db && (sqlite3_errcode(db) & 0xff) == (rc & 0xff);
     const char *says = fits ? sqlite3_errmsg(db) : sqlite3_errstr(rc);
+    if (st == MN_NOMEM) /* SQLite names what it could not do for want of memory */
+        says = "out of memory";
     int os = db && ((rc & 0xff) == SQLITE_IOERR || (rc & 0xff) == SQLITE_CANTOPEN)
                  ? sqlite3_system_errno(db)
                  : 0;

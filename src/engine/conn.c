@@ -53,6 +53,8 @@ mn_status mn_connect(mn_db *db, mn_conn **out, mn_error *err)
         db_open_sqlite(db, first ? FIRST_PAGE_CACHE : FURTHER_PAGE_CACHE, &conn->sql, err);
     if (st == MN_OK)
         st = db_limit_wal(conn->sql, err);
+    if (st == MN_OK)
+        st = sql_prepare(conn->sql, "ROLLBACK", &conn->rollback, err);
     if (st) {
         sqlite3_close(conn->sql);
         pthread_mutex_lock(&db->lock);
@@ -78,6 +80,7 @@ void mn_disconnect(mn_conn *conn)
     view_release(db, conn->own_view);
     if (conn->schema_now)
         sqlite3_finalize(conn->schema_now);
+    sqlite3_finalize(conn->rollback);
     sqlite3_close(conn->sql); /* rolls back what is open */
     mn_free(db->alloc, conn);
     pthread_mutex_lock(&db->lock);

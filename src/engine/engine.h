@@ -108,6 +108,8 @@ struct mn_conn {
     bool trusted;             /* that version is one that Mneme left: change logs are believed */
     bool no_wait;             /* the busy handler gives up at once */
     sqlite3_stmt *schema_now; /* PRAGMA schema_version */
+    sqlite3_stmt *rollback;   /* ROLLBACK; set in connect */
+    bool must_undo;           /* SQLite's transaction could not be rolled back yet */
     struct view *own_view;    /* vectors with this transaction's own writes; see cache.c */
 };
 

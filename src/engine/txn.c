@@ -21,9 +21,26 @@ bool conn_may_be_dirty(const mn_conn *conn)
     return sqlite3_txn_state(conn->sql, "main") == SQLITE_TXN_WRITE;
 }
 
+/* Ends whatever transaction SQLite has open. The statement was prepared at connect, so that undoing
+ * does not fail when memory is out; should it fail all the same, nothing else is done through the
+ * connection before it has succeeded. */
+static bool undo(mn_conn *conn)
+{
+    if (!sqlite3_get_autocommit(conn->sql)) {
+        sqlite3_step(conn->rollback);
+        sqlite3_reset(conn->rollback);
+    }
+    conn->must_undo = !sqlite3_get_autocommit(conn->sql);
+    return !conn->must_undo;
+}
+
 /* A failed statement may have ended the transaction (disk full, I/O error in the log). */
 static mn_status check_alive(mn_conn *conn, mn_error *err)
 {
+    if (conn->must_undo && !undo(conn))
+        return mn_fail(err, MN_NOMEM,
+                       "%s: an earlier failure could not be undone yet; free memory, or disconnect",
+                       conn->db->path);
     if (conn->txn == TXN_NONE || !sqlite3_get_autocommit(conn->sql))
         return MN_OK;
     conn->txn = TXN_NONE;
@@ -39,6 +56,7 @@ static mn_status begin(mn_conn *conn, bool write, mn_error *err)
     int rc = sqlite3_exec(conn->sql, write ? "BEGIN IMMEDIATE" : "BEGIN", NULL, NULL, NULL);
     if (rc == SQLITE_OK)
         return MN_OK;
+    undo(conn); /* out of memory, it may have begun and say that it failed */
     if ((rc & 0xff) == SQLITE_BUSY && conn_tick(conn, err))
         return err ? err->code : conn_tick(conn, NULL);
     if ((rc & 0xff) == SQLITE_BUSY)
@@ -71,12 +89,6 @@ static mn_status commit(mn_conn *conn, mn_error *err)
     return sql_fail(conn->sql, rc, err, "commit");
 }
 
-static void rollback(mn_conn *conn)
-{
-    if (!sqlite3_get_autocommit(conn->sql))
-        sqlite3_exec(conn->sql, "ROLLBACK", NULL, NULL, NULL);
-}
-
 /* ---- A call's own ---------------------------------------------------------------------------- */
 
 mn_status scope_read(mn_conn *conn, mn_error *err)
@@ -91,7 +103,7 @@ mn_status scope_read(mn_conn *conn, mn_error *err)
         return st;
     st = fix_snapshot(conn, err);
     if (st)
-        rollback(conn);
+        undo(conn);
     else
         conn->scope = TXN_READ;
     return st;
@@ -130,11 +142,16 @@ static mn_status end_savepoint(mn_conn *conn, mn_status st, mn_error *err)
         /* The failure took the caller's transaction along; his next call learns of it. */
         return st;
     }
+    int rc = SQLITE_OK;
     if (st) {
-        sqlite3_exec(conn->sql, "ROLLBACK TO " CALL_SAVEPOINT, NULL, NULL, NULL);
+        rc = sqlite3_exec(conn->sql, "ROLLBACK TO " CALL_SAVEPOINT, NULL, NULL, NULL);
         forget_own_writes(conn, true);
     }
-    mn_status released = sql_exec(conn->sql, "RELEASE " CALL_SAVEPOINT, st ? NULL : err);
+    mn_status released = MN_OK;
+    if (rc == SQLITE_OK)
+        released = sql_exec(conn->sql, "RELEASE " CALL_SAVEPOINT, st ? NULL : err);
+    if (rc != SQLITE_OK || released)
+        undo(conn); /* rather no transaction than one with half of this call in it */
     return st ? st : released;
 }
 
@@ -150,7 +167,7 @@ mn_status scope_end(mn_conn *conn, mn_status st, mn_error *err)
         st = commit(conn, err);
     bool undone = st != MN_OK;
     if (undone)
-        rollback(conn);
+        undo(conn);
     if (scope == TXN_WRITE) {
         forget_own_writes(conn, undone);
         conn->schema_dirty = false;
@@ -175,7 +192,7 @@ static mn_status begin_public(mn_conn *conn, bool write, mn_error *err)
     if (st == MN_OK && !write) {
         st = fix_snapshot(conn, err);
         if (st)
-            rollback(conn);
+            undo(conn);
     }
     if (st == MN_OK)
         conn->txn = write ? TXN_WRITE : TXN_READ;
@@ -210,7 +227,7 @@ mn_status mn_commit(mn_conn *conn, mn_error *err)
     if (st == MN_OK) {
         st = commit(conn, err);
         if (st != MN_OK && st != MN_BUSY)
-            rollback(conn);
+            undo(conn);
         if (st != MN_BUSY)
             transaction_ended(conn, st != MN_OK);
         if (st == MN_OK)
@@ -227,7 +244,9 @@ mn_status mn_rollback(mn_conn *conn, mn_error *err)
     if (conn->txn == TXN_NONE) {
         st = mn_fail(err, MN_MISUSE, "no transaction is open");
     } else {
-        rollback(conn);
+        if (!undo(conn))
+            st = mn_fail(err, MN_NOMEM, "%s: out of memory; undone before the next call",
+                         conn->db->path);
         transaction_ended(conn, true);
     }
     return conn_leave(conn, st, err);

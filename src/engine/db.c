@@ -195,8 +195,11 @@ static mn_status open_handle(const mn_db *db, sqlite3 **out, mn_error *err)
     sqlite3_free(uri);
     if (rc == SQLITE_OK)
         return MN_OK;
+    const char *file = *out ? sqlite3_db_filename(*out, "main") : NULL;
     mn_status st = *out ? sql_fail(*out, rc, err, "open")
                         : mn_fail(err, MN_NOMEM, "%s: out of memory", db->path);
+    if (*out && !(file && *file))
+        mn_error_context(err, "%s: ", db->path);
     sqlite3_close(*out);
     *out = NULL;
     return st;

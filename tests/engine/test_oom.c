@@ -73,7 +73,8 @@ static void check_status(mn_status st, const mn_error *err, const char *what, ui
 
 /* Runs one op with the n-th allocation failing, for every n until none fails any more. With a fresh
  * connection each time its statements are prepared under the fault as well. */
-static uint64_t every_allocation(struct bench *b, const struct world_op *op, bool sticky, bool fresh)
+static uint64_t every_allocation(struct bench *b, const struct world_op *op, bool sticky,
+                                 bool fresh)
 {
     const char *what = world_word(op->kind);
     mn_error err;

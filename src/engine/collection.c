@@ -36,30 +36,35 @@ void colls_forget(mn_conn *conn)
 
 /* ---- Statements ------------------------------------------------------------------------------ */
 
-/* INSERT or UPDATE of a whole row. OR FAIL: a failed row needs no journal of its own, since the
- * call's scope undoes all of it; that saves half the time of a row with a text id. Parameters: 1
- * id, 2 text_id, 3 version, 4 payload, 5 vector, 6.. attributes; the same numbers in both. */
-static char *write_sql(const struct coll *c, bool insert)
+/* Writing a whole row. Parameters: 1 id, 2 text_id, 3 version, 4 payload, 5 vector, 6.. attributes;
+ * the same numbers in INSERT and UPDATE. `many` takes the rows from the table mneme_put. */
+static char *insert_sql(const struct coll *c, bool many)
 {
     const struct catalog_entry *e = &c->entry;
     bool text = e->id_kind == MN_ID_TEXT;
     sqlite3_str *s = sqlite3_str_new(NULL);
-    if (insert) {
-        sqlite3_str_appendf(s, "INSERT OR FAIL INTO \"%w\"(id, %sversion, payload, \"%w\"",
-                            e->table, text ? "text_id, " : "", e->column);
-        for (size_t i = 0; i < c->n_attrs; i++)
-            sqlite3_str_appendf(s, ", \"%w\"", c->attrs[i]);
+    sqlite3_str_appendf(s, "INSERT INTO \"%w\"(id, %sversion, payload, \"%w\"", e->table,
+                        text ? "text_id, " : "", e->column);
+    for (size_t i = 0; i < c->n_attrs; i++)
+        sqlite3_str_appendf(s, ", \"%w\"", c->attrs[i]);
+    if (many)
+        sqlite3_str_appendf(s, ") SELECT id, %sversion, payload, vector", text ? "text_id, " : "");
+    else
         sqlite3_str_appendf(s, ") VALUES (?1, %s?3, ?4, ?5", text ? "?2, " : "");
-        for (size_t i = 0; i < c->n_attrs; i++)
-            sqlite3_str_appendf(s, ", ?%d", 6 + (int)i);
-        sqlite3_str_appendall(s, ")");
-    } else {
-        sqlite3_str_appendf(s, "UPDATE OR FAIL \"%w\" SET version = ?3, payload = ?4, \"%w\" = ?5",
-                            e->table, e->column);
-        for (size_t i = 0; i < c->n_attrs; i++)
-            sqlite3_str_appendf(s, ", \"%w\" = ?%d", c->attrs[i], 6 + (int)i);
-        sqlite3_str_appendall(s, " WHERE id = ?1");
-    }
+    for (size_t i = 0; i < c->n_attrs; i++)
+        sqlite3_str_appendf(s, many ? ", a%d" : ", ?%d", many ? (int)i : 6 + (int)i);
+    sqlite3_str_appendall(s, many ? " FROM mneme_put" : ")");
+    return sqlite3_str_finish(s);
+}
+
+static char *update_sql(const struct coll *c)
+{
+    sqlite3_str *s = sqlite3_str_new(NULL);
+    sqlite3_str_appendf(s, "UPDATE \"%w\" SET version = ?3, payload = ?4, \"%w\" = ?5",
+                        c->entry.table, c->entry.column);
+    for (size_t i = 0; i < c->n_attrs; i++)
+        sqlite3_str_appendf(s, ", \"%w\" = ?%d", c->attrs[i], 6 + (int)i);
+    sqlite3_str_appendall(s, " WHERE id = ?1");
     return sqlite3_str_finish(s);
 }
 
@@ -83,9 +88,11 @@ static char *stmt_sql(const struct coll *c, enum coll_stmt_kind which)
     case STMT_FIND_ID:
         return sqlite3_mprintf("SELECT id, version FROM \"%w\" WHERE id = ?1", table);
     case STMT_INSERT:
-        return write_sql(c, true);
+        return insert_sql(c, false);
+    case STMT_INSERT_MANY:
+        return insert_sql(c, true);
     case STMT_UPDATE:
-        return write_sql(c, false);
+        return update_sql(c);
     case STMT_DELETE:
         return sqlite3_mprintf("DELETE FROM \"%w\" WHERE id = ?1", table);
     case STMT_GET:

@@ -2,6 +2,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "src/engine/batch.h"
 #include "src/engine/cache.h"
 #include "src/engine/engine.h"
 #include "src/engine/iter.h"
@@ -55,6 +56,8 @@ mn_status mn_connect(mn_db *db, mn_conn **out, mn_error *err)
         st = db_limit_wal(conn->sql, err);
     if (st == MN_OK)
         st = sql_prepare(conn->sql, "ROLLBACK", &conn->rollback, err);
+    if (st == MN_OK)
+        st = batch_register(conn, err);
     if (st) {
         sqlite3_close(conn->sql);
         pthread_mutex_lock(&db->lock);

@@ -210,8 +210,7 @@ static mn_status set_up_handle(const mn_db *db, sqlite3 *sql, size_t page_cache,
     sqlite3_db_config(sql, SQLITE_DBCONFIG_DQS_DML, 0, NULL);
     sqlite3_db_config(sql, SQLITE_DBCONFIG_DQS_DDL, 0, NULL);
     /* Debian's build overwrites freed content with zeros by default, which writes pages twice.
-     * temp_store: a statement's journal (pages as they were before it) would go to a file as soon
-     * as it passes 64 KiB, at every row: 25 times the bytes of an import with text ids. */
+     * temp_store: a statement's journal must not need a writable folder for temporary files. */
     return sql_execf(sql, err,
                      "PRAGMA secure_delete = OFF; PRAGMA mmap_size = 0; PRAGMA temp_store = "
                      "MEMORY; PRAGMA synchronous = %s; "

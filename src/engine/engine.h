@@ -60,6 +60,7 @@ enum coll_stmt_kind {
     STMT_FIND_TEXT,  /* ?1 text_id -> id, version */
     STMT_FIND_ID,    /* ?1 id -> id, version */
     STMT_INSERT,
+    STMT_INSERT_MANY, /* from the table mneme_put; see batch.h */
     STMT_UPDATE,
     STMT_DELETE,     /* ?1 id */
     STMT_GET,        /* ?1 id -> whole row */
@@ -110,6 +111,7 @@ struct mn_conn {
     sqlite3_stmt *schema_now; /* PRAGMA schema_version */
     sqlite3_stmt *rollback;   /* ROLLBACK; set in connect */
     bool must_undo;           /* SQLite's transaction could not be rolled back yet */
+    struct batch *batch;      /* rows of the running put; see batch.h */
     struct view *own_view;    /* vectors with this transaction's own writes; see cache.c */
 };
 

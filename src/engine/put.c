@@ -13,12 +13,18 @@
 #include <string.h>
 
 #include "index/scan.h"
+#include "src/engine/batch.h"
 #include "src/engine/engine.h"
 #include "storage/base/utf8.h"
 #include "storage/sql.h"
 
 /* Log entries are trimmed each time the sequence passes a multiple of this. */
 enum { TRIM_SHIFT = 13 };
+
+enum {
+    RUN_BYTES = 1 << 20,  /* rows of one statement; SQLite holds them in memory meanwhile */
+    MAX_BYTES = 500 << 20 /* of a text or blob; SQLite's own limit is 1,000,000,000 for a row */
+};
 
 struct put {
     mn_conn *conn;
@@ -29,8 +35,11 @@ struct put {
     int64_t max_id;  /* greatest id in the table; 0 at least, so that assigned ids start at 1 */
     int64_t version; /* of the next row written */
     char *converted; /* one vector, for from_f32 */
-    size_t *seen;    /* [n_attrs] number + 1 of the row that gave the attribute last */
-    int64_t *ids;    /* [n] integer ids of the rows written, in order */
+    const mn_value **values; /* [n_attrs] of the row that get_row gave last */
+    int64_t *ids;            /* [n] integer ids of the rows, in order */
+    size_t first;            /* row that the running statement begins with */
+    size_t located;          /* rows before this one have been looked up */
+    bool located_found;      /* whether the last of them was there */
 };
 
 /* ---- Checks ---------------------------------------------------------------------------------- */
@@ -123,109 +132,102 @@ static mn_status check_text(const char *text, size_t n, const char *what, size_t
 
 /* ---- One row --------------------------------------------------------------------------------- */
 
-static mn_status bind_value(sqlite3_stmt *st, int at, const mn_value *v, const char *name,
-                            size_t row, mn_error *err)
+static mn_status check_value(const mn_value *v, const char *name, size_t row, mn_error *err)
 {
-    mn_status status = MN_OK;
-    switch (v->type) {
-    case MN_NULL:
-        sqlite3_bind_null(st, at);
-        return MN_OK;
-    case MN_INTEGER:
-        sqlite3_bind_int64(st, at, v->integer);
-        return MN_OK;
-    case MN_REAL:
-        if (isnan(v->real))
-            return mn_fail(err, MN_INVALID,
-                           "put: row %zu: attribute '%s' is NaN, which SQLite cannot store", row,
-                           name);
-        sqlite3_bind_double(st, at, v->real);
-        return MN_OK;
-    case MN_TEXT:
-    case MN_BLOB:
-        if (!v->data && v->len)
-            return mn_fail(err, MN_INVALID, "put: row %zu: attribute '%s' has %zu bytes at NULL",
-                           row, name, v->len);
-        if (v->type == MN_TEXT && v->len)
-            status = check_text(v->data, v->len, name, row, err);
-        if (status)
-            return status;
-        int rc = v->type == MN_TEXT
-                     ? sqlite3_bind_text64(st, at, v->data ? v->data : "", v->len, SQLITE_STATIC,
-                                           SQLITE_UTF8)
-                     : sqlite3_bind_blob64(st, at, v->data ? v->data : "", v->len, SQLITE_STATIC);
-        return rc == SQLITE_OK ? MN_OK : sql_fail(sqlite3_db_handle(st), rc, err, "put: attribute");
-    default:
+    bool bytes = v->type == MN_TEXT || v->type == MN_BLOB;
+    if (v->type < MN_NULL || v->type > MN_BLOB)
         return mn_fail(err, MN_INVALID, "put: row %zu: attribute '%s' has type %d, which is none",
                        row, name, (int)v->type);
-    }
+    if (v->type == MN_REAL && isnan(v->real))
+        return mn_fail(err, MN_INVALID,
+                       "put: row %zu: attribute '%s' is NaN, which SQLite cannot store", row, name);
+    if (bytes && !v->data && v->len)
+        return mn_fail(err, MN_INVALID, "put: row %zu: attribute '%s' has %zu bytes at NULL", row,
+                       name, v->len);
+    if (bytes && v->len > MAX_BYTES)
+        return mn_fail(err, MN_INVALID,
+                       "put: row %zu: attribute '%s' has %zu bytes; at most %d are allowed", row,
+                       name, v->len, MAX_BYTES);
+    return v->type == MN_TEXT && v->len ? check_text(v->data, v->len, name, row, err) : MN_OK;
 }
 
-enum { FIRST_ATTR = 6 }; /* parameter of the first attribute; see write_sql() in collection.c */
-
-static mn_status bind_attrs(struct put *p, sqlite3_stmt *st, size_t row, mn_error *err)
+/* The row's attributes in the collection's order, into p->values. */
+static mn_status get_attrs(struct put *p, size_t row, mn_error *err)
 {
     const mn_row *r = &p->rows[row];
     const struct coll *c = p->c;
-    for (size_t i = 0; i < c->n_attrs && r->n_attrs < c->n_attrs; i++)
-        sqlite3_bind_null(st, FIRST_ATTR + (int)i);
+    memset(p->values, 0, c->n_attrs * sizeof *p->values);
     for (size_t i = 0; i < r->n_attrs; i++) {
         const mn_attr *a = &r->attrs[i];
         size_t at = i;
-        mn_status status = MN_OK;
+        mn_status st = MN_OK;
         if (i >= c->n_attrs || !a->name || strcmp(a->name, c->attrs[i]) != 0)
-            status = coll_attr(c, a->name, &at, err);
-        if (status) {
+            st = coll_attr(c, a->name, &at, err);
+        if (st) {
             mn_error_context(err, "put: row %zu: ", row);
-            return status;
+            return st;
         }
-        if (p->seen[at] == row + 1)
+        if (p->values[at])
             return mn_fail(err, MN_INVALID, "put: row %zu: attribute '%s' is given twice", row,
                            a->name);
-        p->seen[at] = row + 1;
-        status = bind_value(st, FIRST_ATTR + (int)at, &a->value, a->name, row, err);
-        if (status)
-            return status;
+        p->values[at] = &a->value;
+        st = check_value(&a->value, a->name, row, err);
+        if (st)
+            return st;
     }
     return MN_OK;
 }
 
-static mn_status bind_vector(struct put *p, sqlite3_stmt *st, size_t row, mn_error *err)
+static mn_status get_vector(struct put *p, size_t row, const void **out, mn_error *err)
 {
     const struct catalog_entry *e = &p->c->entry;
     const void *vector = p->rows[row].vector;
     char what[48];
-    mn_status status = MN_OK;
-    if (!vector) {
-        sqlite3_bind_null(st, 5);
+    mn_status st = MN_OK;
+    *out = NULL;
+    if (!vector)
         return MN_OK;
-    }
     snprintf(what, sizeof what, "put: row %zu", row);
     if (p->opts->from_f32) {
-        status =
-            convert_f32(p->conn->db->kernels, e->dtype, e->dim, vector, p->converted, what, err);
+        st = convert_f32(p->conn->db->kernels, e->dtype, e->dim, vector, p->converted, what, err);
         vector = p->converted;
     }
-    if (status == MN_OK)
-        status = scan_check_vector(e->dtype, e->metric, e->dim, vector, what, err);
-    if (status == MN_OK)
-        sqlite3_bind_blob64(st, 5, vector, p->c->vector_bytes, SQLITE_STATIC);
-    return status;
+    if (st == MN_OK)
+        st = scan_check_vector(e->dtype, e->metric, e->dim, vector, what, err);
+    *out = vector;
+    return st;
 }
 
-static mn_status bind_payload(struct put *p, sqlite3_stmt *st, size_t row, mn_error *err)
+static mn_status get_payload(const struct put *p, size_t row, size_t *len, mn_error *err)
 {
     const mn_row *r = &p->rows[row];
-    if (!r->payload) {
-        sqlite3_bind_null(st, 4);
+    *len = 0;
+    if (!r->payload)
         return MN_OK;
-    }
-    size_t len = r->payload_len == SIZE_MAX ? strlen(r->payload) : r->payload_len;
-    mn_status status = check_text(r->payload, len, "payload", row, err);
-    if (status)
-        return status;
-    int rc = sqlite3_bind_text64(st, 4, r->payload, len, SQLITE_STATIC, SQLITE_UTF8);
-    return rc == SQLITE_OK ? MN_OK : sql_fail(p->conn->sql, rc, err, "put: payload");
+    *len = r->payload_len == SIZE_MAX ? strlen(r->payload) : r->payload_len;
+    if (*len > MAX_BYTES)
+        return mn_fail(err, MN_INVALID,
+                       "put: row %zu: the payload has %zu bytes; at most %d are allowed", row, *len,
+                       MAX_BYTES);
+    return check_text(r->payload, *len, "payload", row, err);
+}
+
+/* Row `first + i` of the call as it goes to SQLite: a batch's get function. */
+static mn_status get_row(void *ctx, size_t i, struct batch_row *out, mn_error *err)
+{
+    struct put *p = ctx;
+    size_t row = p->first + i;
+    *out = (struct batch_row){.id = p->ids[row],
+                              .text_id = p->rows[row].text_id,
+                              .version = p->version + (int64_t)i,
+                              .payload = p->rows[row].payload,
+                              .vector_bytes = p->c->vector_bytes,
+                              .attrs = p->values,
+                              .n_attrs = p->c->n_attrs};
+    mn_status st = get_payload(p, row, &out->payload_len, err);
+    if (st == MN_OK)
+        st = get_vector(p, row, &out->vector, err);
+    return st ? st : get_attrs(p, row, err);
 }
 
 /* Whether the row is there, and under which integer id it is or will be written. */
@@ -280,35 +282,128 @@ static mn_status check_condition(const struct put *p, size_t row, int64_t id, bo
     return MN_OK;
 }
 
-static mn_status put_row(struct put *p, size_t row, mn_error *err)
+static void bind_value(sqlite3_stmt *st, int at, const mn_value *v)
+{
+    switch (v ? v->type : MN_NULL) {
+    case MN_INTEGER:
+        sqlite3_bind_int64(st, at, v->integer);
+        break;
+    case MN_REAL:
+        sqlite3_bind_double(st, at, v->real);
+        break;
+    case MN_TEXT:
+        sqlite3_bind_text64(st, at, v->data ? v->data : "", v->len, SQLITE_STATIC, SQLITE_UTF8);
+        break;
+    case MN_BLOB:
+        sqlite3_bind_blob64(st, at, v->data ? v->data : "", v->len, SQLITE_STATIC);
+        break;
+    default:
+        sqlite3_bind_null(st, at);
+    }
+}
+
+/* Binds by the numbers of insert_sql() in collection.c. Lengths were checked; nothing is copied, so
+ * nothing can fail. */
+static void bind_row(sqlite3_stmt *st, const struct batch_row *row, bool insert)
+{
+    sqlite3_bind_int64(st, 1, row->id);
+    if (insert && row->text_id)
+        sqlite3_bind_text(st, 2, row->text_id, -1, SQLITE_STATIC);
+    sqlite3_bind_int64(st, 3, row->version);
+    if (row->payload)
+        sqlite3_bind_text64(st, 4, row->payload, row->payload_len, SQLITE_STATIC, SQLITE_UTF8);
+    else
+        sqlite3_bind_null(st, 4);
+    if (row->vector)
+        sqlite3_bind_blob64(st, 5, row->vector, row->vector_bytes, SQLITE_STATIC);
+    else
+        sqlite3_bind_null(st, 5);
+    for (size_t i = 0; i < row->n_attrs; i++)
+        bind_value(st, 6 + (int)i, row->attrs[i]);
+}
+
+/* Writes row p->first by a statement of its own. */
+static mn_status put_one(struct put *p, bool insert, mn_error *err)
 {
     sqlite3_stmt *st;
-    bool found;
-    int64_t id = 0, version = 0;
-    mn_status status = locate(p, row, &id, &found, &version, err);
+    struct batch_row row;
+    mn_status status = coll_stmt(p->conn, p->c, insert ? STMT_INSERT : STMT_UPDATE, &st, err);
     if (status == MN_OK)
-        status = check_condition(p, row, id, found, version, err);
-    if (status == MN_OK)
-        status = coll_stmt(p->conn, p->c, found ? STMT_UPDATE : STMT_INSERT, &st, err);
+        status = get_row(p, 0, &row, err);
     if (status)
         return status;
-    sqlite3_bind_int64(st, 1, id);
-    if (!found && p->c->entry.id_kind == MN_ID_TEXT)
-        sqlite3_bind_text(st, 2, p->rows[row].text_id, -1, SQLITE_STATIC);
-    sqlite3_bind_int64(st, 3, p->version);
-    status = bind_payload(p, st, row, err);
-    if (status == MN_OK)
-        status = bind_vector(p, st, row, err);
-    if (status == MN_OK)
-        status = bind_attrs(p, st, row, err);
-    if (status == MN_OK) {
-        status = sql_run(st, err);
-        if (status)
-            mn_error_context(err, "put: row %zu: ", row);
-    }
-    p->ids[row] = id;
-    p->version++;
+    bind_row(st, &row, insert);
+    status = sql_run(st, err);
+    sqlite3_reset(st);
+    sqlite3_clear_bindings(st); /* they point into the caller's memory */
+    if (status)
+        mn_error_context(err, "put: row %zu: ", p->first);
     return status;
+}
+
+/* Inserts rows p->first to p->first + n in one statement. */
+static mn_status put_many(struct put *p, size_t n, mn_error *err)
+{
+    sqlite3_stmt *st;
+    mn_error own;
+    struct batch batch = {.n = n, .get = get_row, .ctx = p, .err = err ? err : &own};
+    mn_status status = coll_stmt(p->conn, p->c, STMT_INSERT_MANY, &st, err);
+    if (status)
+        return status;
+    mn_error_clear(batch.err);
+    p->conn->batch = &batch;
+    mn_error sqlite = {0};
+    status = sql_run(st, &sqlite);
+    sqlite3_reset(st);
+    p->conn->batch = NULL;
+    if (status == MN_OK || batch.status)
+        return batch.status; /* a row's own sentence says more than SQLite's about it */
+    if (err)
+        *err = sqlite;
+    mn_error_context(err, "put: rows %zu to %zu: ", p->first, p->first + n - 1);
+    return status;
+}
+
+/* Bytes of a row that the one statement keeps in memory; about. */
+static size_t row_bytes(const struct put *p, size_t row)
+{
+    const mn_row *r = &p->rows[row];
+    size_t bytes = p->c->vector_bytes + 64;
+    bytes += r->payload ? r->payload_len == SIZE_MAX ? strlen(r->payload) : r->payload_len : 0;
+    for (size_t i = 0; i < r->n_attrs; i++)
+        bytes += r->attrs[i].value.len;
+    return bytes;
+}
+
+/* Writes some rows from `first` on: one that is replaced, or a run of new ones. *end is the first
+ * row not written. */
+static mn_status put_run(struct put *p, size_t first, size_t *end, mn_error *err)
+{
+    bool found = false;
+    int64_t version = 0;
+    size_t bytes = 0, i = first;
+    for (; i < p->n && bytes < RUN_BYTES; i++) {
+        mn_status st = p->located > i ? MN_OK : locate(p, i, &p->ids[i], &found, &version, err);
+        if (st == MN_OK && p->located <= i)
+            st = check_condition(p, i, p->ids[i], found, version, err);
+        if (st)
+            return st;
+        if (p->located > i)
+            found = p->located_found;
+        p->located = i + 1;
+        p->located_found = found;
+        if (found)
+            break;
+        bytes += row_bytes(p, i);
+    }
+    size_t n = i - first; /* new rows before one that is there, or the end */
+    p->first = first;
+    mn_status st = n > 1 ? put_many(p, n, err) : put_one(p, n == 1, err);
+    if (n == 0)
+        n = 1;
+    p->version += (int64_t)n;
+    *end = first + n;
+    return st;
 }
 
 /* ---- The call -------------------------------------------------------------------------------- */
@@ -362,12 +457,11 @@ static mn_status put_rows(struct put *p, mn_error *err)
     if (p->max_id < 0)
         p->max_id = 0;
     p->version = before + 1;
-    for (size_t i = 0; i < p->n && status == MN_OK; i++) {
-        status = put_row(p, i, err);
-        if (status == MN_OK && i % 256 == 255) {
-            p->conn->done = i + 1;
+    for (size_t i = 0; i < p->n && status == MN_OK;) {
+        status = put_run(p, i, &i, err);
+        p->conn->done = i;
+        if (status == MN_OK)
             status = conn_tick(p->conn, err);
-        }
     }
     if (status == MN_OK)
         status = log_next(p->conn, p->c, &after, err);
@@ -398,22 +492,16 @@ static mn_status put_checked(mn_conn *conn, const char *name, const mn_row *rows
     if (st)
         return st;
     p.ids = mn_alloc_array(a, n, sizeof *p.ids, MN_TAG_ROWS);
-    p.seen = mn_alloc_array(a, p.c->n_attrs, sizeof *p.seen, MN_TAG_ROWS);
+    p.values = mn_alloc_array(a, p.c->n_attrs, sizeof *p.values, MN_TAG_ROWS);
     p.converted = mn_alloc(a, p.c->vector_bytes, MN_TAG_ROWS);
-    if (!p.ids || !p.seen || !p.converted)
+    if (!p.ids || !p.values || !p.converted)
         st = mn_fail(err, MN_NOMEM, "put: out of memory under the cap for %zu rows; put fewer", n);
     if (st == MN_OK)
         st = put_rows(&p, err);
     if (st == MN_OK && opts->ids)
         memcpy(opts->ids, p.ids, n * sizeof *p.ids);
-    for (int which = STMT_INSERT; which <= STMT_UPDATE; which++) {
-        if (p.c->stmts[which]) {
-            sqlite3_reset(p.c->stmts[which]);
-            sqlite3_clear_bindings(p.c->stmts[which]); /* they point into the caller's memory */
-        }
-    }
     mn_free(a, p.ids);
-    mn_free(a, p.seen);
+    mn_free(a, p.values);
     mn_free(a, p.converted);
     return st;
 }

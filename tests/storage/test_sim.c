@@ -466,8 +466,9 @@ TEST(sqlite_keeps_every_acknowledged_commit)
             opts.cut_stride = 11;
         struct sim_report report = enumerate(&kept[i], &opts, &o);
         CHECKF(report.violations == 0, "%s", report.first);
-        CHECK(getenv("MNEME_SIM") || report.checked > 100);
-        CHECK(getenv("MNEME_SIM") || kept[i].fragile || report.nested > 5);
+        bool all = opts.cut_stride == 1 && !getenv("MNEME_SIM");
+        CHECK(!all || report.checked > 100);
+        CHECK(!all || kept[i].fragile || report.nested > 5);
     }
 }
 

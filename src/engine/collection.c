@@ -472,7 +472,7 @@ mn_status mn_info(mn_conn *conn, const char *name, mn_collection_info *out, mn_e
     mn_status st = conn_enter(conn, err);
     if (st)
         return st;
-    st = scope_read(conn, err);
+    st = out ? scope_read(conn, err) : mn_fail(err, MN_INVALID, "info: no place for it");
     if (st == MN_OK) {
         st = coll_get(conn, name, &c, err);
         if (st == MN_OK)
@@ -508,11 +508,17 @@ mn_status mn_list(mn_conn *conn, mn_collection_info **out, size_t *n, mn_error *
 {
     enum catalog_state state;
     struct list l = {.conn = conn};
-    *out = NULL;
-    *n = 0;
+    if (out)
+        *out = NULL;
+    if (n)
+        *n = 0;
     mn_status st = conn_enter(conn, err);
     if (st)
         return st;
+    if (!out || !n) {
+        st = mn_fail(err, MN_INVALID, "list: no place for the array and its length");
+        return conn_leave(conn, st, err);
+    }
     st = scope_read(conn, err);
     if (st == MN_OK) {
         st = catalog_check(conn->sql, &state, err);

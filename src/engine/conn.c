@@ -99,6 +99,8 @@ void mn_interrupt(mn_conn *conn)
 
 void mn_set_progress(mn_conn *conn, mn_progress_fn fn, void *ctx)
 {
+    if (!conn)
+        return;
     conn->progress = fn;
     conn->progress_ctx = ctx;
 }

@@ -490,5 +490,5 @@ void mn_abandon(mn_db *db)
 
 const char *mn_path(const mn_db *db)
 {
-    return db->path;
+    return db ? db->path : NULL;
 }

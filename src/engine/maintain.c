@@ -38,6 +38,10 @@ mn_status mn_stats(mn_conn *conn, mn_stats_info *out, mn_error *err)
     mn_status st = conn_enter(conn, err);
     if (st)
         return st;
+    if (!out) {
+        st = mn_fail(err, MN_INVALID, "stats: no place for them");
+        return conn_leave(conn, st, err);
+    }
     mn_db *db = conn->db;
     memset(out, 0, sizeof *out);
     st = sql_int(conn->sql, "PRAGMA page_size", 0, &page, err);
@@ -92,6 +96,10 @@ mn_status mn_collection_stats_get(mn_conn *conn, const char *name, mn_collection
     mn_status st = conn_enter(conn, err);
     if (st)
         return st;
+    if (!out) {
+        st = mn_fail(err, MN_INVALID, "collection stats: no place for them");
+        return conn_leave(conn, st, err);
+    }
     memset(out, 0, sizeof *out);
     conn->stage = "count";
     st = scope_read(conn, err);
@@ -333,6 +341,8 @@ static mn_status write_copy(mn_conn *conn, const char *path, mn_error *err)
     int rc = sqlite3_open_v2(
         path, &to, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_EXRESCODE, NULL);
     mn_status st = rc == SQLITE_OK ? MN_OK : sql_fail(to, rc, err, "backup");
+    if (st)
+        mn_error_context(err, "%s: ", path);
     /* One flush at the end, by closing, is enough: nobody sees the file before. */
     if (st == MN_OK)
         st = sql_exec(to, "PRAGMA synchronous = FULL; PRAGMA journal_mode = MEMORY", err);

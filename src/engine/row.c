@@ -305,6 +305,8 @@ static mn_status get_rows(mn_conn *conn, const char *name, const mn_id *ids, siz
 mn_status mn_get(mn_conn *conn, const char *name, const mn_id *ids, size_t n, mn_rows **out,
                  mn_error *err)
 {
+    if (out)
+        *out = NULL;
     mn_status st = conn_enter(conn, err);
     if (st)
         return st;
@@ -312,7 +314,6 @@ mn_status mn_get(mn_conn *conn, const char *name, const mn_id *ids, size_t n, mn
         st = mn_fail(err, MN_INVALID, "get: no ids, or no place for the rows");
         return conn_leave(conn, st, err);
     }
-    *out = NULL;
     st = scope_read(conn, err);
     if (st == MN_OK) {
         st = get_rows(conn, name, ids, n, out, err);
@@ -332,11 +333,12 @@ mn_status mn_iter_open(mn_conn *conn, const char *name, int64_t first, mn_iter *
     struct coll *c;
     char *columns = NULL;
     mn_iter *it = NULL;
+    if (out)
+        *out = NULL;
     mn_status st = conn_enter(conn, err);
     if (st)
         return st;
-    *out = NULL;
-    st = scope_read(conn, err);
+    st = out ? scope_read(conn, err) : mn_fail(err, MN_INVALID, "iterate: no place for it");
     if (st)
         return conn_leave(conn, st, err);
     st = coll_get(conn, name, &c, err);
@@ -388,10 +390,11 @@ mn_status mn_iter_open(mn_conn *conn, const char *name, int64_t first, mn_iter *
 
 mn_status mn_iter_next(mn_iter *it, const mn_row **row, mn_error *err)
 {
-    *row = NULL;
-    if (!it) {
+    if (row)
+        *row = NULL;
+    if (!it || !row) {
         mn_error_clear(err);
-        return mn_fail(err, MN_MISUSE, "no iterator");
+        return mn_fail(err, MN_MISUSE, "iterate: no iterator, or no place for the row");
     }
     mn_conn *conn = it->conn;
     mn_status st = conn_enter(conn, err);

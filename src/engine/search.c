@@ -588,6 +588,10 @@ mn_status mn_search_radius(mn_conn *conn, const char *name, const void *query, d
                            uint64_t max_hits, const mn_search_opts *opts, mn_hit **out, size_t *n,
                            mn_error *err)
 {
+    if (out)
+        *out = NULL;
+    if (n)
+        *n = 0;
     mn_status st = conn_enter(conn, err);
     if (st)
         return st;
@@ -600,8 +604,6 @@ mn_status mn_search_radius(mn_conn *conn, const char *name, const void *query, d
         st = mn_fail(err, MN_INVALID, "search: no query, or no place for the hits");
         return conn_leave(conn, st, err);
     }
-    *out = NULL;
-    *n = 0;
     if (isnan(radius))
         st = mn_fail(err, MN_INVALID, "search: the radius is NaN");
     else

@@ -25,9 +25,12 @@
  *   cosine   likewise dot^ >= (1 - T - (2.1 g + 8 u) (1 + 3 g)) sqrt(|q|^2^ |x|^2^).
  *
  * The 8 u cover the rounding of the terms themselves; the limits are rounded outwards; `tiny` in
- * set_limits() covers underflow, also on a thread that flushes subnormals to zero. All three have
- * the form a_q r_x - dot <= limit_q of kernel_sieve_fn. Where the bound proves nothing (NaN,
- * infinity, a norm that overflows) r_x is NaN, and NaN always passes: the exact way decides.
+ * set_limits() covers underflow, also on a thread that flushes subnormals to zero. For i8 the
+ * direct kernel is exact, and the batch way works on f32 copies of the elements: the same bounds
+ * hold.
+ * All three have the form a_q r_x - dot <= limit_q of kernel_sieve_fn. Where the bound proves
+ * nothing (NaN, infinity, a norm that overflows) r_x is NaN, and NaN always passes: the exact way
+ * decides.
  *
  * Rows with NaN or infinite elements (written by another program) make the kernel's result NaN or
  * infinite, which the filters pass; consider() then looks at the elements. So they are found, and
@@ -53,7 +56,8 @@ enum {
     DEPTH = 256,         /* elements of a gemm slice: TILE x DEPTH floats are 192 KiB of L2 */
     QUERY_BLOCK = 128,   /* queries whose dot products are held at once */
     LANES = KERNEL_LANES,
-    BATCH_MIN = 9,       /* fewer queries go the direct way; index/README.md, "Crossover" */
+    BATCH_MIN = 8,       /* fewer queries go the direct way; index/README.md, "Crossover" */
+    BATCH_MIN_I8 = 14,   /* whose direct kernel does four times as much at a step */
     SPARSE = 4           /* below 1/SPARSE visible rows, each is scored alone */
 };
 
@@ -381,9 +385,10 @@ static mn_status check_spec(const struct scan_spec *p, mn_error *err)
  * than scoring its queries directly. */
 static size_t batch_share(const struct scan_spec *p)
 {
-    if (!is_float_type(p->dtype) || p->nq < BATCH_MIN)
+    size_t least = p->dtype == MN_I8 ? BATCH_MIN_I8 : BATCH_MIN;
+    if (p->dtype == MN_BIT || p->nq < least)
         return 0;
-    return p->nq % LANES < BATCH_MIN ? p->nq - p->nq % LANES : p->nq;
+    return p->nq % LANES < least ? p->nq - p->nq % LANES : p->nq;
 }
 
 /* Memory of the batch way. False if there is too little: the direct way needs none. */
@@ -425,7 +430,7 @@ static void batch_pack(struct scan *s)
         const char *v = s->queries[q].vector;
         float *lane = s->packed + q / LANES * LANES * dim + q % LANES;
         for (size_t i = 0; i < dim; i++)
-            lane[i * LANES] = element(MN_F32, v, i);
+            lane[i * LANES] = element(s->spec.dtype == MN_I8 ? MN_I8 : MN_F32, v, i);
     }
 }
 
@@ -475,7 +480,7 @@ mn_status scan_create(struct mn_alloc *a, const struct kernels *kn, const struct
     s->is_float = is_float_type(spec->dtype);
     const double u = 0x1p-24, n = spec->dim + 16.0, g = n * u / (1 - n * u);
     s->slack = 2.1 * g + 8 * u;
-    s->tiny = s->is_float ? 16 * n * (double)FLT_MIN : 0;
+    s->tiny = 16 * n * (double)FLT_MIN;
 
     size_t nhits = 0;
     bool fits = spec->radius_mode || mn_mul(spec->nq, spec->k, &nhits);
@@ -647,8 +652,9 @@ static void batch_dots(struct scan *s, const struct tile *t, size_t slab, size_t
         const char *rows = t->rows + first * (s->bytes / dim);
         size_t stride = s->bytes;
         if (s->wide) {
-            kernel_widen_fn widen =
-                s->spec.dtype == MN_F16 ? s->kn->f16_to_f32 : s->kn->bf16_to_f32;
+            kernel_widen_fn widen = s->spec.dtype == MN_I8    ? s->kn->i8_to_f32
+                                    : s->spec.dtype == MN_F16 ? s->kn->f16_to_f32
+                                                              : s->kn->bf16_to_f32;
             for (size_t i = 0; i < t->n; i++)
                 widen(rows + i * stride, depth, s->wide + i * DEPTH);
             rows = (const char *)s->wide;

@@ -7,8 +7,10 @@
 
 enum op { OP_L2, OP_DOT, OP_NORM };
 
-/* Bytes ahead of the current row that are fetched: see README.md for the measurement. */
-enum { AHEAD = 4096 };
+/* Bytes ahead of the current rows that are fetched, into the first cache for f32, which other
+ * queries may have brought to the second, and into the second for narrower types, which have more
+ * to do for a line: README.md has the measurement. */
+enum { AHEAD_F32 = 512, AHEAD_HALF = 4096 };
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -28,18 +30,19 @@ INLINE __m256 load(enum elem type, const char *row, size_t i)
     return widen(type, _mm_loadu_si128((const __m128i *)(const void *)(row + i * 2)));
 }
 
-INLINE __m256i tail_mask(size_t left)
+/* The last `left` elements, 1 to 7, of `dim`; the other lanes are zero. Vectors of 8 and more are
+ * read again from 8 elements before their end: query and rows must be read alike. */
+INLINE __m256 load_tail(enum elem type, const char *row, size_t dim, size_t left)
 {
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)left),
-                              _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
-
-/* The last `left` elements, 1 to 7, then zeros. */
-INLINE __m256 load_tail(enum elem type, const char *row, size_t i, size_t left)
-{
+    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    if (dim >= 8) {
+        __m256i keep = _mm256_cmpgt_epi32(lanes, _mm256_set1_epi32(7 - (int)left));
+        return _mm256_and_ps(load(type, row, dim - 8), _mm256_castsi256_ps(keep));
+    }
     if (type == ELEM_F32)
-        return _mm256_maskload_ps((const float *)(const void *)(row + i * 4), tail_mask(left));
-    const any_u16 *p = (const any_u16 *)(const void *)(row + i * 2);
+        return _mm256_maskload_ps((const float *)(const void *)row,
+                                  _mm256_cmpgt_epi32(_mm256_set1_epi32((int)left), lanes));
+    const any_u16 *p = (const any_u16 *)(const void *)row;
     uint16_t part[8] __attribute__((aligned(16))) = {0};
     for (size_t j = 0; j < left; j++)
         part[j] = p[j];
@@ -69,7 +72,7 @@ INLINE void score_rows(enum op op, enum elem type, const char *q, const char *ro
                        const size_t count, size_t dim, float *out)
 {
     __m256 even[4], odd[4], x = _mm256_setzero_ps();
-    size_t i = 0, ahead = AHEAD + count * stride;
+    size_t i = 0, ahead = (type == ELEM_F32 ? AHEAD_F32 : AHEAD_HALF) + count * stride;
 #pragma GCC unroll 4
     for (size_t r = 0; r < count; r++)
         even[r] = odd[r] = _mm256_setzero_ps();
@@ -81,7 +84,10 @@ INLINE void score_rows(enum op op, enum elem type, const char *q, const char *ro
             const char *p = row + r * stride;
             even[r] = accumulate(op, q0, load(type, p, i), even[r]);
             odd[r] = accumulate(op, q1, load(type, p, i + 8), odd[r]);
-            _mm_prefetch(p + ahead + i * (type == ELEM_F32 ? 4 : 2), _MM_HINT_T0);
+            if (type == ELEM_F32)
+                _mm_prefetch(p + ahead + i * 4, _MM_HINT_T0);
+            else if (i % 32 == 0)
+                _mm_prefetch(p + ahead + i * 2, _MM_HINT_T1);
         }
     }
     if (i + 8 <= dim) {
@@ -92,10 +98,10 @@ INLINE void score_rows(enum op op, enum elem type, const char *q, const char *ro
         i += 8;
     }
     if (i < dim) {
-        __m256 q1 = op == OP_NORM ? x : load_tail(ELEM_F32, q, i, dim - i);
+        __m256 q1 = op == OP_NORM ? x : load_tail(ELEM_F32, q, dim, dim - i);
 #pragma GCC unroll 4
         for (size_t r = 0; r < count; r++)
-            odd[r] = accumulate(op, q1, load_tail(type, row + r * stride, i, dim - i), odd[r]);
+            odd[r] = accumulate(op, q1, load_tail(type, row + r * stride, dim, dim - i), odd[r]);
     }
 #pragma GCC unroll 4
     for (size_t r = 0; r < count; r++)

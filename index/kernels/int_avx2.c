@@ -8,17 +8,25 @@
 /* Bytes ahead of the current row that are fetched: see README.md for the measurement. */
 enum { AHEAD = 2048 };
 
+typedef uint64_t any_u64 __attribute__((aligned(1), may_alias));
+
 INLINE __m256i load(const uint8_t *p)
 {
     return _mm256_loadu_si256((const __m256i *)(const void *)p);
 }
 
-/* The last `left` bytes, 1 to 31, then zeros. */
-INLINE __m256i load_tail(const uint8_t *p, size_t left)
+/* The last `left` bytes, 1 to 31, of `length`; the other bytes of the register are zero. Long
+ * vectors are read again from 32 bytes before their end. */
+INLINE __m256i load_tail(const uint8_t *p, size_t length, size_t left)
 {
+    static const uint8_t keep[64] = {[32] = 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255,
+                                     255,        255, 255, 255, 255, 255, 255, 255, 255, 255, 255,
+                                     255,        255, 255, 255, 255, 255, 255, 255, 255, 255};
     uint8_t part[32] __attribute__((aligned(32))) = {0};
+    if (length >= 32)
+        return _mm256_and_si256(load(p + length - 32), load(keep + left));
     for (size_t j = 0; j < left; j++)
-        part[j] = p[j];
+        part[j] = p[length - left + j];
     return _mm256_load_si256((const __m256i *)(const void *)part);
 }
 
@@ -40,13 +48,13 @@ INLINE __m256i add_squares(__m256i q, __m256i x, __m256i sum)
     return _mm256_add_epi32(sum, _mm256_madd_epi16(high, high));
 }
 
+/* Even and odd bytes as 16-bit numbers: shifted up and down again, or down only. */
 INLINE __m256i add_products(__m256i q, __m256i x, __m256i sum)
 {
-    __m256i low = _mm256_madd_epi16(_mm256_cvtepi8_epi16(_mm256_castsi256_si128(q)),
-                                    _mm256_cvtepi8_epi16(_mm256_castsi256_si128(x)));
-    __m256i high = _mm256_madd_epi16(_mm256_cvtepi8_epi16(_mm256_extracti128_si256(q, 1)),
-                                     _mm256_cvtepi8_epi16(_mm256_extracti128_si256(x, 1)));
-    return _mm256_add_epi32(sum, _mm256_add_epi32(low, high));
+    __m256i q0 = _mm256_srai_epi16(_mm256_slli_epi16(q, 8), 8), q1 = _mm256_srai_epi16(q, 8);
+    __m256i x0 = _mm256_srai_epi16(_mm256_slli_epi16(x, 8), 8), x1 = _mm256_srai_epi16(x, 8);
+    return _mm256_add_epi32(
+        sum, _mm256_add_epi32(_mm256_madd_epi16(q0, x0), _mm256_madd_epi16(q1, x1)));
 }
 
 void kernel_l2_i8_avx2(KERNEL_COUNT_ARGS)
@@ -58,12 +66,12 @@ void kernel_l2_i8_avx2(KERNEL_COUNT_ARGS)
         for (; i + 64 <= dim; i += 64) {
             even = add_squares(load(q + i), load(row + i), even);
             odd = add_squares(load(q + i + 32), load(row + i + 32), odd);
-            _mm_prefetch((const char *)row + AHEAD + i, _MM_HINT_T0);
+            _mm_prefetch((const char *)row + AHEAD + i, _MM_HINT_T1);
         }
         for (; i + 32 <= dim; i += 32)
             even = add_squares(load(q + i), load(row + i), even);
         if (i < dim)
-            odd = add_squares(load_tail(q + i, dim - i), load_tail(row + i, dim - i), odd);
+            odd = add_squares(load_tail(q, dim, dim - i), load_tail(row, dim, dim - i), odd);
         out[r] = add_lanes(_mm256_add_epi32(even, odd));
     }
 }
@@ -77,12 +85,12 @@ void kernel_dot_i8_avx2(KERNEL_COUNT_ARGS)
         for (; i + 64 <= dim; i += 64) {
             even = add_products(load(q + i), load(row + i), even);
             odd = add_products(load(q + i + 32), load(row + i + 32), odd);
-            _mm_prefetch((const char *)row + AHEAD + i, _MM_HINT_T0);
+            _mm_prefetch((const char *)row + AHEAD + i, _MM_HINT_T1);
         }
         for (; i + 32 <= dim; i += 32)
             even = add_products(load(q + i), load(row + i), even);
         if (i < dim)
-            odd = add_products(load_tail(q + i, dim - i), load_tail(row + i, dim - i), odd);
+            odd = add_products(load_tail(q, dim, dim - i), load_tail(row, dim, dim - i), odd);
         out[r] = add_lanes(_mm256_add_epi32(even, odd));
     }
 }
@@ -99,20 +107,38 @@ INLINE __m256i count_bytes(__m256i v)
     return _mm256_sad_epu8(_mm256_add_epi8(low, high), _mm256_setzero_si256());
 }
 
+/* Rows of up to 32 bytes, a multiple of 8: one instruction counts 8 bytes. */
+INLINE void hamming_short(KERNEL_COUNT_ARGS)
+{
+    const any_u64 *q = query;
+    for (size_t r = 0; r < n; r++) {
+        const any_u64 *x = (const any_u64 *)(const void *)((const uint8_t *)rows + r * stride);
+        int32_t sum = 0;
+        _mm_prefetch((const char *)x + AHEAD, _MM_HINT_T1);
+        for (size_t j = 0; j < dim / 64; j++)
+            sum += __builtin_popcountll(q[j] ^ x[j]);
+        out[r] = sum;
+    }
+}
+
 void kernel_hamming_avx2(KERNEL_COUNT_ARGS)
 {
     const uint8_t *q = query, *row = rows;
     size_t bytes = dim / 8;
+    if (bytes <= 32 && bytes % 8 == 0) {
+        hamming_short(query, rows, stride, n, dim, out);
+        return;
+    }
     for (size_t r = 0; r < n; r++, row += stride) {
         __m256i sum = _mm256_setzero_si256();
         size_t i = 0;
-        _mm_prefetch((const char *)row + AHEAD, _MM_HINT_T0);
+        _mm_prefetch((const char *)row + AHEAD, _MM_HINT_T1);
         for (; i + 32 <= bytes; i += 32)
             sum = _mm256_add_epi64(sum,
                                    count_bytes(_mm256_xor_si256(load(q + i), load(row + i))));
         if (i < bytes) {
             const size_t left = bytes - i;
-            __m256i v = _mm256_xor_si256(load_tail(q + i, left), load_tail(row + i, left));
+            __m256i v = _mm256_xor_si256(load_tail(q, bytes, left), load_tail(row, bytes, left));
             sum = _mm256_add_epi64(sum, count_bytes(v));
         }
         out[r] = add_lanes(sum); /* the upper halves of the 64-bit lanes are 0 */

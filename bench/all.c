@@ -30,6 +30,7 @@ struct step {
 };
 
 static const struct step steps[] = {
+    {"kernels", 0, 0, NULL, {"kernels"}},
     {"exact-128",
      1000000,
      128,

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "bench/bench.h"
+#include "bench/kernels.h"
 
 struct subcommand {
     const char *name;
@@ -12,6 +13,7 @@ struct subcommand {
 
 static const struct subcommand subcommands[] = {
     {"dataset", bench_dataset, "make vectors: clustered synthetic ones, or GloVe's words"},
+    {"kernels", bench_kernels, "distance kernels in GB/s beside the memory's limit"},
     {"exact", bench_exact, "exact search, beside FAISS, usearch and sqlite-vec"},
     {"put", bench_put, "import, single puts, bytes on disk, open time, memory"},
     {"all", bench_all, "the whole table of targets, into a folder of JSON files"},

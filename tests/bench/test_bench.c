@@ -258,6 +258,27 @@ TEST(single_puts_run_in_pairs_with_plain_sqlite)
     json_decref(line);
 }
 
+TEST(kernels_are_measured_beside_the_memory)
+{
+    static char text[4096];
+    int lines = 0;
+    must("mneme_bench kernels --bytes 2MiB --cache 64KiB --dim 20 --passes 1 --isa scalar "
+         "--json out.json");
+    FILE *f = fopen(test_path("out.json"), "r");
+    CHECK(f);
+    while (fgets(text, sizeof text, f)) {
+        json_error_t wrong;
+        json_t *line = json_loads(text, 0, &wrong);
+        CHECKF(json_is_object(line), "%s: %s", wrong.text, text);
+        CHECK(number(line, "gbps") > 0 && number(line, "stream_gbps") > 0);
+        check_origin(line);
+        json_decref(line);
+        lines++;
+    }
+    fclose(f);
+    CHECK(lines > 4);
+}
+
 TEST(wrong_options_are_named)
 {
     static const struct {
@@ -291,7 +312,7 @@ TEST(wrong_options_are_named)
 TEST(every_subcommand_has_help)
 {
     static const char *const names[] = {
-        "exact", "put", "all", "dataset", "dataset synthetic", "dataset glove"};
+        "kernels", "exact", "put", "all", "dataset", "dataset synthetic", "dataset glove"};
     char command[128];
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         snprintf(command, sizeof command, "mneme_bench %s --help", names[i]);

@@ -155,7 +155,7 @@ static inline void brute_free(struct brute *b)
 
 static inline __attribute__((format(printf, 1, 2))) const char *brute_says(const char *format, ...)
 {
-    static char text[256];
+    static _Thread_local char text[256];
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);

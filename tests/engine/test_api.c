@@ -1041,8 +1041,9 @@ struct heard {
 static bool on_progress(void *ctx, const char *stage, uint64_t done, uint64_t total)
 {
     struct heard *h = ctx;
-    if (!strstr(h->stages, stage) && strlen(h->stages) + strlen(stage) + 2 < sizeof h->stages)
-        strcat(strcat(h->stages, stage), " ");
+    size_t n = strlen(h->stages);
+    if (!strstr(h->stages, stage))
+        snprintf(h->stages + n, sizeof h->stages - n, "%s ", stage);
     h->beyond = h->beyond || (total && done > total);
     return ++h->calls != h->stop_at;
 }

@@ -134,12 +134,18 @@ static bool is_float_type(mn_dtype dtype)
     return dtype == MN_F32 || dtype == MN_F16 || dtype == MN_BF16;
 }
 
-/* Element i as f32; exact for every type. Any alignment. Slow: for checks and rare rows. */
-static float element(mn_dtype dtype, const void *vector, size_t i)
+static float from_bits(uint32_t bits)
+{
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+/* Element i as f32; exact for every type. Any alignment. For checks and rare rows. */
+static inline float element(mn_dtype dtype, const void *vector, size_t i)
 {
     float f;
     uint16_t h;
-    uint32_t bits;
     if (dtype == MN_F32) {
         memcpy(&f, (const char *)vector + i * sizeof f, sizeof f);
         return f;
@@ -147,31 +153,66 @@ static float element(mn_dtype dtype, const void *vector, size_t i)
     if (dtype == MN_I8)
         return (float)((const int8_t *)vector)[i];
     memcpy(&h, (const char *)vector + i * sizeof h, sizeof h);
-    if (dtype == MN_F16) {
-        int exponent = (h >> 10) & 31, mantissa = h & 1023;
-        double v = exponent == 31 ? (mantissa ? NAN : INFINITY)
-                   : exponent     ? ldexp(mantissa + 1024, exponent - 25)
-                                  : ldexp(mantissa, -24);
-        return (float)(h >> 15 ? -v : v);
+    if (dtype == MN_BF16)
+        return from_bits((uint32_t)h << 16);
+    if ((h & 0x7c00) == 0x7c00)
+        return h & 0x3ff ? NAN : h & 0x8000 ? -INFINITY : INFINITY;
+    /* exponent and mantissa in place; 2^112 rebases the exponent, subnormals too */
+    f = from_bits((uint32_t)(h & 0x7fff) << 13) * 0x1p112f;
+    return h & 0x8000 ? -f : f;
+}
+
+/* The squared norm in double; NaN or infinite exactly if an element is: squares of f32 do not
+ * overflow a double. Four sums, so that they need not wait for each other. */
+static inline double norm_of(mn_dtype dtype, const void *vector, size_t dim)
+{
+    double sum[4] = {0, 0, 0, 0};
+    size_t i = 0;
+    for (; i + 4 <= dim; i += 4)
+        for (size_t j = 0; j < 4; j++) {
+            double x = (double)element(dtype, vector, i + j);
+            sum[j] += x * x;
+        }
+    for (; i < dim; i++) {
+        double x = (double)element(dtype, vector, i);
+        sum[0] += x * x;
     }
-    bits = (uint32_t)h << 16;
-    memcpy(&f, &bits, sizeof f);
-    return f;
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
+static double double_norm(mn_dtype dtype, const void *vector, size_t dim)
+{
+    switch (dtype) {
+    case MN_F32:
+        return norm_of(MN_F32, vector, dim);
+    case MN_F16:
+        return norm_of(MN_F16, vector, dim);
+    case MN_BF16:
+        return norm_of(MN_BF16, vector, dim);
+    default:
+        return norm_of(MN_I8, vector, dim);
+    }
+}
+
+static mn_status fail_not_finite(mn_dtype dtype, uint32_t dim, const void *vector,
+                                 const char *what, mn_error *err)
+{
+    size_t i = 0;
+    while (i + 1 < dim && isfinite(element(dtype, vector, i)))
+        i++;
+    float x = element(dtype, vector, i);
+    return mn_fail(err, MN_INVALID, "%s: element %zu is %s; elements must be finite", what, i,
+                   isnan(x) ? "NaN" : x > 0 ? "infinity" : "-infinity");
 }
 
 mn_status scan_check_vector(mn_dtype dtype, mn_metric metric, uint32_t dim, const void *vector,
                             const char *what, mn_error *err)
 {
-    double norm = 0;
     if (dtype == MN_BIT)
         return MN_OK;
-    for (size_t i = 0; i < dim; i++) {
-        double x = element(dtype, vector, i);
-        if (!isfinite(x))
-            return mn_fail(err, MN_INVALID, "%s: element %zu is %s; elements must be finite", what,
-                           i, isnan(x) ? "NaN" : x > 0 ? "infinity" : "-infinity");
-        norm += x * x;
-    }
+    double norm = double_norm(dtype, vector, dim);
+    if (!isfinite(norm))
+        return fail_not_finite(dtype, dim, vector, what, err);
     if (norm >= (double)FLT_MAX / 4)
         return mn_fail(err, MN_INVALID,
                        "%s: its length %g is beyond %g, where distances overflow: scale the "
@@ -241,7 +282,8 @@ static bool slow_key(const struct scan *s, const struct query *q, const char *ro
     mn_dtype type = is_float_type(s->spec.dtype) ? MN_F32 : s->spec.dtype;
     double dot = 0, l2 = 0, norm = 0;
     for (size_t i = 0; i < s->spec.dim; i++) {
-        double x = element(s->spec.dtype, row, i), y = element(type, q->vector, i);
+        double x = (double)element(s->spec.dtype, row, i);
+        double y = (double)element(type, q->vector, i);
         if (!isfinite(x))
             return false;
         dot += x * y;
@@ -426,11 +468,12 @@ static void batch_free(struct scan *s)
 static void batch_pack(struct scan *s)
 {
     size_t dim = s->spec.dim;
+    mn_dtype type = s->spec.dtype == MN_I8 ? MN_I8 : MN_F32; /* of struct query's vectors */
     for (size_t q = 0; q < s->batch_nq; q++) {
         const char *v = s->queries[q].vector;
         float *lane = s->packed + q / LANES * LANES * dim + q % LANES;
         for (size_t i = 0; i < dim; i++)
-            lane[i * LANES] = element(s->spec.dtype == MN_I8 ? MN_I8 : MN_F32, v, i);
+            lane[i * LANES] = element(type, v, i);
     }
 }
 

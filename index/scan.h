@@ -37,18 +37,18 @@ typedef enum scan_verdict (*scan_admit_fn)(void *ctx, int64_t id, mn_error *err)
 /* Checks the queries as scan_check_vector does. All memory that a search of nearest rows needs is
  * taken here, MN_TAG_SEARCH: about nq * (16 k + 4 dim) bytes, and half a megabyte for a batch.
  * Fails with MN_INVALID (names the option or query) or MN_NOMEM; *out is then NULL. */
-mn_status scan_create(struct mn_alloc *a, const struct kernels *kn, const struct scan_spec *spec,
-                      struct scan **out, mn_error *err);
+MN_CHECKED mn_status scan_create(struct mn_alloc *a, const struct kernels *kn,
+                                 const struct scan_spec *spec, struct scan **out, mn_error *err);
 void scan_destroy(struct scan *s); /* NULL is fine */
 
 /* Scores a block. admit (may be NULL) is asked only for rows that would enter a result, at most
  * once per row and call. Allocates only in radius mode. After a failure the results so far may
  * be read; which rows of the failed block they cover is not defined. */
-mn_status scan_block(struct scan *s, const struct scan_block *b, scan_admit_fn admit, void *ctx,
-                     mn_error *err);
+MN_CHECKED mn_status scan_block(struct scan *s, const struct scan_block *b, scan_admit_fn admit,
+                                void *ctx, mn_error *err);
 
 /* Adds what `from`, made with the same spec, has found. Fails as collector_push in radius mode. */
-mn_status scan_merge(struct scan *into, const struct scan *from, mn_error *err);
+MN_CHECKED mn_status scan_merge(struct scan *into, const struct scan *from, mn_error *err);
 
 size_t scan_count(const struct scan *s, size_t q);
 
@@ -67,7 +67,7 @@ void scan_norms(const struct kernels *kn, mn_dtype dtype, uint32_t dim, const vo
 /* MN_INVALID if the vector may not stand in a collection: an element is NaN or infinite (the
  * message names `what`, the element and its value), its squared norm reaches FLT_MAX / 4, or under
  * cosine is below FLT_MIN: too short to have a direction. */
-mn_status scan_check_vector(mn_dtype dtype, mn_metric metric, uint32_t dim, const void *vector,
-                            const char *what, mn_error *err);
+MN_CHECKED mn_status scan_check_vector(mn_dtype dtype, mn_metric metric, uint32_t dim,
+                                       const void *vector, const char *what, mn_error *err);
 
 #endif

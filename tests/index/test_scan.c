@@ -218,7 +218,7 @@ static void run_case(const struct kernels *kn, mn_dtype dtype, mn_metric metric,
 {
     struct fixture f;
     char what[128];
-    size_t n = dim >= 512 ? 450 : 900;
+    size_t n = dim >= 512 ? 300 : 600;
     snprintf(what, sizeof what, "%s %s %s dim %u nq %zu k %u", kn->name, dtype_names[dtype],
              metric_names[metric], dim, nq, k);
     setup(&f, kn, dtype, metric, dim, n, nq, dim * 1000 + nq * 10 + k);

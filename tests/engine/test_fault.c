@@ -63,8 +63,8 @@ static bool is_consequence(mn_status st)
     return st == MN_NOTFOUND;
 }
 
-static void check_message(const struct fault *f, uint64_t n, int mode, const struct world_op *op,
-                          mn_status st, const mn_error *err)
+static void check_message(const struct fault *f, uint64_t n, enum sim_mode mode,
+                          const struct world_op *op, mn_status st, const mn_error *err)
 {
     CHECKF(st == f->status || is_consequence(st),
            "%s at call %d, mode %d, struck %s: status %s, %s", f->word, (int)n, mode,

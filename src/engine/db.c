@@ -228,11 +228,20 @@ mn_status db_limit_wal(sqlite3 *sql, mn_error *err)
     return st;
 }
 
+/* What an open meets are the short locks of a process that creates, recovers or closes the same
+ * database: it waits for them a second at least, also if its writers are not to wait. */
+static int open_wait_ms(const mn_db *db)
+{
+    uint32_t ms = db->opts.busy_timeout_ms;
+    return ms == MN_NO_WAIT || ms < 1000 ? 1000 : ms > INT_MAX ? INT_MAX : (int)ms;
+}
+
 mn_status db_open_sqlite(mn_db *db, size_t page_cache, sqlite3 **out, mn_error *err)
 {
     mn_status st = open_handle(db, out, err);
     if (st)
         return st;
+    sqlite3_busy_timeout(*out, open_wait_ms(db));
     st = set_up_handle(db, *out, page_cache, err);
     if (st) {
         sqlite3_close(*out);
@@ -251,7 +260,7 @@ static mn_status look_at_entry(void *ctx, const struct catalog_entry *e, mn_erro
     return MN_OK; /* catalog_walk itself checks each entry */
 }
 
-mn_status db_use_wal(mn_db *db, sqlite3 *sql, bool *was, mn_error *err)
+static mn_status try_wal(const mn_db *db, sqlite3 *sql, bool *was, mn_error *err)
 {
     sqlite3_stmt *st = NULL;
     bool row = false;
@@ -278,12 +287,26 @@ mn_status db_use_wal(mn_db *db, sqlite3 *sql, bool *was, mn_error *err)
     return status;
 }
 
+/* Two processes that make one database at once both want the file for themselves for a moment, and
+ * SQLite refuses one of them without asking its busy handler. */
+mn_status db_use_wal(mn_db *db, sqlite3 *sql, bool *was, mn_error *err)
+{
+    uint64_t end_us = clock_us() + (uint64_t)open_wait_ms(db) * 1000;
+    mn_error own = {0};
+    mn_status st = try_wal(db, sql, was, &own);
+    while (st == MN_BUSY && clock_us() < end_us) {
+        nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+        mn_error_clear(&own);
+        st = try_wal(db, sql, was, &own);
+    }
+    if (st && err && err->code == MN_OK)
+        *err = own;
+    return st;
+}
+
 static mn_status look_at_database(mn_db *db, mn_error *err)
 {
     enum catalog_state state = CATALOG_ABSENT;
-    sqlite3_busy_timeout(db->keeper, db->opts.busy_timeout_ms == MN_NO_WAIT
-                                         ? 0
-                                         : (int)(db->opts.busy_timeout_ms & INT_MAX));
     mn_status st = catalog_check(db->keeper, &state, err);
     if (st)
         return st;

@@ -26,6 +26,7 @@
 
 enum {
     QUERY_GROUP = 1024, /* queries scanned at once: bounds memory, and the time between ticks */
+    SMALLEST_BLOCK = 8,        /* vectors read from the rows before they are scored */
     FEW_IDS = 2048,     /* look them up one by one rather than stream the table */
     DEFAULT_MAX_HITS = 1000000,
     PARALLEL_BYTES = 4 << 20 /* less work than this is not worth a second thread */
@@ -228,19 +229,31 @@ static void gather_fini(struct mn_alloc *a, struct gather *g)
     mn_free(a, g->norms);
 }
 
-static mn_status gather_init(struct mn_alloc *a, struct gather *g, size_t cap, size_t vector_bytes,
-                             mn_error *err)
+static bool gather_try(struct mn_alloc *a, struct gather *g, size_t cap, size_t vector_bytes)
 {
     *g = (struct gather){.cap = cap};
     g->ids = mn_alloc_array(a, cap, sizeof *g->ids, MN_TAG_SEARCH);
     g->vectors = mn_alloc_array(a, cap, vector_bytes, MN_TAG_SEARCH);
     g->norms = mn_alloc_array(a, cap, sizeof *g->norms, MN_TAG_SEARCH);
     if (g->ids && g->vectors && g->norms)
-        return MN_OK;
+        return true;
     gather_fini(a, g);
-    return mn_fail(err, MN_NOMEM,
-                   "search: out of memory under the cap for a block of %zu vectors; raise memory",
-                   cap);
+    return false;
+}
+
+/* Smaller blocks where other searches have taken most of the cap: slower, not wrong. */
+static mn_status gather_init(struct mn_alloc *a, struct gather *g, size_t cap, size_t vector_bytes,
+                             mn_error *err)
+{
+    while (!gather_try(a, g, cap, vector_bytes)) {
+        if (cap <= SMALLEST_BLOCK)
+            return mn_fail(err, MN_NOMEM,
+                           "search: out of memory under the cap for a block of %zu vectors; raise "
+                           "memory",
+                           cap);
+        cap = cap / 4 > SMALLEST_BLOCK ? cap / 4 : SMALLEST_BLOCK;
+    }
+    return MN_OK;
 }
 
 static void gather_add(struct gather *g, int64_t id, const void *vector, size_t vector_bytes)
@@ -295,8 +308,10 @@ static mn_status scan_ids(struct search *s, const struct view *v, struct scan *s
 {
     struct gather g;
     scan_admit_fn admission = s->opts.filter ? admit : NULL;
+    size_t block = cache_block_rows(s->c);
     mn_status st =
-        gather_init(s->conn->db->alloc, &g, cache_block_rows(s->c), s->c->vector_bytes, err);
+        gather_init(s->conn->db->alloc, &g, s->n_ids < block ? s->n_ids : block,
+                    s->c->vector_bytes, err);
     for (size_t i = 0; i < s->n_ids && st == MN_OK; i++) {
         float norm;
         const void *vector = v ? view_find(v, s->ids[i], &norm) : NULL;

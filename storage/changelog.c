@@ -234,6 +234,24 @@ mn_status changelog_drop(sqlite3 *db, int64_t table, mn_error *err)
                   : sql_execf(db, err, "DROP TABLE IF EXISTS mneme_log_%lld", (long long)table);
 }
 
+/* Whether the log table is there and is one: its columns, and numbers that do not come back. */
+static mn_status log_stands(sqlite3 *db, int64_t table, bool *stands, mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    int64_t columns = 0;
+    mn_status status = sql_preparef(
+        db, &st, err,
+        "SELECT count(*) FROM sqlite_master m, pragma_table_info(m.name) c WHERE m.type = 'table' "
+        "AND m.name = 'mneme_log_%lld' AND m.sql LIKE '%%AUTOINCREMENT%%' AND c.name IN ('seq', "
+        "'id', 'stamp')",
+        (long long)table);
+    if (status == MN_OK)
+        status = sql_stmt_int(st, 0, &columns, err);
+    sqlite3_finalize(st);
+    *stands = columns == 3;
+    return status;
+}
+
 /* A log table that is new where versions were given out before (somebody dropped the old one, and
  * its sequence with it) must go on above them. Reads the whole table: only then. */
 static mn_status seed_sequence(sqlite3 *db, int64_t table, const char *name, mn_error *err)
@@ -258,7 +276,12 @@ static mn_status seed_sequence(sqlite3 *db, int64_t table, const char *name, mn_
 
 mn_status changelog_restart(sqlite3 *db, int64_t table, const char *name, mn_error *err)
 {
-    mn_status status = changelog_create(db, table, name, err);
+    bool stands = false;
+    mn_status status = log_stands(db, table, &stands, err);
+    if (status == MN_OK && !stands)
+        status = sql_execf(db, err, "DROP TABLE IF EXISTS mneme_log_%lld", (long long)table);
+    if (status == MN_OK)
+        status = changelog_create(db, table, name, err);
     if (status == MN_OK)
         status = seed_sequence(db, table, name, err);
     if (status == MN_OK)
@@ -294,18 +317,12 @@ static mn_status trigger_stands(sqlite3 *db, int64_t table, enum trigger which, 
 mn_status changelog_check(sqlite3 *db, int64_t table, const char *name, bool *intact, mn_error *err)
 {
     struct parts p;
-    int64_t log = 0;
     *intact = false;
     mn_status status = parts_init(db, name, &p, err);
     if (status)
         return status;
-    char *sql =
-        sqlite3_mprintf("SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = "
-                        "'mneme_log_%lld' AND sql LIKE '%%AUTOINCREMENT%%'",
-                        (long long)table);
-    status = sql ? sql_int(db, sql, 0, &log, err) : mn_fail(err, MN_NOMEM, "out of memory");
-    sqlite3_free(sql);
-    bool all = log == 1;
+    bool all = false;
+    status = log_stands(db, table, &all, err);
     for (enum trigger which = 0; which < TRIGGERS && status == MN_OK && all; which++) {
         char *want = trigger_needed(which, &p) ? trigger_sql(which, table, name, &p) : NULL;
         if (trigger_needed(which, &p) && !want)

@@ -152,8 +152,9 @@ TEST(a_schema_changed_by_hand_is_noticed_and_mended)
         "DROP TRIGGER mneme_3_insert",
         "DROP TRIGGER mneme_3_update",
         "DROP TRIGGER mneme_3_delete",
-        "DROP TRIGGER mneme_3_delete; CREATE TRIGGER mneme_3_delete AFTER DELETE ON t BEGIN SELECT "
-        "1; END",
+        ("DROP TRIGGER mneme_3_delete; CREATE TRIGGER mneme_3_delete AFTER DELETE ON t BEGIN "
+         "SELECT "
+         "1; END"),
         "CREATE UNIQUE INDEX u ON t(a)",
         "CREATE UNIQUE INDEX v ON t(a COLLATE NOCASE, b) WHERE b > 3",
         "ALTER TABLE t ADD COLUMN more",

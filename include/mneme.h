@@ -241,7 +241,8 @@ MN_API void mn_set_progress(mn_conn *conn, mn_progress_fn fn, void *ctx);
 
 MN_API const char *mn_path(const mn_db *db);
 
-/* Frees arrays that this library returned (mn_list, mn_search_radius); NULL is fine. */
+/* Frees arrays that this library returned (mn_list, mn_attributes, mn_search_radius), before
+ * mn_close; NULL is fine. */
 MN_API void mn_free_result(void *memory);
 
 /* ---- Collections ----------------------------------------------------------------------------- */
@@ -270,7 +271,7 @@ typedef struct mn_collection_info {
     mn_metric metric;
     mn_id_kind id_kind;
     uint32_t n_attributes;
-    char attributes[512]; /* their names, joined by ','; cut with "..." if longer */
+    char attributes[512]; /* their names for people, joined by ','; cut with "..." if longer */
 } mn_collection_info;
 
 /* Names are 1 to MN_MAX_NAME bytes of UTF-8, unlike any other collection's or table's regardless of
@@ -289,7 +290,13 @@ MN_API MN_CHECKED mn_status mn_list(mn_conn *conn, mn_collection_info **out, siz
 MN_API MN_CHECKED mn_status mn_info(mn_conn *conn, const char *name, mn_collection_info *out,
                                     mn_error *err);
 
-/* Adds an attribute column (NULL in every row) to the collection's table. */
+/* The names of the collection's attributes in the order in which rows are handed out; *out is an
+ * array of *n for mn_free_result, which frees the names too. */
+MN_API MN_CHECKED mn_status mn_attributes(mn_conn *conn, const char *name, const char ***out,
+                                          size_t *n, mn_error *err);
+
+/* Adds an attribute column (NULL in every row) to the collection's table. Fails with MN_EXISTS,
+ * MN_INVALID, MN_NOTFOUND, MN_FULL (MN_MAX_ATTRIBUTES), MN_BUSY, MN_READONLY. */
 MN_API MN_CHECKED mn_status mn_add_attribute(mn_conn *conn, const char *name, const char *attribute,
                                              mn_error *err);
 
@@ -339,12 +346,15 @@ typedef struct mn_put_opts {
     mn_put_mode mode;
     bool from_f32;     /* vectors are given as f32 and rounded to the collection's dtype (to i8: to
                           the nearest integer, which must lie in -128 .. 127); not for MN_BIT */
+    bool keep_rest;    /* a row that is replaced keeps what is not given: its vector if that is
+                          NULL, attributes not named, its payload if that is NULL. An attribute
+                          given as MN_NULL becomes NULL */
     int64_t *ids;      /* [n] or NULL: takes the rows' integer ids */
     int64_t *versions; /* [n] or NULL: takes the rows' new versions */
 } mn_put_opts;
 
-/* Writes n rows, all or none: vector, all attributes (those not given become NULL) and payload.
- * Vectors of other collections over the same rows stay. Outside a transaction it is one, durable
+/* Writes n rows, all or none: vector, all attributes (those not given become NULL) and payload,
+ * unless opts->keep_rest. Vectors of other collections over the same rows stay. Outside a transaction it is one, durable
  * when it returns. A version is an int64 that no earlier change of any row of the table had, and
  * ascends; every change gives a row a new one, also a change by a plain SQLite client.
  * An id that stands twice in one call is MN_INVALID. Other failures: MN_NOTFOUND (collection,
@@ -352,9 +362,14 @@ typedef struct mn_put_opts {
 MN_API MN_CHECKED mn_status mn_put(mn_conn *conn, const char *name, const mn_row *rows, size_t n,
                                    const mn_put_opts *opts, mn_error *err);
 
-/* Reads n rows in the order given. *out is for mn_rows_free, also if it holds no row. */
+/* Reads n rows in the order given, of one snapshot; an unknown id is no error. *out is for
+ * mn_rows_free, also if it holds no row, and before mn_close. mn_get_meta leaves the vectors
+ * unread: each row's is NULL. Fails with MN_NOTFOUND (collection), MN_INVALID (an id of the wrong
+ * kind), MN_NOMEM (under the cap: ask for fewer), MN_CORRUPT, MN_IO. */
 MN_API MN_CHECKED mn_status mn_get(mn_conn *conn, const char *name, const mn_id *ids, size_t n,
                                    mn_rows **out, mn_error *err);
+MN_API MN_CHECKED mn_status mn_get_meta(mn_conn *conn, const char *name, const mn_id *ids, size_t n,
+                                        mn_rows **out, mn_error *err);
 MN_API size_t mn_rows_count(const mn_rows *rows);                       /* n */
 MN_API const mn_row *mn_rows_at(const mn_rows *rows, size_t i);         /* NULL: no such row */
 MN_API const mn_value *mn_row_attr(const mn_row *row, const char *attribute); /* NULL: none */

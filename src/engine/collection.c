@@ -36,8 +36,8 @@ void colls_forget(mn_conn *conn)
 
 /* ---- Statements ------------------------------------------------------------------------------ */
 
-/* Writing a whole row. Parameters: 1 id, 2 text_id, 3 version, 4 payload, 5 vector, 6.. attributes;
- * the same numbers in INSERT and UPDATE. `many` takes the rows from the table mneme_put. */
+/* Writing a row. Parameters: 1 id, 2 text_id, 3 version, 4 payload, 5 vector, 6.. attributes; the
+ * same numbers in INSERT and UPDATE. `many` takes the rows from the table mneme_put. */
 static char *insert_sql(const struct coll *c, bool many)
 {
     const struct catalog_entry *e = &c->entry;
@@ -68,6 +68,24 @@ static char *update_sql(const struct coll *c)
     return sqlite3_str_finish(s);
 }
 
+/* An UPDATE in which a payload or vector of NULL was not given, nor an attribute whose second
+ * parameter, after all the first ones, is not 1. */
+static char *update_keep_sql(const struct coll *c)
+{
+    const char *column = c->entry.column;
+    int n = (int)c->n_attrs;
+    sqlite3_str *s = sqlite3_str_new(NULL);
+    sqlite3_str_appendf(s,
+                        "UPDATE \"%w\" SET version = ?3, payload = coalesce(?4, payload), "
+                        "\"%w\" = coalesce(?5, \"%w\")",
+                        c->entry.table, column, column);
+    for (int i = 0; i < n; i++)
+        sqlite3_str_appendf(s, ", \"%w\" = iif(?%d, ?%d, \"%w\")", c->attrs[i], 6 + n + i, 6 + i,
+                            c->attrs[i]);
+    sqlite3_str_appendall(s, " WHERE id = ?1");
+    return sqlite3_str_finish(s);
+}
+
 static char *select_row_sql(const struct coll *c, bool with_vector)
 {
     char *columns = row_columns(c, with_vector);
@@ -93,6 +111,8 @@ static char *stmt_sql(const struct coll *c, enum coll_stmt_kind which)
         return insert_sql(c, true);
     case STMT_UPDATE:
         return update_sql(c);
+    case STMT_UPDATE_KEEP:
+        return update_keep_sql(c);
     case STMT_DELETE:
         return sqlite3_mprintf("DELETE FROM \"%w\" WHERE id = ?1", table);
     case STMT_GET:
@@ -408,6 +428,53 @@ mn_status mn_drop(mn_conn *conn, const char *name, mn_error *err)
         st = scope_end(conn, st, err);
         if (st == MN_OK)
             cache_forget(conn->db, e.number);
+    }
+    return conn_leave(conn, st, err);
+}
+
+/* Pointers to the names, then the names themselves: `from` holds them one behind the other. */
+static const char **names_block(struct mn_alloc *a, const char *from, size_t n)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < n; i++)
+        bytes += strlen(from + bytes) + 1;
+    const char **names = result_alloc(a, n * sizeof *names + bytes, 1);
+    if (!names)
+        return NULL;
+    char *p = (char *)(names + n);
+    memcpy(p, from, bytes);
+    for (size_t i = 0; i < n; i++, p += strlen(p) + 1)
+        names[i] = p;
+    return names;
+}
+
+mn_status mn_attributes(mn_conn *conn, const char *name, const char ***out, size_t *n,
+                        mn_error *err)
+{
+    struct coll *c;
+    if (out)
+        *out = NULL;
+    if (n)
+        *n = 0;
+    mn_status st = conn_enter(conn, err);
+    if (st)
+        return st;
+    st = out && n ? scope_read(conn, err)
+                  : mn_fail(err, MN_INVALID, "attributes: no place for the names and their number");
+    if (st)
+        return conn_leave(conn, st, err);
+    st = coll_get(conn, name, &c, err);
+    if (st == MN_OK) {
+        *out = names_block(conn->db->alloc, c->attr_block, c->n_attrs);
+        *n = c->n_attrs;
+        if (!*out)
+            st = mn_fail(err, MN_NOMEM, "attributes: out of memory under the cap");
+    }
+    st = scope_end(conn, st, err);
+    if (st) {
+        mn_free_result(*out);
+        *out = NULL;
+        *n = 0;
     }
     return conn_leave(conn, st, err);
 }

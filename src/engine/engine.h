@@ -62,6 +62,7 @@ enum coll_stmt_kind {
     STMT_INSERT,
     STMT_INSERT_MANY, /* from the table mneme_put; see batch.h */
     STMT_UPDATE,
+    STMT_UPDATE_KEEP, /* what is not given stays */
     STMT_DELETE,     /* ?1 id */
     STMT_GET,        /* ?1 id -> whole row */
     STMT_GET_META,   /* ?1 id -> row without its vector */

@@ -302,9 +302,9 @@ static void bind_value(sqlite3_stmt *st, int at, const mn_value *v)
     }
 }
 
-/* Binds by the numbers of insert_sql() in collection.c. Lengths were checked; nothing is copied, so
- * nothing can fail. */
-static void bind_row(sqlite3_stmt *st, const struct batch_row *row, bool insert)
+/* Binds by the numbers of insert_sql() in collection.c, and behind them those of update_keep_sql().
+ * Lengths were checked; nothing is copied, so nothing can fail. */
+static void bind_row(sqlite3_stmt *st, const struct batch_row *row, bool insert, bool keep)
 {
     sqlite3_bind_int64(st, 1, row->id);
     if (insert && row->text_id)
@@ -320,6 +320,8 @@ static void bind_row(sqlite3_stmt *st, const struct batch_row *row, bool insert)
         sqlite3_bind_null(st, 5);
     for (size_t i = 0; i < row->n_attrs; i++)
         bind_value(st, 6 + (int)i, row->attrs[i]);
+    for (size_t i = 0; keep && i < row->n_attrs; i++)
+        sqlite3_bind_int(st, 6 + (int)(row->n_attrs + i), row->attrs[i] != NULL);
 }
 
 /* Writes row p->first by a statement of its own. */
@@ -327,12 +329,14 @@ static mn_status put_one(struct put *p, bool insert, mn_error *err)
 {
     sqlite3_stmt *st;
     struct batch_row row;
-    mn_status status = coll_stmt(p->conn, p->c, insert ? STMT_INSERT : STMT_UPDATE, &st, err);
+    bool keep = !insert && p->opts->keep_rest;
+    enum coll_stmt_kind kind = insert ? STMT_INSERT : keep ? STMT_UPDATE_KEEP : STMT_UPDATE;
+    mn_status status = coll_stmt(p->conn, p->c, kind, &st, err);
     if (status == MN_OK)
         status = get_row(p, 0, &row, err);
     if (status)
         return status;
-    bind_row(st, &row, insert);
+    bind_row(st, &row, insert, keep);
     status = sql_run(st, err);
     sqlite3_reset(st);
     sqlite3_clear_bindings(st); /* they point into the caller's memory */

@@ -251,26 +251,35 @@ const mn_value *mn_row_attr(const mn_row *row, const char *attribute)
 
 /* ---- Get ------------------------------------------------------------------------------------- */
 
-static mn_status get_one(mn_conn *conn, struct coll *c, const mn_id *id, size_t position,
-                         mn_attr *attrs, mn_rows *rows, mn_error *err)
+/* A call of mn_get or mn_get_meta. */
+struct get {
+    mn_conn *conn;
+    struct coll *c;
+    bool with_vector;
+    mn_attr *attrs; /* [c->n_attrs] of the row being read */
+    mn_rows *rows;
+};
+
+static mn_status get_one(struct get *g, const mn_id *id, size_t position, mn_error *err)
 {
     sqlite3_stmt *st;
     bool found = false;
     int64_t number = 0, version = 0;
     mn_row row;
-    mn_status status = row_resolve(conn, c, id, position, &number, &found, &version, err);
+    mn_rows *rows = g->rows;
+    mn_status status = row_resolve(g->conn, g->c, id, position, &number, &found, &version, err);
     if (status || !found)
         return status;
-    status = coll_stmt(conn, c, STMT_GET, &st, err);
+    status = coll_stmt(g->conn, g->c, g->with_vector ? STMT_GET : STMT_GET_META, &st, err);
     if (status)
         return status;
     sqlite3_bind_int64(st, 1, number);
     status = sql_step(st, &found, err);
     if (status || !found)
         return status;
-    status = row_read(c, st, true, &row, attrs, err);
+    status = row_read(g->c, st, g->with_vector, &row, g->attrs, err);
     if (status == MN_OK) {
-        rows->rows[position] = row_dup(rows->alloc, &row, rows->names, c->vector_bytes);
+        rows->rows[position] = row_dup(rows->alloc, &row, rows->names, g->c->vector_bytes);
         if (!rows->rows[position])
             status = mn_fail(err, MN_NOMEM,
                              "get: out of memory under the cap at row %zu of %zu; ask for fewer",
@@ -280,31 +289,32 @@ static mn_status get_one(mn_conn *conn, struct coll *c, const mn_id *id, size_t 
     return status;
 }
 
-static mn_status get_rows(mn_conn *conn, const char *name, const mn_id *ids, size_t n,
+static mn_status get_rows(struct get *g, const char *name, const mn_id *ids, size_t n,
                           mn_rows **out, mn_error *err)
 {
-    struct coll *c;
-    struct mn_alloc *a = conn->db->alloc;
-    mn_status st = coll_get(conn, name, &c, err);
+    struct mn_alloc *a = g->conn->db->alloc;
+    mn_status st = coll_get(g->conn, name, &g->c, err);
     if (st)
         return st;
-    mn_attr *attrs = mn_alloc_array(a, c->n_attrs, sizeof *attrs, MN_TAG_ROWS);
-    mn_rows *rows = attrs ? rows_create(a, c, n) : NULL;
-    if (!rows)
-        st = mn_fail(err, MN_NOMEM, "get: out of memory under the cap");
+    g->attrs = mn_alloc_array(a, g->c->n_attrs, sizeof *g->attrs, MN_TAG_ROWS);
+    g->rows = g->attrs ? rows_create(a, g->c, n) : NULL;
+    if (!g->rows)
+        st = mn_fail(err, MN_NOMEM, "get: out of memory under the cap for %zu rows; ask for fewer",
+                     n);
     for (size_t i = 0; i < n && st == MN_OK; i++)
-        st = get_one(conn, c, &ids[i], i, attrs, rows, err);
-    mn_free(a, attrs);
+        st = get_one(g, &ids[i], i, err);
+    mn_free(a, g->attrs);
     if (st)
-        mn_rows_free(rows);
+        mn_rows_free(g->rows);
     else
-        *out = rows;
+        *out = g->rows;
     return st;
 }
 
-mn_status mn_get(mn_conn *conn, const char *name, const mn_id *ids, size_t n, mn_rows **out,
-                 mn_error *err)
+static mn_status get_public(mn_conn *conn, const char *name, const mn_id *ids, size_t n,
+                            bool with_vector, mn_rows **out, mn_error *err)
 {
+    struct get g = {.conn = conn, .with_vector = with_vector};
     if (out)
         *out = NULL;
     mn_status st = conn_enter(conn, err);
@@ -316,7 +326,7 @@ mn_status mn_get(mn_conn *conn, const char *name, const mn_id *ids, size_t n, mn
     }
     st = scope_read(conn, err);
     if (st == MN_OK) {
-        st = get_rows(conn, name, ids, n, out, err);
+        st = get_rows(&g, name, ids, n, out, err);
         st = scope_end(conn, st, err);
         if (st) {
             mn_rows_free(*out);
@@ -324,6 +334,18 @@ mn_status mn_get(mn_conn *conn, const char *name, const mn_id *ids, size_t n, mn
         }
     }
     return conn_leave(conn, st, err);
+}
+
+mn_status mn_get(mn_conn *conn, const char *name, const mn_id *ids, size_t n, mn_rows **out,
+                 mn_error *err)
+{
+    return get_public(conn, name, ids, n, true, out, err);
+}
+
+mn_status mn_get_meta(mn_conn *conn, const char *name, const mn_id *ids, size_t n, mn_rows **out,
+                      mn_error *err)
+{
+    return get_public(conn, name, ids, n, false, out, err);
 }
 
 /* ---- Iterate --------------------------------------------------------------------------------- */

@@ -128,7 +128,7 @@ static int writer_open(struct export *e)
         .n_known = true,
         .n = e->total,
         .ids_path = e->given->ids,
-        .attrs = (const char *const *)e->names.items,
+        .attrs = e->names.items,
         .n_attrs = e->names.n,
     };
     e->x = need(calloc(e->info.dim, sizeof *e->x));
@@ -190,7 +190,7 @@ static int export_run(struct export *e)
     mn_error err = {0};
     int code = session_collection(&e->db, e->collection, &e->info);
     if (!code)
-        code = names_load(&e->names, &e->db, &e->info);
+        code = names_load(&e->names, &e->db, e->collection);
     if (code)
         return code;
     choose_types(e);

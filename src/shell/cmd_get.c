@@ -110,7 +110,7 @@ static void table_add(struct get *g, const mn_row *row)
 static int get_chunk(struct get *g, const mn_id *ids, size_t *n)
 {
     mn_rows *rows = NULL;
-    int code = rows_get(&g->db, g->collection, ids, n, &rows);
+    int code = rows_get(&g->db, g->collection, ids, n, !g->given->no_vector, &rows);
     for (size_t i = 0; !code && i < *n; i++) {
         char quoted[MN_MAX_TEXT_ID + 3];
         const mn_row *row = mn_rows_at(rows, i);
@@ -157,7 +157,7 @@ static int run(const struct command *self, const void *given, char **args, size_
     if (!code)
         code = session_collection(&g.db, g.collection, &g.info);
     if (!code && !g.json)
-        code = names_load(&g.names, &g.db, &g.info);
+        code = names_load(&g.names, &g.db, g.collection);
     if (!code)
         code = ids_load(&g.ids, &g.info, args + 2, n - 2, o->from);
     if (!code)

@@ -388,83 +388,14 @@ static void batch_free(struct import *im)
     free(im->seen);
 }
 
-/* The row's attributes and those of the row that it replaces, as far as it does not bring them. */
-static mn_attr *merge_attributes(mn_row *row, const mn_row *old)
-{
-    mn_attr *all = need(malloc((row->n_attrs + old->n_attrs + 1) * sizeof *all));
-    size_t n = row->n_attrs;
-    if (n)
-        memcpy(all, row->attrs, n * sizeof *all);
-    for (size_t i = 0; i < old->n_attrs; i++) {
-        bool brought = false;
-        for (size_t j = 0; j < row->n_attrs && !brought; j++)
-            brought = strcmp(row->attrs[j].name, old->attrs[i].name) == 0;
-        if (!brought)
-            all[n++] = old->attrs[i];
-    }
-    row->attrs = all;
-    row->n_attrs = n;
-    return all;
-}
-
-/* Puts the batch; its rows keep what the file does not bring. Inside a write transaction: nobody
- * changes a row between its reading and its writing. */
-static int batch_put_keeping(struct import *im, const mn_put_opts *opts, mn_error *err)
-{
-    mn_rows *old = NULL;
-    mn_id *ids = need(malloc(im->n * sizeof *ids));
-    mn_attr **merged = need(calloc(im->n, sizeof *merged));
-    for (size_t i = 0; i < im->n; i++)
-        ids[i] = (mn_id){.id = im->rows[i].id, .text_id = im->rows[i].text_id};
-    mn_status st = mn_get(im->db.conn, im->collection, ids, im->n, &old, err);
-    for (size_t i = 0; !st && i < im->n; i++) {
-        const mn_row *was = mn_rows_at(old, i);
-        if (!was)
-            continue;
-        merged[i] = merge_attributes(&im->rows[i], was);
-        if (!im->rows[i].payload) {
-            im->rows[i].payload = was->payload;
-            im->rows[i].payload_len = was->payload_len;
-        }
-    }
-    if (!st)
-        st = mn_put(im->db.conn, im->collection, im->rows, im->n, opts, err);
-    for (size_t i = 0; i < im->n; i++)
-        free(merged[i]);
-    free(merged);
-    free(ids);
-    mn_rows_free(old);
-    return st ? library_error(err) : 0;
-}
-
-static int batch_keep(struct import *im, const mn_put_opts *opts)
-{
-    mn_error err = {0};
-    bool own = !(im->one_transaction && !im->given->partial);
-    if (own && mn_begin_write(im->db.conn, &err))
-        return library_error(&err);
-    int code = batch_put_keeping(im, opts, &err);
-    if (own && !code && mn_commit(im->db.conn, &err))
-        code = library_error(&err);
-    if (own && code)
-        (void)mn_rollback(im->db.conn, NULL);
-    return code;
-}
-
 static int batch_flush(struct import *im)
 {
     mn_error err = {0};
-    int code = 0;
     if (im->n == 0)
         return 0;
-    mn_put_opts opts = {.from_f32 = im->scan.plan.from_f32};
-    bool new_ids = im->scan.n_no_id && im->next_id == MN_AUTO_ID;
-    if (im->keep && !new_ids)
-        code = batch_keep(im, &opts);
-    else if (mn_put(im->db.conn, im->collection, im->rows, im->n, &opts, &err))
-        code = library_error(&err);
-    if (code)
-        return code;
+    mn_put_opts opts = {.from_f32 = im->scan.plan.from_f32, .keep_rest = im->keep};
+    if (mn_put(im->db.conn, im->collection, im->rows, im->n, &opts, &err))
+        return library_error(&err);
     im->taken += im->n;
     batch_clear(im);
     return 0;
@@ -761,8 +692,8 @@ static void say_done(const struct import *im, uint64_t replaced, double seconds)
     text_free(&extra);
 }
 
-/* mn_put writes whole rows. A file of vectors for a collection beside another must not empty the
- * attributes that belong to both. */
+/* A file of vectors for a collection beside another must not empty the attributes that belong to
+ * both. */
 static int find_keep(struct import *im)
 {
     mn_error err = {0};

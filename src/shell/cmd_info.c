@@ -178,7 +178,7 @@ static int info_json(struct session *db, const mn_collection_info *all, size_t n
     for (size_t i = 0; !code && i < n; i++) {
         const mn_collection_info *c = &all[i];
         struct names names;
-        code = names_load(&names, db, c);
+        code = names_load(&names, db, c->name);
         json_text_member(&t, "collection", c->name);
         json_count_member(&t, "dim", c->dim);
         json_text_member(&t, "type", mn_dtype_name(c->dtype));

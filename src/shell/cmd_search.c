@@ -239,7 +239,7 @@ static int show_hits(struct search *s, const struct origin *o, const struct answ
         for (size_t i = 0; i < n; i++)
             ids[i] = (mn_id){.id = a->hits[first + i].id};
         if (!bare)
-            code = rows_get(&s->db, s->collection, ids, &n, &rows);
+            code = rows_get(&s->db, s->collection, ids, &n, false, &rows);
         for (size_t i = 0; !code && i < n; i++)
             show_hit(s, o, (uint32_t)(first + i + 1), &a->hits[first + i],
                      bare ? NULL : mn_rows_at(rows, i));
@@ -425,7 +425,7 @@ static int no_row(struct search *s, const mn_id *id)
         }
         mn_id lower_id = {.text_id = lower};
         if (strcmp(lower, id->text_id) != 0 &&
-            mn_get(s->db.conn, s->collection, &lower_id, 1, &rows, NULL) == MN_OK)
+            mn_get_meta(s->db.conn, s->collection, &lower_id, 1, &rows, NULL) == MN_OK)
             other = mn_rows_at(rows, 0) != NULL;
         mn_rows_free(rows);
     }
@@ -529,7 +529,7 @@ static int search_run(struct search *s)
     struct progress progress;
     int code = session_collection(&s->db, s->collection, &s->info);
     if (!code && (g->where.n || s->output != OUTPUT_JSON))
-        code = names_load(&s->names, &s->db, &s->info);
+        code = names_load(&s->names, &s->db, s->collection);
     if (!code && g->where.n)
         code = where_parse(&s->where, &g->where, &s->names);
     if (code)

@@ -11,47 +11,18 @@
 
 /* ---- Attributes ----------------------------------------------------------------------------- */
 
-static void names_add(struct names *names, const char *name, size_t len)
+int names_load(struct names *names, struct session *s, const char *collection)
 {
-    names->items = need(realloc(names->items, (names->n + 1) * sizeof *names->items));
-    names->items[names->n++] = need(strndup(name, len));
-}
-
-/* The list in mn_collection_info is cut when long, and a name may hold a comma: then the first row
- * knows better. */
-static bool names_split(struct names *names, const mn_collection_info *info)
-{
-    for (const char *p = info->attributes; *p;) {
-        size_t len = strcspn(p, ",");
-        names_add(names, p, len);
-        p += len + (p[len] == ',');
-    }
-    return names->n == info->n_attributes;
-}
-
-int names_load(struct names *names, struct session *s, const mn_collection_info *info)
-{
-    mn_iter *iter = NULL;
-    const mn_row *row = NULL;
     mn_error err = {0};
     *names = (struct names){0};
-    if (names_split(names, info))
-        return 0;
-    names_free(names);
-    int code = 0;
-    if (mn_iter_open(s->conn, info->name, INT64_MIN, &iter, &err) || mn_iter_next(iter, &row, &err))
-        code = library_error(&err);
-    for (size_t i = 0; row && i < row->n_attrs; i++)
-        names_add(names, row->attrs[i].name, strlen(row->attrs[i].name));
-    mn_iter_close(iter);
-    return code;
+    if (mn_attributes(s->conn, collection, &names->items, &names->n, &err))
+        return library_error(&err);
+    return 0;
 }
 
 void names_free(struct names *names)
 {
-    for (size_t i = 0; i < names->n; i++)
-        free(names->items[i]);
-    free(names->items);
+    mn_free_result(names->items);
     *names = (struct names){0};
 }
 
@@ -182,11 +153,13 @@ void row_members_json(struct text *t, const mn_row *row)
         text_puts(t, "}");
 }
 
-int rows_get(struct session *s, const char *collection, const mn_id *ids, size_t *n, mn_rows **out)
+int rows_get(struct session *s, const char *collection, const mn_id *ids, size_t *n, bool vectors,
+             mn_rows **out)
 {
     for (;;) {
         mn_error err = {0};
-        mn_status st = mn_get(s->conn, collection, ids, *n, out, &err);
+        mn_status st = vectors ? mn_get(s->conn, collection, ids, *n, out, &err)
+                               : mn_get_meta(s->conn, collection, ids, *n, out, &err);
         if (st == MN_OK)
             return 0;
         if (st != MN_NOMEM || *n == 1)

@@ -7,12 +7,12 @@
 #include "src/shell/shell.h"
 
 struct names {
-    char **items; /* [n] */
+    const char **items; /* [n] */
     size_t n;
 };
 
-/* The attributes of a collection in the order of its table. */
-int names_load(struct names *names, struct session *s, const mn_collection_info *info);
+/* The attributes of a collection in the order of its table. Freed before the session is closed. */
+int names_load(struct names *names, struct session *s, const char *collection);
 void names_free(struct names *names);
 
 /* Ids as typed, to be read by mn_get and mn_delete. */
@@ -40,9 +40,10 @@ void row_id_show(struct text *t, const mn_row *row);
 /* ,"text":"...","attributes":{...}: what the row has; nothing for what it has not. */
 void row_members_json(struct text *t, const mn_row *row);
 
-/* Reads up to *n rows, by ids [*n]; fewer, in *n, if so many do not fit the memory cap. *out is for
- * mn_rows_free. 0 or the exit code. */
-int rows_get(struct session *s, const char *collection, const mn_id *ids, size_t *n, mn_rows **out);
+/* Reads up to *n rows, by ids [*n], with their vectors or without; fewer, in *n, if so many do not
+ * fit the memory cap. *out is for mn_rows_free. 0 or the exit code. */
+int rows_get(struct session *s, const char *collection, const mn_id *ids, size_t *n, bool vectors,
+             mn_rows **out);
 
 /* Optional columns for attributes (cells cut to 24 columns) and payload (48). `row` may be NULL. */
 void row_columns_add(const struct names *names, struct table *t);

@@ -51,7 +51,7 @@ static int term_parse(struct where_term *term, const char *word, const struct na
     for (size_t i = 0; i < names->n; i++)
         if (strcmp(names->items[i], term->name) == 0)
             return 0;
-    const char *near = nearest_word(term->name, (const char *const *)names->items, names->n);
+    const char *near = nearest_word(term->name, names->items, names->n);
     if (near)
         return error_exit("--where %s: no attribute '%s'; did you mean '%s'?", word, term->name,
                           near);

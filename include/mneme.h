@@ -23,15 +23,16 @@
  *
  * Defaults (a zero in an options struct chooses them; `mneme info --defaults` prints them)
  *
- *     metric             l2          distance = the root of the sum of squared differences
+ *     metric             l2          distance: the root of the sum of squared differences
  *     dtype              f32         element type of a collection's vectors
  *     ids                integer     int64, given or assigned ascending
- *     durability         full        a commit that was acknowledged survives power loss
- *     memory             256 MiB     cap over all that grows with data, in one process
- *     busy timeout       5,000 ms    how long a writer waits for another writer
+ *     durability         full        an acknowledged commit survives power loss
+ *     memory             256MiB      cap over all that grows with data, in one process
+ *     busy timeout       5000ms      how long a writer waits for another writer
  *     threads            1           threads that one search may use
  *     deadline           none        per search
- *     log                off         no hook, nothing is printed, ever
+ *     max hits           1000000     of a radius search; more is an error
+ *     log                off         no hook; nothing is printed, ever
  *
  * Threads. An mn_db may be used from any thread. An mn_conn is one thread's at a time: it is where
  * a transaction lives. Only mn_interrupt may be called on a connection from another thread. The
@@ -210,12 +211,13 @@ typedef struct mn_open_opts {
 } mn_open_opts;
 
 /* Opens a database: `path` of a file, or ":memory:" for one that lives in this process's memory
- * and is private to the handle. A missing file is made by the first mn_create. A SQLite database
- * that Mneme never saw is fine: opening changes nothing in it. A path already open in this process
- * gives the same handle once more (mn_close as often as mn_open); options that differ are then
- * MN_MISUSE. Costs no time that grows with the data.
+ * and is private to the handle. A missing file is made, empty; the first mn_create makes it a
+ * database. A SQLite database that Mneme never saw is fine: nothing in it is changed before that,
+ * either. A path already open in this process gives the same handle once more (mn_close as often as
+ * mn_open); options that differ are then MN_MISUSE. Costs no time that grows with the data.
  * Fails with MN_NOTFOUND, MN_NOTADB, MN_NEWER, MN_CORRUPT, MN_READONLY (names what may not be
- * written), MN_INVALID, MN_IO, MN_NOMEM. *out is then NULL. Thread-safe. */
+ * written), MN_INVALID, MN_BUSY (it must leave rollback-journal mode, and others are in it), MN_IO,
+ * MN_NOMEM. *out is then NULL. Thread-safe. */
 MN_API MN_CHECKED mn_status mn_open(const char *path, const mn_open_opts *opts, mn_db **out,
                                     mn_error *err);
 
@@ -223,7 +225,8 @@ MN_API MN_CHECKED mn_status mn_open(const char *path, const mn_open_opts *opts, 
  * memory. Connections must be gone: MN_MISUSE and nothing happens if not. NULL is fine. */
 MN_API mn_status mn_close(mn_db *db, mn_error *err);
 
-/* A connection for one thread. Cheap enough to make one per thread, not one per query. */
+/* A connection for one thread. Cheap enough to make one per thread, not one per query.
+ * Fails with MN_NOMEM, MN_IO, MN_FORKED. Thread-safe. */
 MN_API MN_CHECKED mn_status mn_connect(mn_db *db, mn_conn **out, mn_error *err);
 
 /* Rolls back what is open, closes iterators, frees the connection. NULL is fine. */
@@ -236,9 +239,10 @@ MN_API void mn_abandon(mn_db *db);
  * does nothing. Thread-safe. */
 MN_API void mn_interrupt(mn_conn *conn);
 
-/* NULL removes the callback. */
+/* For the calls that follow on this connection; NULL removes the callback. */
 MN_API void mn_set_progress(mn_conn *conn, mn_progress_fn fn, void *ctx);
 
+/* The file's path with its folder resolved, or ":memory:"; lives as long as the handle. */
 MN_API const char *mn_path(const mn_db *db);
 
 /* Frees arrays that this library returned (mn_list, mn_attributes, mn_search_radius), before
@@ -276,17 +280,22 @@ typedef struct mn_collection_info {
 
 /* Names are 1 to MN_MAX_NAME bytes of UTF-8, unlike any other collection's or table's regardless of
  * ASCII case, not starting with "mneme_" or "sqlite_", without control characters or quotes.
+ * Collections can be created and dropped inside a transaction, except for a database's first, which
+ * chooses the page size and switches write-ahead logging on: MN_MISUSE. So it is for this, mn_drop
+ * and mn_add_attribute while an iterator is open on the connection.
  * Fails with MN_EXISTS, MN_INVALID, MN_NOTFOUND (beside), MN_BUSY, MN_READONLY, MN_FULL. */
 MN_API MN_CHECKED mn_status mn_create(mn_conn *conn, const char *name,
                                       const mn_collection_opts *opts, mn_error *err);
 
-/* Removes a collection and its vectors; the rows go with the last collection over them. */
+/* Removes a collection and its vectors; the rows go with the last collection over them. Searches
+ * that run go on in their snapshots; later ones answer MN_NOTFOUND. */
 MN_API MN_CHECKED mn_status mn_drop(mn_conn *conn, const char *name, mn_error *err);
 
 /* All collections by name; *out is an array for mn_free_result. */
 MN_API MN_CHECKED mn_status mn_list(mn_conn *conn, mn_collection_info **out, size_t *n,
                                     mn_error *err);
 
+/* One collection. MN_NOTFOUND names the likeliest one meant. */
 MN_API MN_CHECKED mn_status mn_info(mn_conn *conn, const char *name, mn_collection_info *out,
                                     mn_error *err);
 
@@ -463,7 +472,7 @@ MN_API MN_CHECKED mn_status mn_search(mn_conn *conn, const char *name, const voi
                                       mn_hit *hits, uint32_t *found, mn_error *err);
 
 /* All rows within `radius` (distance <= radius) of one query, nearest first. *out is an array of *n
- * for mn_free_result. More than max_hits (0: 1,000,000) is MN_FULL. */
+ * for mn_free_result. More than max_hits (0: 1,000,000) is MN_FULL. Otherwise as mn_search. */
 MN_API MN_CHECKED mn_status mn_search_radius(mn_conn *conn, const char *name, const void *query,
                                              double radius, uint64_t max_hits,
                                              const mn_search_opts *opts, mn_hit **out, size_t *n,
@@ -481,6 +490,7 @@ typedef struct mn_stats_info {
     uint64_t streamed_searches; /* from the rows: vectors beyond the cap, or an old snapshot */
 } mn_stats_info;
 
+/* Of the database and this process; costs no time that grows with the data. */
 MN_API MN_CHECKED mn_status mn_stats(mn_conn *conn, mn_stats_info *out, mn_error *err);
 
 typedef struct mn_collection_stats {
@@ -505,10 +515,11 @@ MN_API MN_CHECKED mn_status mn_verify(mn_conn *conn, mn_finding_fn fn, void *ctx
                                       uint64_t *findings, mn_error *err);
 
 /* Copies the database as of now into a new file, while others read and write. The copy appears
- * under its name complete and flushed, or not at all. MN_EXISTS if the file is there. */
+ * under its name complete and flushed, or not at all. MN_EXISTS if the file is there; MN_MISUSE
+ * inside a write transaction. */
 MN_API MN_CHECKED mn_status mn_backup(mn_conn *conn, const char *path, mn_error *err);
 
-/* The defaults as printed by `mneme info --defaults`: name, value, meaning; a NULL name ends it. */
+/* The table in the head of this header; a NULL name ends it. */
 typedef struct mn_default {
     const char *name, *value, *meaning;
 } mn_default;

@@ -377,6 +377,14 @@ static mn_status prepare_database(mn_conn *conn, const mn_collection_opts *opts,
     return st ? st : db_limit_wal(conn->sql, err);
 }
 
+/* A write scope for a change of the schema, which SQLite refuses under an open statement. */
+static mn_status scope_schema(mn_conn *conn, mn_error *err)
+{
+    if (conn->iters)
+        return mn_fail(err, MN_MISUSE, "an iterator is open on this connection; close it first");
+    return scope_write(conn, err);
+}
+
 /* Inside the scope: the catalog may have been made by another process meanwhile. */
 static mn_status ensure_catalog(mn_conn *conn, mn_error *err)
 {
@@ -397,7 +405,7 @@ mn_status mn_create(mn_conn *conn, const char *name, const mn_collection_opts *o
         opts = &none;
     st = prepare_database(conn, opts, err);
     if (st == MN_OK)
-        st = scope_write(conn, err);
+        st = scope_schema(conn, err);
     if (st == MN_OK) {
         conn->schema_dirty = true;
         st = ensure_catalog(conn, err);
@@ -414,7 +422,7 @@ mn_status mn_drop(mn_conn *conn, const char *name, mn_error *err)
     mn_status st = conn_enter(conn, err);
     if (st)
         return st;
-    st = scope_write(conn, err);
+    st = scope_schema(conn, err);
     if (st == MN_OK) {
         st = name ? need_catalog(conn, name, err)
                   : mn_fail(err, MN_INVALID, "the collection's name is empty");
@@ -485,7 +493,7 @@ mn_status mn_add_attribute(mn_conn *conn, const char *name, const char *attribut
     mn_status st = conn_enter(conn, err);
     if (st)
         return st;
-    st = scope_write(conn, err);
+    st = scope_schema(conn, err);
     if (st == MN_OK) {
         st = coll_get(conn, name, &c, err);
         if (st == MN_OK) {

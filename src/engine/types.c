@@ -88,7 +88,7 @@ const mn_default *mn_defaults(void)
         {"threads", "1", "threads that one search may use"},
         {"deadline", "none", "per search"},
         {"max hits", "1000000", "of a radius search; more is an error"},
-        {"log", "off", "no hook, nothing is printed"},
+        {"log", "off", "no hook; nothing is printed, ever"},
         {NULL, NULL, NULL}};
     return table;
 }

@@ -263,7 +263,7 @@ TEST(one_path_is_one_handle)
     CHECK_OK(mn_close(memory[1], &err), err);
 }
 
-TEST(opening_alone_makes_no_file)
+TEST(opening_alone_makes_an_empty_file)
 {
     mn_db *db;
     mn_conn *conn;
@@ -286,7 +286,7 @@ TEST(opening_alone_makes_no_file)
     mn_disconnect(conn);
     CHECK_OK(mn_close(db, &err), err);
     struct stat st;
-    CHECK(stat(path, &st) != 0 || st.st_size == 0);
+    CHECK(stat(path, &st) == 0 && st.st_size == 0);
 }
 
 TEST(a_plain_sqlite_database_is_fine_and_stays_what_it_is)

@@ -363,9 +363,10 @@ typedef struct mn_put_opts {
 } mn_put_opts;
 
 /* Writes n rows, all or none: vector, all attributes (those not given become NULL) and payload,
- * unless opts->keep_rest. Vectors of other collections over the same rows stay. Outside a transaction it is one, durable
- * when it returns. A version is an int64 that no earlier change of any row of the table had, and
- * ascends; every change gives a row a new one, also a change by a plain SQLite client.
+ * unless opts->keep_rest. Vectors of other collections over the same rows stay. Outside a
+ * transaction it is one, durable when it returns. A version is an int64 that no earlier change of
+ * any row of the table had, and ascends; every change gives a row a new one, also a change by a
+ * plain SQLite client.
  * An id that stands twice in one call is MN_INVALID. Other failures: MN_NOTFOUND (collection,
  * attribute), MN_INVALID (names row and element), MN_CONFLICT, MN_BUSY, MN_FULL, MN_READONLY. */
 MN_API MN_CHECKED mn_status mn_put(mn_conn *conn, const char *name, const mn_row *rows, size_t n,

@@ -209,6 +209,9 @@ static mn_status set_up_handle(const mn_db *db, sqlite3 *sql, size_t page_cache,
 {
     sqlite3_db_config(sql, SQLITE_DBCONFIG_DQS_DML, 0, NULL);
     sqlite3_db_config(sql, SQLITE_DBCONFIG_DQS_DDL, 0, NULL);
+    /* Or closing would move the log into a database that is only to be read. */
+    if (db->opts.flags & MN_OPEN_READONLY)
+        sqlite3_db_config(sql, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     /* Debian's build overwrites freed content with zeros by default, which writes pages twice.
      * temp_store: a statement's journal must not need a writable folder for temporary files. */
     return sql_execf(sql, err,
@@ -236,6 +239,18 @@ static int open_wait_ms(const mn_db *db)
     return ms == MN_NO_WAIT || ms < 1000 ? 1000 : ms > INT_MAX ? INT_MAX : (int)ms;
 }
 
+/* Closing the last handle moves the log into the database and removes it, which is not for us to do
+ * to a database that was refused. A log that this handle made is empty and goes. */
+static void close_refused(sqlite3 *sql)
+{
+    sqlite3_file *log = NULL;
+    sqlite3_int64 bytes = 0;
+    if (sqlite3_file_control(sql, "main", SQLITE_FCNTL_JOURNAL_POINTER, &log) == SQLITE_OK &&
+        log && log->pMethods && log->pMethods->xFileSize(log, &bytes) == SQLITE_OK && bytes)
+        sqlite3_db_config(sql, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+    sqlite3_close(sql);
+}
+
 mn_status db_open_sqlite(mn_db *db, size_t page_cache, sqlite3 **out, mn_error *err)
 {
     mn_status st = open_handle(db, out, err);
@@ -244,7 +259,7 @@ mn_status db_open_sqlite(mn_db *db, size_t page_cache, sqlite3 **out, mn_error *
     sqlite3_busy_timeout(*out, open_wait_ms(db));
     st = set_up_handle(db, *out, page_cache, err);
     if (st) {
-        sqlite3_close(*out);
+        close_refused(*out);
         *out = NULL;
     }
     return st;
@@ -377,6 +392,9 @@ static mn_status db_create(char *path, const mn_open_opts *opts, const char *vfs
     if (st == MN_OK)
         st = look_at_database(db, err);
     if (st) {
+        if (db->keeper)
+            close_refused(db->keeper);
+        db->keeper = NULL;
         db_free(db);
         return st;
     }

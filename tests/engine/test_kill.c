@@ -166,7 +166,7 @@ static void writer_main(int writer, uint64_t seed)
         write_once(conn, writer, &rng);
 }
 
-/* Opens, writes a little, closes, over and over: most of its time it recovers or folds up the log. */
+/* Opens, writes a little, closes, over and over: mostly it recovers or folds up the log. */
 static void closer_main(int writer, uint64_t seed)
 {
     struct test_rng rng = {seed};
@@ -325,7 +325,7 @@ static void no_finding(void *ctx, const char *where, const char *what)
     snprintf(ctx, 300, "%s: %s", where, what);
 }
 
-/* Compares everything with what was acknowledged; returns how many operations in flight were there. */
+/* Compares everything with what was acknowledged; returns how many operations in flight are in. */
 static int look(int round)
 {
     mn_db *db;

@@ -42,8 +42,9 @@
  * connection's own open transaction has written. Readers never wait for writers.
  *
  * Caveats
- *   fork           a child may not use handles opened before the fork: each call answers MN_FORKED.
- *                  mn_abandon() is the one call that it may make
+ *   fork           a child may not use handles opened before the fork, nor open their files anew:
+ *                  each call answers MN_FORKED. mn_abandon() is the one call that it may make. Open
+ *                  after forking, or in a program started with exec
  *   opening twice  one path opened twice in a process is one mn_db: the second mn_open takes the
  *                  first one's handle. Never open(2) and close(2) the database file yourself in a
  *                  process that uses it: POSIX would drop SQLite's locks
@@ -107,7 +108,7 @@ typedef enum mn_status {
     MN_READONLY,    /* opened read-only, or the file or its folder may not be written */
     MN_INTERRUPTED, /* mn_interrupt() was called, or a progress callback said stop */
     MN_DEADLINE,    /* the search's deadline passed */
-    MN_FORKED,      /* the handle belongs to the parent process: open the database anew */
+    MN_FORKED,      /* the handle belongs to the parent process: open after forking, or exec */
     MN_POISONED,    /* a flush failed: close and open again */
     MN_MISUSE       /* the calls are in the wrong order: see the function's comment */
 } mn_status;

@@ -41,7 +41,8 @@ mn_status mn_connect(mn_db *db, mn_conn **out, mn_error *err)
         return mn_fail(err, MN_MISUSE, "connect: no database, or no place for the connection");
     *out = NULL;
     if (db_forked(db))
-        return mn_fail(err, MN_FORKED, "%s: was opened before the fork; open it anew", db->path);
+        return mn_fail(err, MN_FORKED, "%s: was opened before the fork; open it after forking",
+                       db->path);
     mn_conn *conn = mn_alloc_array(db->alloc, 1, sizeof *conn, MN_TAG_HANDLE);
     if (!conn)
         return mn_fail(err, MN_NOMEM, "%s: out of memory for a connection", db->path);
@@ -111,7 +112,7 @@ mn_status conn_enter(mn_conn *conn, mn_error *err)
     if (!conn)
         return mn_fail(err, MN_MISUSE, "no connection");
     if (db_forked(conn->db))
-        return mn_fail(err, MN_FORKED, "%s: was opened before the fork; open it anew in the child",
+        return mn_fail(err, MN_FORKED, "%s: was opened before the fork; open it after forking",
                        conn->db->path);
     if (atomic_exchange_explicit(&conn->in_call, true, memory_order_acquire))
         return mn_fail(err, MN_MISUSE,

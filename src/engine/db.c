@@ -32,14 +32,26 @@ static mn_db *registry; /* registry_lock */
 static _Atomic unsigned forks; /* counts forks of this process; written in the child only */
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 
-static void count_fork(void)
+/* The registry is locked over a fork, so that the child finds it whole and free. */
+static void before_fork(void)
+{
+    pthread_mutex_lock(&registry_lock);
+}
+
+static void after_fork(void)
+{
+    pthread_mutex_unlock(&registry_lock);
+}
+
+static void after_fork_in_child(void)
 {
     atomic_fetch_add(&forks, 1);
+    pthread_mutex_unlock(&registry_lock);
 }
 
 static void watch_forks(void)
 {
-    pthread_atfork(NULL, NULL, count_fork);
+    pthread_atfork(before_fork, after_fork, after_fork_in_child);
 }
 
 bool db_forked(const mn_db *db)
@@ -424,15 +436,27 @@ static mn_status same_opts(const mn_db *db, const mn_open_opts *o, mn_error *err
                    db->path, differs);
 }
 
-/* registry_lock is held. */
-static mn_db *registry_find(const char *path, const char *vfs)
+/* The open handle on the path, NULL if there is none. registry_lock is held.
+ *
+ * A handle of the parent's makes the file unusable in the child: SQLite keeps its locks in one
+ * table a process, the child inherits it, believes what stands there and takes no lock of its own.
+ * Then the parent, closing, is alone as far as it can see and removes the log that the child still
+ * writes: what the child acknowledged from then on would be lost. */
+static mn_status registry_find(const char *path, const char *vfs, mn_db **out, mn_error *err)
 {
+    *out = NULL;
     for (mn_db *db = registry; db; db = db->next) {
         bool same_vfs = vfs ? db->vfs && strcmp(db->vfs, vfs) == 0 : !db->vfs;
-        if (same_vfs && !db_forked(db) && strcmp(db->path, path) == 0)
-            return db;
+        if (!same_vfs || strcmp(db->path, path) != 0)
+            continue;
+        if (db_forked(db))
+            return mn_fail(err, MN_FORKED,
+                           "%s: was open when this process was forked, so it cannot be opened "
+                           "here; open it after forking, or in a program started with exec",
+                           path);
+        *out = db;
     }
-    return NULL;
+    return MN_OK;
 }
 
 mn_status db_open_vfs(const char *path, const mn_open_opts *opts, const char *vfs, mn_db **out,
@@ -457,8 +481,12 @@ mn_status db_open_vfs(const char *path, const mn_open_opts *opts, const char *vf
     if (st)
         return st;
     pthread_mutex_lock(&registry_lock);
-    mn_db *db = memory ? NULL : registry_find(canonical, vfs);
-    if (db) {
+    mn_db *db = NULL;
+    if (!memory)
+        st = registry_find(canonical, vfs, &db, err);
+    if (st) {
+        free(canonical);
+    } else if (db) {
         st = opts ? same_opts(db, &o, err) : MN_OK;
         if (st == MN_OK) {
             db->refs++;

@@ -145,6 +145,15 @@ static mn_status canonical_path(const char *path, char **out, mn_error *err)
     return st;
 }
 
+/* Whether files may be made in the folder of `path`, which is canonical. */
+static bool folder_takes_files(const char *path)
+{
+    char *folder = strndup(path, (size_t)(strrchr(path, '/') - path) + 1);
+    bool yes = !folder || access(folder, W_OK | X_OK) == 0; /* no memory: SQLite will find out */
+    free(folder);
+    return yes;
+}
+
 /* What the file system says before SQLite is asked. */
 static mn_status check_file(const char *path, uint32_t flags, mn_error *err)
 {
@@ -154,6 +163,11 @@ static mn_status check_file(const char *path, uint32_t flags, mn_error *err)
             return mn_fail_os(err, errno == EACCES ? MN_READONLY : MN_IO, errno, "%s", path);
         if (flags & (MN_OPEN_READONLY | MN_OPEN_MUST_EXIST))
             return mn_fail(err, MN_NOTFOUND, "%s: no such file; check the path", path);
+        if (!folder_takes_files(path))
+            return mn_fail(err, MN_READONLY,
+                           "%s: cannot be made, its folder may not be written; change the folder's "
+                           "permissions or name another",
+                           path);
         return MN_OK;
     }
     if (S_ISDIR(st.st_mode))
@@ -403,6 +417,15 @@ static mn_status db_create(char *path, const mn_open_opts *opts, const char *vfs
         st = db_open_sqlite(db, FURTHER_PAGE_CACHE, &db->keeper, err);
     if (st == MN_OK)
         st = look_at_database(db, err);
+    const uint32_t kind = opts->flags & (MN_OPEN_READONLY | MN_OPEN_IMMUTABLE);
+    if (st == MN_READONLY && kind == MN_OPEN_READONLY && !db->vfs && access(path, R_OK) == 0 &&
+        !folder_takes_files(path)) {
+        mn_error_clear(err);
+        mn_fail(err, MN_READONLY,
+                "%s: its folder may not be written, so the index of its log cannot be kept there; "
+                "if nobody writes the database, open it with MN_OPEN_IMMUTABLE",
+                path);
+    }
     if (st) {
         if (db->keeper)
             close_refused(db->keeper);

@@ -297,11 +297,32 @@ mn_status mn_verify(mn_conn *conn, mn_finding_fn fn, void *ctx, uint64_t *findin
 
 enum { BACKUP_PAGES = 256 }; /* copied between two looks at interrupts */
 
+static char *folder_of(const char *path) /* for free() */
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+}
+
+/* Said before SQLite tries, which names a temporary file and another reason. */
+static mn_status check_folder(const char *path, mn_error *err)
+{
+    mn_status st = MN_OK;
+    char *folder = folder_of(path);
+    if (!folder)
+        return mn_fail(err, MN_NOMEM, "backup: out of memory");
+    if (access(folder, W_OK | X_OK) != 0)
+        st = mn_fail_os(err, errno == ENOENT || errno == ENOTDIR ? MN_NOTFOUND : MN_READONLY, errno,
+                        "%s: cannot be made in its folder; make it, change its permissions or name "
+                        "another",
+                        path);
+    free(folder);
+    return st;
+}
+
 /* The folder of `path`, flushed, so that a new name in it survives power loss. */
 static mn_status sync_folder(const char *path, mn_error *err)
 {
-    const char *slash = strrchr(path, '/');
-    char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+    char *folder = folder_of(path);
     if (!folder)
         return mn_fail(err, MN_NOMEM, "backup: out of memory");
     int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -387,6 +408,8 @@ mn_status mn_backup(mn_conn *conn, const char *path, mn_error *err)
     else if (conn->txn == TXN_WRITE)
         st = mn_fail(err, MN_MISUSE, "backup: a write transaction is open; commit it first");
     else
+        st = check_folder(path, err);
+    if (st == MN_OK)
         st = backup_to(conn, path, err);
     return conn_leave(conn, st, err);
 }

@@ -1,7 +1,7 @@
 /* Databases damaged at any page: whole pages of garbage or zeros, pages in each other's place,
  * flipped bits, bytes of the header, missing ends. Opening one changes nothing in it if it is
- * refused, and opening it read-only never does; an answer is what brute force over plainly SELECTed
- * rows gives, or a failure that says so; verify finds what SQLite finds. Nothing crashes or hangs. */
+ * refused, and opening it read-only never does. An answer is what brute force over plainly SELECTed
+ * rows gives, or a failure that says so. Verify finds what SQLite finds. Nothing crashes. */
 #include "tests/test.h"
 
 #include <sqlite3.h>

@@ -78,7 +78,7 @@ static uint64_t every_allocation(struct bench *b, const struct world_op *op, boo
 {
     const char *what = world_word(op->kind);
     mn_error err;
-    uint64_t n = 1, step = !test_long() && test_budget(10) < 10 ? 7 : 1;
+    uint64_t n = 1, step = !test_long() && test_budget(10) < 10 ? 31 : 1;
     for (;; n += step) {
         if (fresh) {
             mn_disconnect(b->w.conn);
@@ -116,7 +116,7 @@ static void each_op(const struct world_op *ops, size_t n_ops, size_t least)
             total += every_allocation(&b, &ops[i], mode & 1, mode & 2);
             end(&b);
         }
-    CHECK(total > least);
+    CHECK(total > least); /* the n at which nothing failed any more, added up */
     test_note("%d allocations", (int)total);
 }
 
@@ -139,7 +139,7 @@ TEST(searching_survives_every_failed_allocation)
 static void each_once(const struct world_op *before, size_t n_before, const struct world_op *op)
 {
     const char *what = world_word(op->kind);
-    uint64_t n = 1, step = test_long() ? 1 : test_budget(10) < 10 ? 41 : 11;
+    uint64_t n = 1, step = test_long() ? 1 : test_budget(10) < 10 ? 151 : 11;
     CHECK(oom_install());
     for (int sticky = 0; sticky < 2; sticky++)
         for (n = 1 + (uint64_t)sticky * step / 2;; n += step) {
@@ -169,7 +169,7 @@ static void each_once(const struct world_op *before, size_t n_before, const stru
 TEST(creating_and_dropping_survive_every_failed_allocation)
 {
     static const struct world_op create = {WORLD_CREATE_E, 0, 0, 0}, drop = {WORLD_DROP_E, 0, 0, 0};
-    uint64_t n = 1, step = !test_long() && test_budget(10) < 10 ? 7 : 1;
+    uint64_t n = 1, step = !test_long() && test_budget(10) < 10 ? 31 : 1;
     bool struck = true;
     struct bench b;
     mn_error err;
@@ -321,7 +321,7 @@ TEST(every_other_call_survives_every_failed_allocation)
     };
     struct bench b;
     mn_error err;
-    uint64_t step = !test_long() && test_budget(10) < 10 ? 7 : 1;
+    uint64_t step = !test_long() && test_budget(10) < 10 ? 31 : 1;
     CHECK(oom_install());
     begin(&b, filled, N_FILLED);
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)

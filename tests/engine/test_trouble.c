@@ -1,3 +1,4 @@
+/* threads */
 /* Bad input and trouble: each case has its own status and a sentence that names the thing, the
  * place and the remedy, and leaves the database as it was. Power cuts, faults, failing memory,
  * killed processes and damage have their own files: test_crash.c, test_fault.c, test_oom.c,

@@ -347,12 +347,14 @@ static void check_get(mn_conn *conn, struct state *s)
             want[i] = row_by_text(table, text);
         }
     }
-    doing("get %zu rows of %d.%d", n, t, c);
-    MODEL_OK(mn_get(conn, collection_name(t, c), ids, n, &rows, &err));
+    bool meta = below(3) == 0;
+    doing("get %zu rows of %d.%d%s", n, t, c, meta ? " without vectors" : "");
+    MODEL_OK(meta ? mn_get_meta(conn, collection_name(t, c), ids, n, &rows, &err)
+                  : mn_get(conn, collection_name(t, c), ids, n, &rows, &err));
     MODEL(mn_rows_count(rows) == n, "%zu rows, want %zu", mn_rows_count(rows), n);
     for (size_t i = 0; i < n; i++) {
         if (want[i])
-            check_row(table, c, want[i], mn_rows_at(rows, i));
+            check_row(table, meta ? -1 : c, want[i], mn_rows_at(rows, i));
         else
             MODEL(!mn_rows_at(rows, i), "row %zu is there", i);
     }
@@ -608,7 +610,7 @@ static void step_add_attribute(void)
     table->n_attrs++;
 }
 
-enum { BATCH = 12 };
+enum { BATCH = 12, LEFT_OUT = -2 };
 
 /* A batch as given to mn_put, and the same for the model. */
 struct batch {
@@ -634,8 +636,10 @@ static void fill_row(struct batch *b, size_t i, const struct model_table *t, int
         r->text_id = b->texts[i];
     }
     for (int j = 0; j < MAX_ATTRS; j++) {
-        m->attrs[j] = j < t->n_attrs && below(4) ? below(50) : -1;
-        if (j < t->n_attrs && (m->attrs[j] >= 0 || below(2))) /* NULL: said, or left out */
+        m->attrs[j] = j < t->n_attrs && below(4) ? below(50) : LEFT_OUT;
+        if (j < t->n_attrs && m->attrs[j] == LEFT_OUT && below(2))
+            m->attrs[j] = -1; /* NULL, and said so */
+        if (m->attrs[j] != LEFT_OUT)
             b->attrs[i][r->n_attrs++] = (mn_attr){
                 attr_name(j), value_of(m->attrs[j], b->values[i][j], sizeof b->values[i][j])};
     }
@@ -691,11 +695,12 @@ static mn_status expect_put(struct batch *b, struct model_table *t, mn_put_mode 
     return MN_OK;
 }
 
-static void apply_put(struct batch *b, struct model_table *t, int c, const int64_t *ids,
-                      const int64_t *versions)
+static void apply_put(struct batch *b, struct model_table *t, int c, bool keep_rest,
+                      const int64_t *ids, const int64_t *versions)
 {
     for (size_t i = 0; i < b->n; i++) {
         struct model_row *m = &b->model[i], *r = find_for_put(t, m);
+        bool keeps_rest = keep_rest && r; /* a new row has none */
         if (!r) {
             int64_t id = t->text_ids || m->id == MN_AUTO_ID ? model_max_id(t) + 1 : m->id;
             r = row_insert(t, id);
@@ -705,9 +710,13 @@ static void apply_put(struct batch *b, struct model_table *t, int c, const int64
               versions[i], t->last_version);
         r->text = m->text;
         r->version = t->last_version = versions[i];
-        memcpy(r->attrs, m->attrs, sizeof r->attrs);
-        r->payload = m->payload;
-        r->vectors[c] = m->vectors[c];
+        for (int j = 0; j < MAX_ATTRS; j++)
+            if (m->attrs[j] != LEFT_OUT || !keeps_rest)
+                r->attrs[j] = m->attrs[j] == LEFT_OUT ? -1 : m->attrs[j];
+        if (m->payload >= 0 || !keeps_rest)
+            r->payload = m->payload;
+        if (m->vectors[c] || !keeps_rest)
+            r->vectors[c] = m->vectors[c];
     }
 }
 
@@ -728,7 +737,7 @@ static void step_put(void)
         mode = MN_PUT_REPLACE;
     if (table->n + b.n > MAX_ROWS)
         return;
-    mn_put_opts opts = {.mode = mode, .ids = ids, .versions = versions};
+    mn_put_opts opts = {.mode = mode, .keep_rest = below(4) == 0, .ids = ids, .versions = versions};
     opts.from_f32 = w.integers && column->dtype != MN_BIT && column->dim <= 64 && below(3) == 0;
     for (size_t i = 0; i < b.n; i++) {
         fill_row(&b, i, table, c, automatic);
@@ -738,10 +747,11 @@ static void step_put(void)
         }
     }
     mn_status want = expect_put(&b, table, mode, automatic);
-    doing("put %zu rows into %d.%d, mode %d, want %s", b.n, t, c, (int)mode, mn_status_name(want));
+    doing("put %zu rows into %d.%d, mode %d%s, want %s", b.n, t, c, (int)mode,
+          opts.keep_rest ? ", the rest kept" : "", mn_status_name(want));
     MODEL_IS(mn_put(w.a, collection_name(t, c), b.rows, b.n, &opts, &err), want);
     if (want == MN_OK)
-        apply_put(&b, table, c, ids, versions);
+        apply_put(&b, table, c, opts.keep_rest, ids, versions);
 }
 
 static void step_delete(void)

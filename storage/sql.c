@@ -103,11 +103,11 @@ mn_status sql_fail(sqlite3 *db, int rc, mn_error *err, const char *what)
                  : 0;
     bool named = file && *file;
     if (os)
-        mn_fail_os(err, st, os, "%s%s%s: %s%s", named ? file : "", named ? ": " : "", what, says,
-                   remedy(st));
+        mn_fail_os(err, st, os, "%s%s%s%s%s%s", named ? file : "", named ? ": " : "",
+                   what ? what : "", what ? ": " : "", says, remedy(st));
     else
-        mn_fail(err, st, "%s%s%s: %s%s", named ? file : "", named ? ": " : "", what, says,
-                remedy(st));
+        mn_fail(err, st, "%s%s%s%s%s%s", named ? file : "", named ? ": " : "", what ? what : "",
+                what ? ": " : "", says, remedy(st));
     if (err && err->sqlite_error == 0)
         err->sqlite_error = rc;
     return st;
@@ -116,7 +116,7 @@ mn_status sql_fail(sqlite3 *db, int rc, mn_error *err, const char *what)
 mn_status sql_exec(sqlite3 *db, const char *sql, mn_error *err)
 {
     int rc = sqlite3_exec(db, sql, NULL, NULL, NULL);
-    return rc == SQLITE_OK ? MN_OK : sql_fail(db, rc, err, "database");
+    return rc == SQLITE_OK ? MN_OK : sql_fail(db, rc, err, NULL);
 }
 
 mn_status sql_execf(sqlite3 *db, mn_error *err, const char *format, ...)
@@ -135,7 +135,7 @@ mn_status sql_execf(sqlite3 *db, mn_error *err, const char *format, ...)
 mn_status sql_prepare(sqlite3 *db, const char *sql, sqlite3_stmt **out, mn_error *err)
 {
     int rc = sqlite3_prepare_v3(db, sql, -1, SQLITE_PREPARE_PERSISTENT, out, NULL);
-    return rc == SQLITE_OK ? MN_OK : sql_fail(db, rc, err, "database");
+    return rc == SQLITE_OK ? MN_OK : sql_fail(db, rc, err, NULL);
 }
 
 mn_status sql_preparef(sqlite3 *db, sqlite3_stmt **out, mn_error *err, const char *format, ...)
@@ -158,7 +158,7 @@ mn_status sql_step(sqlite3_stmt *st, bool *row, mn_error *err)
     *row = rc == SQLITE_ROW;
     if (rc == SQLITE_ROW || rc == SQLITE_DONE)
         return MN_OK;
-    mn_status status = sql_fail(sqlite3_db_handle(st), rc, err, "database");
+    mn_status status = sql_fail(sqlite3_db_handle(st), rc, err, NULL);
     sqlite3_reset(st);
     return status;
 }

@@ -7,7 +7,8 @@
 
 #include "mneme.h"
 
-/* Turns SQLite's failure `rc` on `db` into a status, with SQLite's own message behind `what`.
+/* Turns SQLite's failure `rc` on `db` into a status, with SQLite's own message behind the
+ * file's name and `what` (NULL: nothing).
  * SQLITE_INTERRUPT becomes MN_INTERRUPTED; the engine refines that to MN_DEADLINE. */
 mn_status sql_fail(sqlite3 *db, int rc, mn_error *err, const char *what);
 

@@ -131,7 +131,7 @@ mn_status conn_leave(mn_conn *conn, mn_status st, mn_error *err)
         !atomic_load_explicit(&conn->interrupted, memory_order_relaxed)) {
         /* SQLite knows one word for both. */
         mn_error_clear(err);
-        st = mn_fail(err, MN_DEADLINE, "the deadline passed");
+        st = mn_fail(err, MN_DEADLINE, "the deadline passed; allow more time, or search fewer rows");
     } else if (st == MN_INTERRUPTED) {
         mn_error_clear(err);
         mn_fail(err, MN_INTERRUPTED, "interrupted");
@@ -145,7 +145,7 @@ mn_status conn_tick(mn_conn *conn, mn_error *err)
     if (atomic_load_explicit(&conn->interrupted, memory_order_relaxed))
         return mn_fail(err, MN_INTERRUPTED, "interrupted");
     if (conn->deadline_us && clock_us() >= conn->deadline_us)
-        return mn_fail(err, MN_DEADLINE, "the deadline passed");
+        return mn_fail(err, MN_DEADLINE, "the deadline passed; allow more time, or search fewer rows");
     if (conn->progress && conn->stage &&
         !conn->progress(conn->progress_ctx, conn->stage, conn->done, conn->total)) {
         atomic_store_explicit(&conn->interrupted, true, memory_order_relaxed);

@@ -121,7 +121,7 @@ struct verify {
     mn_finding_fn fn;
     void *ctx;
     uint64_t findings;
-    struct catalog_entry *entries; /* [n] */
+    struct catalog_entry *entries; /* [n]; dim 0: cannot be read, as was reported */
     size_t n, cap;
 };
 
@@ -179,29 +179,38 @@ static mn_status collect(void *ctx, const struct catalog_entry *e, mn_error *err
     return MN_OK;
 }
 
-/* Triggers and log of the table below one collection. */
-static mn_status verify_log(struct verify *v, const struct coll *c, mn_error *err)
+/* Triggers and log of the table below one collection, and how many vectors there are to read. */
+static mn_status verify_log(struct verify *v, struct catalog_entry *e, mn_error *err)
 {
-    bool intact = false;
+    bool intact = false, row = false;
+    struct coll *c;
     sqlite3_stmt *st = NULL;
     int64_t wrong = 0;
+    mn_status status = coll_get(v->conn, e->name, &c, err);
+    if (status) {
+        e->dim = 0;
+        return as_finding(v, e->name, status, err);
+    }
     long long number = (long long)c->entry.table_number;
-    mn_status status = changelog_check(v->conn->sql, number, c->entry.table, &intact, err);
+    status = changelog_check(v->conn->sql, number, c->entry.table, &intact, err);
     if (status == MN_OK && !intact)
         report(v, c->entry.table,
                "the triggers that keep the change log are not as they must be; the next write "
                "through Mneme mends them");
-    if (status == MN_OK && intact)
-        status =
-            sql_preparef(v->conn->sql, &st, err,
-                         "SELECT count(*) FROM \"%w\" WHERE version IS NULL OR typeof(version) "
-                         "<> 'integer' OR version > (SELECT seq FROM sqlite_sequence WHERE "
-                         "name = 'mneme_log_%lld')",
-                         c->entry.table, number);
-    if (status == MN_OK && st)
-        status = sql_stmt_int(st, 0, &wrong, err);
+    if (status == MN_OK)
+        status = sql_preparef(
+            v->conn->sql, &st, err,
+            "SELECT total(typeof(version) <> 'integer' OR version > (SELECT seq FROM "
+            "sqlite_sequence WHERE name = 'mneme_log_%lld')), count(\"%w\") FROM \"%w\"",
+            number, c->entry.column, c->entry.table);
+    if (status == MN_OK)
+        status = sql_step(st, &row, err);
+    if (status == MN_OK && row) {
+        wrong = sqlite3_column_int64(st, 0);
+        v->conn->total += (uint64_t)sqlite3_column_int64(st, 1);
+    }
     sqlite3_finalize(st);
-    if (status == MN_OK && wrong)
+    if (status == MN_OK && intact && wrong)
         report(v, c->entry.table, "%" PRId64 " rows have a version that was never given out",
                wrong);
     return as_finding(v, c->entry.table, status, err);
@@ -230,14 +239,19 @@ static void verify_vector(struct verify *v, const struct coll *c, sqlite3_stmt *
         report(v, where, "the vector has %zu bytes, not %zu", bytes, c->vector_bytes);
 }
 
-static mn_status verify_rows(struct verify *v, struct coll *c, mn_error *err)
+static mn_status verify_rows(struct verify *v, const struct catalog_entry *e, mn_error *err)
 {
+    struct coll *c;
     sqlite3_stmt *st;
     bool row = false;
     uint64_t bad = 0;
-    mn_status status = coll_stmt(v->conn, c, STMT_SCAN, &st, err);
+    if (e->dim == 0)
+        return MN_OK;
+    mn_status status = coll_get(v->conn, e->name, &c, err);
+    if (status == MN_OK)
+        status = coll_stmt(v->conn, c, STMT_SCAN, &st, err);
     if (status)
-        return as_finding(v, c->entry.name, status, err);
+        return as_finding(v, e->name, status, err);
     while ((status = sql_step(st, &row, err)) == MN_OK && row) {
         verify_vector(v, c, st, &bad);
         if (++v->conn->done % 4096 == 0 && (status = conn_tick(v->conn, err)))
@@ -250,16 +264,6 @@ static mn_status verify_rows(struct verify *v, struct coll *c, mn_error *err)
     return as_finding(v, c->entry.name, status, err);
 }
 
-static mn_status verify_collection(struct verify *v, const char *name, mn_error *err)
-{
-    struct coll *c;
-    mn_status st = coll_get(v->conn, name, &c, err);
-    if (st)
-        return as_finding(v, name, st, err);
-    st = verify_log(v, c, err);
-    return st ? st : verify_rows(v, c, err);
-}
-
 static mn_status verify_all(struct verify *v, mn_error *err)
 {
     enum catalog_state state = CATALOG_ABSENT;
@@ -270,7 +274,9 @@ static mn_status verify_all(struct verify *v, mn_error *err)
         return st;
     st = as_finding(v, "catalog", catalog_walk(v->conn->sql, collect, v, err), err);
     for (size_t i = 0; i < v->n && st == MN_OK; i++)
-        st = verify_collection(v, v->entries[i].name, err);
+        st = verify_log(v, &v->entries[i], err);
+    for (size_t i = 0; i < v->n && st == MN_OK; i++)
+        st = verify_rows(v, &v->entries[i], err);
     return st;
 }
 

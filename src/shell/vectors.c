@@ -188,7 +188,8 @@ const char *vector_parse(const char *text, uint32_t dim, float *out, char *why, 
     if (bracket && *p == ']')
         p++;
     else if (bracket || *p) {
-        snprintf(why, why_size, "%s expected at '%.12s'", bracket ? "',' or ']'" : "','", p);
+        snprintf(why, why_size, "%s expected %s%.12s%s", bracket ? "',' or ']'" : "','",
+                 *p ? "at '" : "at its end", p, *p ? "'" : "");
         return why;
     }
     p += strspn(p, blanks);

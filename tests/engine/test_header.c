@@ -93,4 +93,43 @@ TEST(schema_changes_under_an_iterator_are_told)
     CHECK_OK(mn_close(db, &err), err);
 }
 
+struct progress {
+    uint64_t done, total; /* as last heard of */
+};
+
+static bool on_progress(void *ctx, const char *stage, uint64_t done, uint64_t total)
+{
+    struct progress *p = ctx;
+    CHECK_STR(stage, "verify");
+    CHECK(done >= p->done && (total == 0 || done <= total));
+    *p = (struct progress){done, total};
+    return true;
+}
+
+TEST(verify_tells_how_many_vectors_there_are)
+{
+    enum { ROWS = 9000 };
+    static const int8_t x[] = {1, 2};
+    static mn_row rows[ROWS];
+    mn_db *db;
+    mn_conn *conn;
+    struct progress p = {0};
+    const mn_collection_opts opts = {.dim = 2, .dtype = MN_I8};
+    const mn_collection_opts beside = {.dim = 2, .dtype = MN_I8, .beside = "c"};
+    for (size_t i = 0; i < ROWS; i++)
+        rows[i] = (mn_row){.id = (int64_t)i, .vector = x};
+    CHECK_OK(mn_open(":memory:", NULL, &db, &err), err);
+    CHECK_OK(mn_connect(db, &conn, &err), err);
+    CHECK_OK(mn_create(conn, "c", &opts, &err), err);
+    CHECK_OK(mn_create(conn, "d", &beside, &err), err);
+    CHECK_OK(mn_put(conn, "c", rows, ROWS, NULL, &err), err);
+    CHECK_OK(mn_put(conn, "d", rows, 10, NULL, &err), err);
+    mn_set_progress(conn, on_progress, &p);
+    CHECK_OK(mn_verify(conn, NULL, NULL, NULL, &err), err);
+    CHECK_EQ(p.total, ROWS + 10);
+    CHECK(p.done > ROWS / 2);
+    mn_disconnect(conn);
+    CHECK_OK(mn_close(db, &err), err);
+}
+
 TEST_MAIN

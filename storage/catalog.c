@@ -275,6 +275,22 @@ mn_status catalog_attributes(sqlite3 *db, const struct catalog_entry *e, char **
     return status;
 }
 
+mn_status catalog_table_is_ours(sqlite3 *db, const struct catalog_entry *e, bool *ours,
+                                mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    int64_t n = 0;
+    mn_status status = sql_preparef(db, &st, err,
+                                    "SELECT count(*) FROM pragma_table_info(%Q) WHERE name IN "
+                                    "('id', 'version', 'payload', %Q)",
+                                    e->table, e->column);
+    if (status == MN_OK)
+        status = sql_stmt_int(st, 0, &n, err);
+    sqlite3_finalize(st);
+    *ours = n == 4;
+    return status;
+}
+
 /* ---- Names ----------------------------------------------------------------------------------- */
 
 static mn_status check_name(const char *what, const char *name, mn_error *err)
@@ -472,24 +488,6 @@ mn_status catalog_create(sqlite3 *db, const char *name, const mn_collection_opts
     return st ? st : catalog_schema_keep(db, err);
 }
 
-/* Whether the table that the catalog names is still there, with the columns it was made with. A
- * foreign hand may have dropped or renamed it, and may have put a table of its own in its place. */
-static mn_status table_is_ours(sqlite3 *db, const struct catalog_entry *e, bool *ours,
-                               mn_error *err)
-{
-    sqlite3_stmt *st = NULL;
-    int64_t n = 0;
-    mn_status status = sql_preparef(db, &st, err,
-                                    "SELECT count(*) FROM pragma_table_info(%Q) WHERE name IN "
-                                    "('id', 'version', 'payload', %Q)",
-                                    e->table, e->column);
-    if (status == MN_OK)
-        status = sql_stmt_int(st, 0, &n, err);
-    sqlite3_finalize(st);
-    *ours = n == 4;
-    return status;
-}
-
 static mn_status drop_column(sqlite3 *db, const struct catalog_entry *e, mn_error *err)
 {
     /* The triggers name the column, so they go first and come back without it. */
@@ -528,7 +526,7 @@ mn_status catalog_drop(sqlite3 *db, const struct catalog_entry *e, mn_error *err
         status = sql_stmt_int(st, 0, &others, err);
     sqlite3_finalize(st);
     if (status == MN_OK)
-        status = table_is_ours(db, e, &ours, err);
+        status = catalog_table_is_ours(db, e, &ours, err);
     if (status == MN_OK && !others)
         status = drop_table(db, e, ours, err);
     else if (status == MN_OK && ours)

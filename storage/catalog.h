@@ -52,6 +52,11 @@ mn_status catalog_add_attribute(sqlite3 *db, const struct catalog_entry *e, cons
 mn_status catalog_attributes(sqlite3 *db, const struct catalog_entry *e, char **names, size_t *n,
                              mn_error *err);
 
+/* Whether the table that the catalog names is still there, with the columns it was made with. A
+ * foreign hand may have dropped or renamed it, and may have put a table of its own in its place. */
+mn_status catalog_table_is_ours(sqlite3 *db, const struct catalog_entry *e, bool *ours,
+                                mn_error *err);
+
 /* The schema's version number now, and the one that our last own change left. They differ after a
  * foreign hand changed the schema; catalog_reconcile() mends triggers and logs then. */
 mn_status catalog_schema(sqlite3 *db, int64_t *now, int64_t *ours, mn_error *err);

@@ -190,23 +190,15 @@ mn_status coll_attr(const struct coll *c, const char *name, size_t *out, mn_erro
 
 static mn_status table_is_there(mn_conn *conn, const struct catalog_entry *e, mn_error *err)
 {
-    sqlite3_stmt *st = NULL;
-    int64_t n = 0;
-    mn_status status = sql_preparef(conn->sql, &st, err,
-                                    "SELECT count(*) FROM pragma_table_info(%Q) WHERE name IN "
-                                    "('id', 'version', 'payload', %Q)",
-                                    e->table, e->column);
-    if (status == MN_OK)
-        status = sql_stmt_int(st, 0, &n, err);
-    sqlite3_finalize(st);
-    if (status == MN_OK && n != 4)
-        status =
-            mn_fail(err, MN_CORRUPT,
-                    "%s: collection '%s' needs table '%s' with the columns id, version, payload "
-                    "and '%s'; a foreign hand dropped, renamed or changed it: restore it, or "
-                    "drop the collection",
-                    conn->db->path, e->name, e->table, e->column);
-    return status;
+    bool ours = false;
+    mn_status st = catalog_table_is_ours(conn->sql, e, &ours, err);
+    if (st || ours)
+        return st;
+    return mn_fail(err, MN_CORRUPT,
+                   "%s: collection '%s' needs table '%s' with the columns id, version, payload "
+                   "and '%s'; a foreign hand dropped, renamed or changed it: restore it, or drop "
+                   "the collection",
+                   conn->db->path, e->name, e->table, e->column);
 }
 
 static mn_status load_attributes(mn_conn *conn, struct coll *c, mn_error *err)
@@ -281,13 +273,12 @@ static mn_status need_catalog(mn_conn *conn, const char *name, mn_error *err)
 }
 
 /* The schema moved since this connection looked: is the change logs' word still good? */
-static mn_status settle_schema(mn_conn *conn, int64_t now, mn_error *err)
+static mn_status settle_schema(mn_conn *conn, mn_error *err)
 {
-    int64_t ours = -1;
+    int64_t now = 0, ours = -1;
     colls_forget(conn);
     conn->trusted = false;
-    mn_status st =
-        sql_int(conn->sql, "SELECT value FROM mneme_meta WHERE key = 'schema'", -1, &ours, err);
+    mn_status st = catalog_schema(conn->sql, &now, &ours, err);
     if (st)
         return st;
     conn->trusted = now == ours;
@@ -315,7 +306,7 @@ mn_status coll_get(mn_conn *conn, const char *name, struct coll **out, mn_error 
     if (st == MN_OK)
         st = schema_version(conn, &now, err);
     if (st == MN_OK && now != conn->schema)
-        st = settle_schema(conn, now, err);
+        st = settle_schema(conn, err);
     if (st)
         return st;
     for (struct coll *c = conn->colls; c; c = c->next) {
@@ -330,7 +321,6 @@ mn_status coll_get(mn_conn *conn, const char *name, struct coll **out, mn_error 
 void conn_mend_schema(mn_conn *conn)
 {
     mn_error err = {0};
-    int64_t now = 0;
     if (conn->trusted || conn->schema < 0 || conn->txn != TXN_NONE || conn->iters ||
         (conn->db->opts.flags & MN_OPEN_READONLY))
         return;
@@ -339,10 +329,7 @@ void conn_mend_schema(mn_conn *conn)
     conn->no_wait = false;
     if (st)
         return; /* somebody writes: he, or the next search, does it */
-    st = schema_version(conn, &now, &err);
-    if (st == MN_OK)
-        st = settle_schema(conn, now, &err);
-    st = scope_end(conn, st, &err);
+    st = scope_end(conn, settle_schema(conn, &err), &err);
     if (st)
         db_log(conn->db, MN_LOG_WARN, "schema", "change logs could not be restarted: %s",
                err.message);

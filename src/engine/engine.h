@@ -132,7 +132,6 @@ mn_status db_use_wal(mn_db *db, sqlite3 *sql, bool *was, mn_error *err);
 /* Sets after how much write-ahead log a commit also checkpoints; depends on the page size. */
 mn_status db_limit_wal(sqlite3 *sql, mn_error *err);
 uint64_t clock_us(void); /* monotonic */
-uint64_t cpu_us(void);   /* of the process */
 
 /* ---- conn.c ---------------------------------------------------------------------------------- */
 

@@ -28,21 +28,6 @@ const char *format_name(enum format_kind kind)
     return kind > FORMAT_AUTO && kind < FORMAT_COUNT ? names[kind] : NULL;
 }
 
-const char *format_extensions(enum format_kind kind)
-{
-    return kind > FORMAT_AUTO && kind < FORMAT_COUNT ? extension_lists[kind] : NULL;
-}
-
-bool format_parse(const char *word, enum format_kind *out)
-{
-    for (int kind = FORMAT_AUTO + 1; kind < FORMAT_COUNT; kind++)
-        if (strcmp(word, names[kind]) == 0) {
-            *out = (enum format_kind)kind;
-            return true;
-        }
-    return false;
-}
-
 const char *format_dtype_name(enum format_dtype dtype)
 {
     static const char *const words[] = {"f32", "f16", "i8", "u8", "i32", "f64"};

@@ -76,8 +76,7 @@ enum {
 
 /* The name, "fvecs", ...; NULL for AUTO and numbers that are no format. */
 const char *format_name(enum format_kind kind);
-const char *format_extensions(enum format_kind kind); /* ".csv .tsv" */
-bool format_parse(const char *word, enum format_kind *out);
+enum format_kind format_by_extension(const char *path); /* AUTO: it tells nothing */
 const char *format_dtype_name(enum format_dtype dtype); /* "f32", "u8", ... */
 size_t format_dtype_bytes(enum format_dtype dtype);
 
@@ -138,7 +137,6 @@ MN_CHECKED mn_status format_reader_next(struct format_reader *r, const struct fo
 
 /* Bytes read so far and in all (0: unknown, a pipe). */
 void format_reader_progress(const struct format_reader *r, uint64_t *done, uint64_t *total);
-enum format_kind format_reader_kind(const struct format_reader *r);
 void format_reader_close(struct format_reader *r); /* NULL is fine */
 
 /* What a file is, by its header and first record alone. */
@@ -153,37 +151,6 @@ struct format_probe {
 };
 MN_CHECKED mn_status format_probe(const char *path, const struct format_opts *opts,
                                   struct format_probe *out, mn_error *err);
-
-/* One attribute as met in a file; types is a set of 1 << mn_value_type. */
-struct format_attr {
-    char name[MN_MAX_NAME + 1];
-    unsigned types;
-    uint64_t n; /* records that have it, NULLs included */
-};
-
-/* What a whole file holds. */
-struct format_summary {
-    enum format_kind format;
-    enum format_dtype dtype; /* in the file */
-    uint32_t dim;            /* 0: no record */
-    uint64_t n, bytes;
-    uint64_t n_integer_ids, n_text_ids, n_no_ids;
-    uint64_t n_payloads;
-    uint64_t n_zero;     /* vectors of zeros: cosine refuses them */
-    uint64_t first_zero; /* record number of the first of them, or 0 */
-    size_t n_attrs;
-    struct format_attr *attrs; /* [n_attrs], in order of appearance */
-};
-
-/* Called now and then with bytes done and in all (0: unknown); false ends with MN_INTERRUPTED. */
-typedef bool (*format_progress_fn)(void *ctx, uint64_t done, uint64_t total);
-
-/* Reads a file to its end and stores nothing: MN_OK means that an import will meet no damage. Not
- * for "-", which can be read only once. *out is for format_summary_free, on success only. */
-MN_CHECKED mn_status format_check(const char *path, const struct format_opts *opts,
-                                  format_progress_fn progress, void *ctx,
-                                  struct format_summary **out, mn_error *err);
-void format_summary_free(struct format_summary *summary); /* NULL is fine */
 
 /* ---- Writing -------------------------------------------------------------------------------- */
 

@@ -471,11 +471,6 @@ void format_reader_progress(const struct format_reader *r, uint64_t *done, uint6
     *total = r->src.total_known ? r->src.total : 0;
 }
 
-enum format_kind format_reader_kind(const struct format_reader *r)
-{
-    return r->kind;
-}
-
 void format_reader_close(struct format_reader *r)
 {
     if (!r)

@@ -95,9 +95,6 @@ MN_CHECKED mn_status array_next(struct format_reader *r, bool *got, mn_error *er
 /* Recognises the format by name and first bytes; fails with a sentence that says what to do. */
 MN_CHECKED mn_status detect_format(struct source *src, enum format_kind *out, mn_error *err);
 
-/* By the name alone; AUTO if it tells nothing. */
-enum format_kind format_by_extension(const char *path);
-
 /* ---- Files of ids --------------------------------------------------------------------------- */
 
 MN_CHECKED mn_status ids_open(const char *path, const struct format_opts *opts,

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #include "src/formats/formats.h"
 #include "src/shell/print.h"
@@ -50,30 +49,13 @@ struct export
     uint64_t n, total, passed_over; /* rows written; expected; without a vector */
 };
 
-/* The format by the name of the file, as the writer would choose it. */
-static enum format_kind format_of(const char *path)
-{
-    const char *dot = strrchr(path, '.');
-    size_t len = dot ? strlen(dot) : 0;
-    for (int f = 1; dot && f < FORMAT_COUNT; f++) {
-        const char *known = format_extensions((enum format_kind)f);
-        for (const char *p = known; *p; p += strspn(p, " ")) {
-            size_t n = strcspn(p, " ");
-            if (n == len && strncasecmp(p, dot, n) == 0)
-                return (enum format_kind)f;
-            p += n;
-        }
-    }
-    return FORMAT_AUTO;
-}
-
 static int choose_format(struct export *e)
 {
     const struct export_options *g = e->given;
     bool standard = strcmp(e->to, "-") == 0;
     e->format = g->format  ? (enum format_kind)g->format
                 : standard ? FORMAT_JSONL
-                           : format_of(e->to);
+                           : format_by_extension(e->to);
     if (e->format == FORMAT_AUTO)
         return usage_error("export: the name of %s does not say its format; give --format F",
                            e->to);

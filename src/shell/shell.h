@@ -69,8 +69,7 @@ void progress_begin(struct progress *p, const struct common *common, const char 
 bool progress_update(struct progress *p, uint64_t done, uint64_t total);
 void progress_end(struct progress *p); /* clears the line; may be called twice */
 
-/* mn_progress_fn and format_progress_fn over a struct progress. The label is the library's stage
- * when p->label is NULL. */
+/* mn_progress_fn over a struct progress. The label is the library's stage when p->label is NULL. */
 bool progress_library(void *p, const char *stage, uint64_t done, uint64_t total);
 
 double now_seconds(void); /* monotonic */

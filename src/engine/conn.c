@@ -125,13 +125,18 @@ mn_status conn_enter(mn_conn *conn, mn_error *err)
     return MN_OK;
 }
 
+static mn_status deadline_passed(mn_error *err)
+{
+    return mn_fail(err, MN_DEADLINE, "the deadline passed; allow more time, or search fewer rows");
+}
+
 mn_status conn_leave(mn_conn *conn, mn_status st, mn_error *err)
 {
     if (st == MN_INTERRUPTED && conn->deadline_us && clock_us() >= conn->deadline_us &&
         !atomic_load_explicit(&conn->interrupted, memory_order_relaxed)) {
         /* SQLite knows one word for both. */
         mn_error_clear(err);
-        st = mn_fail(err, MN_DEADLINE, "the deadline passed; allow more time, or search fewer rows");
+        st = deadline_passed(err);
     } else if (st == MN_INTERRUPTED) {
         mn_error_clear(err);
         mn_fail(err, MN_INTERRUPTED, "interrupted");
@@ -145,7 +150,7 @@ mn_status conn_tick(mn_conn *conn, mn_error *err)
     if (atomic_load_explicit(&conn->interrupted, memory_order_relaxed))
         return mn_fail(err, MN_INTERRUPTED, "interrupted");
     if (conn->deadline_us && clock_us() >= conn->deadline_us)
-        return mn_fail(err, MN_DEADLINE, "the deadline passed; allow more time, or search fewer rows");
+        return deadline_passed(err);
     if (conn->progress && conn->stage &&
         !conn->progress(conn->progress_ctx, conn->stage, conn->done, conn->total)) {
         atomic_store_explicit(&conn->interrupted, true, memory_order_relaxed);

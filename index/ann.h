@@ -16,8 +16,9 @@
 #include "index/rabitq.h"
 
 enum {
-    ANN_MAX_K = MN_MAX_K,
-    ANN_FIRST = 3 /* postings scanned before the others are chosen: they give the threshold */
+    ANN_FIRST = 3,         /* nearest postings scanned before the others are chosen */
+    ANN_MAX_BATCH = 256,
+    ANN_DEFAULT_BATCH = 16
 };
 
 /* Rows of one posting that lie in one payload: its base, or a tail not yet folded into it. */
@@ -54,10 +55,11 @@ uint64_t ann_index_rows(const struct ann_index *x); /* that are not hidden */
 
 /* How much work a query may do. ann_tuning_knobs() (index/calibrate.h) knows good values. */
 struct ann_knobs {
-    float lambda; /* a posting is probed if one of its rows is expected to be a hit with at least
-                     this share of all that is expected: smaller is more; 0 probes all */
-    float sigma;  /* spread of the cosine between a row's residual and the query; 0: default */
-    float e1, e2; /* bounds of the 1-bit and of the whole code, in standard deviations; 0: default */
+    float lambda; /* a posting is probed if a row of it is expected to be a hit with at least this
+                     share of all that is expected: smaller is more; 0 probes all */
+    float sigma;  /* spread of the cosine between a row's residual and the query; 0: ANN_SIGMA */
+    float e1, e2; /* bounds of the 1-bit and of the whole code, in standard deviations; 0: ANN_E1,
+                     ANN_E2 */
 };
 
 #define ANN_SIGMA 0.13f
@@ -86,19 +88,13 @@ typedef enum ann_verdict (*ann_admit_fn)(void *ctx, int64_t id, mn_error *err);
 /* Called between postings: a status other than MN_OK (deadline, interrupt) ends the search. */
 typedef mn_status (*ann_tick_fn)(void *ctx, mn_error *err);
 
-struct ann_hit {
-    int64_t id;
-    double key;      /* exact; without rerank an estimate */
-    uint32_t posting; /* where it was found; ANN_PENDING for one of ann_query.pending */
-};
-#define ANN_PENDING UINT32_MAX
-
 struct ann_query {
     const float *vector;      /* [dim], finite; of length 1 for cosine */
     uint32_t k;               /* 1 .. the scratch's max_k */
     struct ann_knobs knobs;
-    const struct ann_hit *pending; /* [n_pending] rows outside the postings that the caller has
-                                 scored exactly and admitted; any order; may become hits */
+    const mn_hit *pending;    /* [n_pending] rows outside the postings which the caller has scored
+                                 exactly and admitted (distance: the key); any order; they may
+                                 become hits */
     size_t n_pending;
     ann_admit_fn admit;       /* NULL: all rows */
     void *admit_ctx;
@@ -111,17 +107,15 @@ struct ann_query {
     void *tick_ctx;
 };
 
-enum { ANN_MAX_BATCH = 256, ANN_DEFAULT_BATCH = 16 };
-
 struct ann_stats {
-    uint64_t probed;     /* parts scanned */
+    uint64_t probed;     /* postings scanned */
     uint64_t codes;      /* rows whose 1-bit code was scanned */
     uint64_t survivors;  /* of those, rows whose whole code was read */
     uint64_t candidates; /* of those, rows kept for exact distances */
     uint64_t reranked;   /* rows whose exact key was asked for */
     uint64_t admitted, rejected; /* by the filter */
     uint64_t dropped;    /* candidates given up since too many rows look alike */
-    uint64_t widened;    /* parts scanned beyond the plan to find k rows */
+    uint64_t widened;    /* postings scanned beyond the plan to find k rows */
 };
 
 struct ann_scratch; /* one thread's memory for searches; no allocation after create */
@@ -139,7 +133,7 @@ void ann_scratch_destroy(struct mn_alloc *a, struct ann_scratch *s); /* NULL is 
 mn_status ann_search(const struct ann_index *x, struct ann_scratch *s, const struct ann_query *q,
                      mn_error *err);
 
-size_t ann_hits(const struct ann_scratch *s, const struct ann_hit **hits);
+size_t ann_hits(const struct ann_scratch *s, const mn_hit **hits); /* distance: the key */
 const struct ann_stats *ann_stats(const struct ann_scratch *s); /* of the last search */
 
 /* Nearest centroid of each of n vectors [n][dim], by the codes of the centroids: where a new row

@@ -1,17 +1,39 @@
-/* The centroids in memory: 7-bit codes scanned flat for every query, and what a posting's place
- * means for it. Knows no postings. Immutable after create, any thread. See centroids.c. */
+/* The centroids in memory: 7-bit codes, scanned flat for every query. Knows no postings. Immutable
+ * after create, any thread. See centroids.c. */
 #ifndef MN_INDEX_CENTROIDS_H
 #define MN_INDEX_CENTROIDS_H
 
 #include "index/rabitq.h"
 
-struct centroids;
+struct centroids {
+    uint32_t n, dim;
+    uint32_t blocks, quads;  /* of CENTROID_LANES centroids, of 4 elements */
+    enum ann_metric metric;
+    uint8_t *codes;          /* [blocks][quads][CENTROID_LANES][4], aligned to 64 */
+    float *scale, *norm;     /* [blocks * CENTROID_LANES]; norm under l2 |c'|^2, else 0 */
+    float *exact;            /* [n][dim] c', or NULL */
+    float noise;             /* largest scale: of the rounding of an element */
+};
 
-/* centroids [n][dim] as they are (not rotated), copied into codes: (dim + 12) n bytes, and 4 dim n
+enum { CENTROIDS_MAX = 1 << 24 };
+
+/* centroids [n][dim] as they are (not rotated), copied into codes: (dim + 8) n bytes, and 4 dim n
  * more with keep_exact (better estimates from 5 bits on); MN_TAG_CACHE. MN_INVALID or MN_NOMEM. */
 mn_status centroids_create(struct mn_alloc *a, const struct rabitq *q, const float *centroids,
                            uint32_t n, bool keep_exact, struct centroids **out, mn_error *err);
 void centroids_destroy(struct mn_alloc *a, struct centroids *c); /* NULL is fine */
-uint32_t centroids_count(const struct centroids *c);
+
+/* A query as the scan takes it: rotated like a row (ip: without the origin). */
+struct centroid_query {
+    const int8_t *code;      /* [4 quads], zeros beyond dim */
+    int32_t code_sum;
+    float step;              /* of the code */
+    float base;              /* l2: the query's squared length; ip: -<q, origin> */
+};
+
+/* out[j], j < blocks * CENTROID_LANES: squared distance, or minus the inner product, of centroid j;
+ * beyond n huge. Off by the codes' rounding. */
+void centroids_scan(const struct centroids *c, const struct kernels *kn,
+                    const struct centroid_query *q, float *out);
 
 #endif

@@ -7,9 +7,10 @@
 #include "index/rabitq.h"
 
 enum {
-    POSTING_BLOCK = 32,        /* rows of a block */
+    POSTING_BLOCK = 32,           /* rows of a block */
     POSTING_MAX_ROWS = 1 << 20,
-    POSTING_HEADER = 96        /* bytes */
+    POSTING_HEADER = 128,         /* bytes */
+    POSTING_MAX_PLANES = 3
 };
 
 /* A payload opened: pointers into the bytes, which must outlive it. */
@@ -26,6 +27,16 @@ struct posting_view {
     float w2_step, a2_base, a2_step;    /* the same of the whole code */
     float sigma1, sigma2;    /* of both codes: rabitq_factors.sigma */
     float residual;          /* mean length of x - c */
+    float w_inverse, w_per_a; /* 1 / (2^15 w_step), w_step / a_step */
+};
+
+/* Where the bits of a record's levels lie; see struct kernel_plane. */
+struct posting_planes {
+    uint32_t n;                /* 0 if bits is 1 */
+    struct {
+        uint32_t bits, weight, offset, bytes;
+    } plane[POSTING_MAX_PLANES];
+    uint32_t bytes;            /* of all planes: the factors follow */
 };
 
 static inline int64_t posting_id(const struct posting_view *v, size_t slot)
@@ -35,17 +46,26 @@ static inline int64_t posting_id(const struct posting_view *v, size_t slot)
     return id;
 }
 
+/* Pairs of a block: 8 sign bits a row each. */
+static inline uint32_t posting_pairs(uint32_t dim)
+{
+    return (dim + CODE_PAIR_DIMS - 1) / CODE_PAIR_DIMS;
+}
+
+void posting_planes(uint32_t dim, uint32_t bits, struct posting_planes *out);
+
 /* Bytes of a payload of n rows; 0 if an argument is out of range. */
 size_t posting_bytes(uint32_t dim, uint32_t bits, size_t n);
 
 /* Checks the payload. Fails with MN_CORRUPT (says what was found and expected) or MN_NEWER. `seed`
- * is that of the rotation it must have been made with. */
+ * is that of the rotation which it must have been made with. */
 mn_status posting_open(const uint8_t *bytes, size_t len, uint64_t seed, struct posting_view *out,
                        mn_error *err);
 
 struct posting_encoder; /* memory for making payloads; one thread's at a time */
 
-/* For payloads of up to max_rows rows: about (16 + 1.2 bits/8 dim) bytes a row, MN_TAG_SEARCH. */
+/* For payloads of up to max_rows rows: about (32 + bits/8 dim) bytes a row, MN_TAG_SEARCH. Borrows
+ * q. MN_INVALID or MN_NOMEM. */
 mn_status posting_encoder_create(struct mn_alloc *a, const struct rabitq *q, size_t max_rows,
                                  struct posting_encoder **out, mn_error *err);
 void posting_encoder_destroy(struct mn_alloc *a, struct posting_encoder *e); /* NULL is fine */
@@ -54,19 +74,22 @@ void posting_encoder_destroy(struct mn_alloc *a, struct posting_encoder *e); /* 
 void posting_begin(struct posting_encoder *e, const float *centroid);
 
 /* Adds n rows: vectors [n][dim], finite (under cosine: of length 1), ids [n]. Slots count up in
- * this order. MN_FULL beyond max_rows. */
+ * this order. MN_FULL beyond max_rows: nothing was added. MN_INVALID for a row farther than 1e14
+ * from the centroid, whose estimates could overflow: the rows before it were added. */
 mn_status posting_add(struct posting_encoder *e, const float *vectors, const int64_t *ids, size_t n,
                       mn_error *err);
 
 /* Adds the rows of another payload of the same centroid that are not in its hidden bitmap (NULL:
- * all), without their vectors: how folds join a base and its tails. The factors are rounded once
- * more, to 16 bits. MN_FULL, or MN_INVALID if its dim, bits or metric differ. */
+ * all), without their vectors: how folds join a base and its tails. Factors are rounded once more,
+ * to 16 bits. MN_FULL, or MN_INVALID if its dim, bits or metric differ: nothing was added. */
 mn_status posting_add_view(struct posting_encoder *e, const struct posting_view *v,
                            const uint64_t *hidden, mn_error *err);
 
+size_t posting_encoded_rows(const struct posting_encoder *e);
 size_t posting_encoded_bytes(const struct posting_encoder *e); /* of what was added */
 
-/* Writes the payload: posting_encoded_bytes() at out, any alignment (64 is fastest to scan). */
-void posting_write(struct posting_encoder *e, uint8_t *out);
+/* Writes the payload: posting_encoded_bytes() at out, any alignment (64 is fastest to scan). The
+ * encoder may be filled further, or begun anew. */
+void posting_write(const struct posting_encoder *e, uint8_t *out);
 
 #endif

@@ -11,7 +11,7 @@
 #endif
 
 static const struct kernels table_scalar =
-    KERNELS_TABLE(ISA_SCALAR, "scalar", scalar, kernel_dot_i8_scalar, kernel_hamming_scalar);
+    KERNELS_TABLE(ISA_SCALAR, "scalar", scalar, scalar, kernel_hamming_scalar);
 
 /* What the CPU has beyond the base of ISA_AVX512, and the base itself. */
 struct cpu {
@@ -21,14 +21,14 @@ struct cpu {
 
 #if defined(__x86_64__)
 static const struct kernels table_avx2 =
-    KERNELS_TABLE(ISA_AVX2, "avx2", avx2, kernel_dot_i8_avx2, kernel_hamming_avx2);
+    KERNELS_TABLE(ISA_AVX2, "avx2", avx2, avx2, kernel_hamming_avx2);
 /* Skylake-X; Cascade Lake; Ice Lake, Zen 4 and later. */
 static const struct kernels table_avx512 =
-    KERNELS_TABLE(ISA_AVX512, "avx512", avx512, kernel_dot_i8_avx512, kernel_hamming_avx512);
+    KERNELS_TABLE(ISA_AVX512, "avx512", avx512, avx512, kernel_hamming_avx512);
 static const struct kernels table_avx512_vnni = KERNELS_TABLE(
-    ISA_AVX512, "avx512+vnni", avx512, kernel_dot_i8_vnni_avx512, kernel_hamming_avx512);
+    ISA_AVX512, "avx512+vnni", avx512, vnni_avx512, kernel_hamming_avx512);
 static const struct kernels table_avx512_full =
-    KERNELS_TABLE(ISA_AVX512, "avx512+vnni+vpopcntdq", avx512, kernel_dot_i8_vnni_avx512,
+    KERNELS_TABLE(ISA_AVX512, "avx512+vnni+vpopcntdq", avx512, vnni_avx512,
                   kernel_hamming_vpopcntdq_avx512);
 
 /* The register state that the operating system saves (XCR0): without it, a CPU's AVX traps. */

@@ -30,6 +30,8 @@
 #ifndef MN_INDEX_KERNELS_KERNELS_H
 #define MN_INDEX_KERNELS_KERNELS_H
 
+#include "index/kernels/codes.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -87,6 +89,18 @@ struct kernels {
     kernel_gemm_fn gemm;
     kernel_filter_fn filter;
     kernel_sieve_fn sieve;
+    kernel_scan_fn scan;                 /* this and the following: codes.h */
+    kernel_levels_fn levels;
+    kernel_lut_fn lut;
+    kernel_quantise_fn quantise;
+    kernel_fht_fn fht;
+    kernel_multiply_fn multiply;
+    kernel_turn_fn turn;
+    kernel_fit_fn fit;
+    kernel_level_fn level;
+    kernel_centroids_fn centroids;
+    kernel_weigh_fn weigh;
+    kernel_least_fn least;
 };
 
 /* The best instruction set that this CPU and its operating system can run. */

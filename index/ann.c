@@ -1,0 +1,715 @@
+/*
+ * A search, in order:
+ *
+ * 1. The query is prepared (query.c) and meets the codes of all centroids (centroids.c).
+ * 2. First phase: the nearest postings are scanned until there are ANN_FIRST of them, and k rows,
+ *    and some rows more than k. The k-th least estimate so far is the threshold T.
+ * 3. Choice, by the density rule. For a posting at squared distance d, of n rows with residuals of
+ *    mean length r, a row gets below T if the cosine between its residual and the query's is at
+ *    least s = max(0, (d + r^2 - T) / (2 r sqrt d)) (ip: (-<q, c> - T) / (|q| r)). Cosines of random
+ *    directions are about normal, so weight = exp(-s^2 / (2 sigma^2)) is what to expect of a row,
+ *    and S = sum of n weight what to expect of all. A posting is probed if weight >= lambda S: work
+ *    goes where it gains most a row, and a query whose hits lie thin over many postings stops early.
+ *    lambda is the one knob for recall, found by index/calibrate.c.
+ * 4. Chosen postings are scanned in order of falling weight. A part's survivors are estimated by
+ *    their whole codes after the next part has been scanned, when their records, fetched ahead,
+ *    have come. A row whose estimate is below T moves T; one whose bound is below is kept as a
+ *    candidate.
+ * 5. If fewer than k rows were found (a filter, hidden rows), the remaining postings are scanned,
+ *    nearest first, until they are.
+ * 6. Candidates whose bound is below T get exact keys, in order of their bounds, until the bound
+ *    passes the k-th exact key.
+ *
+ * Duplicates by the thousand make as many candidates, all alike. When the room for them is full,
+ * those whose bound has fallen behind T go; if that does not help, the half with the larger bounds.
+ */
+#include "index/ann.h"
+
+#include "index/best.h"
+#include "index/query.h"
+#include "index/topk.h"
+#include "storage/base/error.h"
+
+#include <assert.h>
+#include <float.h>
+#include <string.h>
+
+enum {
+    LANES = CENTROID_LANES,
+    BUCKETS = 128,          /* of the sort by weight */
+    CANDIDATES = 8192,      /* room, and 4 for each of k */
+    ENOUGH = 4              /* rows of the first phase for each of k */
+};
+
+struct ann_index {
+    struct ann_index_spec spec;
+    uint32_t n;              /* postings */
+    uint64_t rows;           /* not hidden */
+    size_t lanes;            /* n, rounded up to LANES */
+    /* of each posting [lanes], for kernel_weigh */
+    float *mean;             /* l2: r^2, ip: 0; huge without rows: weight 0 */
+    float *reach;            /* l2: 1 / (2 r), ip: 1 / r */
+    float *count;            /* rows */
+};
+
+/* Once a candidate, whether the filter has seen it. */
+enum asked { NOT_ASKED, ADMITTED };
+
+struct candidate {
+    float bound, estimate;
+    uint32_t posting, part, slot;
+    uint32_t asked;          /* enum asked */
+};
+
+struct ann_scratch {
+    uint32_t max_dim, max_postings, max_k;
+    struct query *query;
+    float *g, *weight, *saved;    /* [max_postings, padded] */
+    uint32_t *order, *chosen;     /* [max_postings, padded] */
+    uint8_t *bucket;              /* [max_postings, padded] */
+    float *keys;                  /* [best_room(max_k)] */
+    struct candidate *candidates; /* [room] */
+    mn_hit *hits;                 /* [max_k] */
+    struct scanned *parts[2];
+    size_t n_hits;
+    struct ann_stats stats;
+};
+
+/* The state of one search. */
+struct search {
+    const struct ann_index *x;
+    struct ann_scratch *s;
+    const struct ann_query *q;
+    mn_error *err;
+    float inverse_length2;    /* ip: 1 / |q|^2; l2: 0 */
+    float g_noise;
+    struct best best;         /* best.limit is T */
+    struct topk top;          /* exact results */
+    struct candidate *candidates;
+    size_t n, room;           /* of candidates */
+    uint32_t live;            /* which of s->parts is scanned next */
+    uint32_t n_visited;       /* order[0 .. n_visited) were scanned */
+    uint64_t rows_seen;
+};
+
+/* ---- Index ----------------------------------------------------------------------------------- */
+
+void ann_index_destroy(struct mn_alloc *a, struct ann_index *x)
+{
+    if (!x)
+        return;
+    mn_free(a, x->mean);
+    mn_free(a, x->reach);
+    mn_free(a, x->count);
+    mn_free(a, x);
+}
+
+static const struct ann_part *part_of(const struct ann_posting *p, uint32_t part)
+{
+    return part == 0 ? &p->base : &p->tails[part - 1];
+}
+
+static mn_status check_part(const struct ann_index *x, uint32_t posting, const struct ann_part *p,
+                            mn_error *err)
+{
+    const struct rabitq *r = x->spec.rabitq;
+    const struct posting_view *v = &p->view;
+    if (v->n == 0 || (v->dim == r->dim && v->bits == r->bits && v->metric == r->metric))
+        return MN_OK;
+    return mn_fail(err, MN_INVALID,
+                   "posting %u has dim %u, %u bits, metric %u; its index has %u, %u, %u", posting,
+                   v->dim, v->bits, v->metric, r->dim, r->bits, (unsigned)r->metric);
+}
+
+static mn_status sum_posting(struct ann_index *x, uint32_t j, mn_error *err)
+{
+    const struct ann_posting *p = &x->spec.postings[j];
+    bool l2 = x->spec.rabitq->metric == ANN_L2;
+    double rows = 0, live = 0, residual = 0;
+    for (uint32_t i = 0; i <= p->n_tails; i++) {
+        const struct ann_part *part = part_of(p, i);
+        mn_status st = check_part(x, j, part, err);
+        if (st)
+            return st;
+        if (part->n_hidden > part->view.n)
+            return mn_fail(err, MN_INVALID, "posting %u has %u rows and hides %u", j, part->view.n,
+                           part->n_hidden);
+        rows += part->view.n;
+        live += part->view.n - part->n_hidden;
+        residual += (double)part->view.n * (double)part->view.residual;
+    }
+    x->rows += (uint64_t)live;
+    x->count[j] = (float)live;
+    x->mean[j] = 1e30f;
+    x->reach[j] = 1;
+    if (live > 0) {
+        float r = (float)(residual / rows);
+        x->mean[j] = l2 ? r * r : 0;
+        x->reach[j] = r > 1e-15f ? (l2 ? 0.5f / r : 1 / r) : 1e15f;
+    }
+    return MN_OK;
+}
+
+mn_status ann_index_create(struct mn_alloc *a, const struct ann_index_spec *spec,
+                           struct ann_index **out, mn_error *err)
+{
+    *out = NULL;
+    if (spec->centroids->dim != spec->rabitq->dim || spec->centroids->metric != spec->rabitq->metric)
+        return mn_fail(err, MN_INVALID, "centroids of dim %u do not belong to codes of dim %u",
+                       spec->centroids->dim, spec->rabitq->dim);
+    struct ann_index *x = mn_alloc_array(a, 1, sizeof *x, MN_TAG_CACHE);
+    if (!x)
+        return mn_fail(err, MN_NOMEM, "no memory for an index");
+    x->spec = *spec;
+    x->n = spec->centroids->n;
+    x->lanes = (size_t)spec->centroids->blocks * LANES;
+    x->mean = mn_alloc_array(a, x->lanes, sizeof(float), MN_TAG_CACHE);
+    x->reach = mn_alloc_array(a, x->lanes, sizeof(float), MN_TAG_CACHE);
+    x->count = mn_alloc_array(a, x->lanes, sizeof(float), MN_TAG_CACHE);
+    mn_status st = MN_OK;
+    if (!x->mean || !x->reach || !x->count)
+        st = mn_fail(err, MN_NOMEM, "no memory for an index of %u postings", x->n);
+    for (uint32_t j = 0; !st && j < x->n; j++)
+        st = sum_posting(x, j, err);
+    if (st) {
+        ann_index_destroy(a, x);
+        return st;
+    }
+    *out = x;
+    return MN_OK;
+}
+
+uint64_t ann_index_rows(const struct ann_index *x)
+{
+    return x->rows;
+}
+
+/* ---- Scratch --------------------------------------------------------------------------------- */
+
+static size_t candidate_room(uint32_t k)
+{
+    return CANDIDATES + 4 * (size_t)k;
+}
+
+void ann_scratch_destroy(struct mn_alloc *a, struct ann_scratch *s)
+{
+    if (!s)
+        return;
+    query_destroy(a, s->query);
+    mn_free(a, s->g);
+    mn_free(a, s->weight);
+    mn_free(a, s->saved);
+    mn_free(a, s->order);
+    mn_free(a, s->chosen);
+    mn_free(a, s->bucket);
+    mn_free(a, s->keys);
+    mn_free(a, s->candidates);
+    mn_free(a, s->hits);
+    mn_free(a, s->parts[0]);
+    mn_free(a, s->parts[1]);
+    mn_free(a, s);
+}
+
+static bool take_arrays(struct mn_alloc *a, struct ann_scratch *s)
+{
+    size_t n = ((size_t)s->max_postings + LANES - 1) / LANES * LANES;
+    s->g = mn_alloc_array(a, n, sizeof(float), MN_TAG_SEARCH);
+    s->weight = mn_alloc_array(a, n, sizeof(float), MN_TAG_SEARCH);
+    s->saved = mn_alloc_array(a, n, sizeof(float), MN_TAG_SEARCH);
+    s->order = mn_alloc_array(a, n, sizeof(uint32_t), MN_TAG_SEARCH);
+    s->chosen = mn_alloc_array(a, n, sizeof(uint32_t), MN_TAG_SEARCH);
+    s->bucket = mn_alloc_array(a, n, 1, MN_TAG_SEARCH);
+    s->keys = mn_alloc_array(a, best_room(s->max_k), sizeof(float), MN_TAG_SEARCH);
+    s->candidates =
+        mn_alloc_array(a, candidate_room(s->max_k), sizeof *s->candidates, MN_TAG_SEARCH);
+    s->hits = mn_alloc_array(a, s->max_k, sizeof *s->hits, MN_TAG_SEARCH);
+    s->parts[0] = mn_alloc_array(a, 1, sizeof *s->parts[0], MN_TAG_SEARCH);
+    s->parts[1] = mn_alloc_array(a, 1, sizeof *s->parts[1], MN_TAG_SEARCH);
+    return s->g && s->weight && s->saved && s->order && s->chosen && s->bucket && s->keys &&
+           s->candidates && s->hits && s->parts[0] && s->parts[1];
+}
+
+mn_status ann_scratch_create(struct mn_alloc *a, uint32_t dim, uint32_t max_postings,
+                             uint32_t max_k, struct ann_scratch **out, mn_error *err)
+{
+    *out = NULL;
+    if (dim == 0 || dim > MN_MAX_DIM)
+        return mn_fail(err, MN_INVALID, "dim is %u; it may be 1 to %u", dim, MN_MAX_DIM);
+    if (max_postings == 0 || max_postings > CENTROIDS_MAX)
+        return mn_fail(err, MN_INVALID, "max_postings is %u; it may be 1 to %d", max_postings,
+                       CENTROIDS_MAX);
+    if (max_k == 0 || max_k > MN_MAX_K)
+        return mn_fail(err, MN_INVALID, "max_k is %u; it may be 1 to %u", max_k, MN_MAX_K);
+    struct ann_scratch *s = mn_alloc_array(a, 1, sizeof *s, MN_TAG_SEARCH);
+    if (!s)
+        return mn_fail(err, MN_NOMEM, "no memory for searches");
+    s->max_dim = dim;
+    s->max_postings = max_postings;
+    s->max_k = max_k;
+    mn_status st = query_create(a, dim, &s->query, err);
+    if (!st && !take_arrays(a, s))
+        st = mn_fail(err, MN_NOMEM, "no memory for searches of %u hits in %u postings", max_k,
+                     max_postings);
+    if (st) {
+        ann_scratch_destroy(a, s);
+        return st;
+    }
+    *out = s;
+    return MN_OK;
+}
+
+size_t ann_hits(const struct ann_scratch *s, const mn_hit **hits)
+{
+    *hits = s->hits;
+    return s->n_hits;
+}
+
+const struct ann_stats *ann_stats(const struct ann_scratch *s)
+{
+    return &s->stats;
+}
+
+/* ---- Candidates ------------------------------------------------------------------------------ */
+
+/* Asks the filter; *admitted is false for a row that it rejects. */
+static mn_status ask(struct search *f, const struct candidate *c, bool *admitted)
+{
+    const struct ann_query *q = f->q;
+    const struct ann_part *p = part_of(&f->x->spec.postings[c->posting], c->part);
+    enum ann_verdict verdict = q->admit(q->admit_ctx, posting_id(&p->view, c->slot), f->err);
+    *admitted = verdict == ANN_ADMIT;
+    f->s->stats.admitted += verdict == ANN_ADMIT;
+    f->s->stats.rejected += verdict == ANN_REJECT;
+    if (verdict != ANN_STOP)
+        return MN_OK;
+    if (f->err && f->err->code != MN_OK)
+        return f->err->code;
+    return mn_fail(f->err, MN_INTERRUPTED, "the filter stopped the search");
+}
+
+static void drop_behind(struct search *f, float limit)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < f->n; i++)
+        if (f->candidates[i].bound < limit)
+            f->candidates[kept++] = f->candidates[i];
+    f->n = kept;
+}
+
+/* Makes room: see the head comment. */
+static void thin_out(struct search *f)
+{
+    best_settle(&f->best);
+    drop_behind(f, f->best.limit);
+    if (f->n < f->room / 4 * 3)
+        return;
+    /* the median by halving the range of bounds: no more memory, and enough */
+    float low = INFINITY, high = -INFINITY;
+    for (size_t i = 0; i < f->n; i++) {
+        low = fminf(low, f->candidates[i].bound);
+        high = fmaxf(high, f->candidates[i].bound);
+    }
+    size_t before = f->n, below = 0;
+    for (int step = 0; step < 24 && low < high; step++) {
+        float middle = low + (high - low) / 2;
+        below = 0;
+        for (size_t i = 0; i < f->n; i++)
+            below += f->candidates[i].bound < middle;
+        if (below > f->room / 2)
+            high = middle;
+        else
+            low = middle;
+    }
+    drop_behind(f, low);
+    if (f->n < f->q->k) /* all alike: any will do */
+        f->n = before < f->room / 2 ? before : f->room / 2;
+    f->s->stats.dropped += before - f->n;
+}
+
+/* Sorts the survivors of a part into threshold and candidates. */
+static mn_status take_survivors(struct search *f, const struct scanned *p)
+{
+    f->s->stats.survivors += p->n;
+    for (size_t i = 0; i < p->n; i++) {
+        if (!(p->bound[i] < f->best.limit))
+            continue;
+        struct candidate c = {p->bound[i], p->estimate[i], p->posting, p->part,
+                              (uint32_t)(p->first + p->rows[i]), NOT_ASKED};
+        if (c.estimate < f->best.limit) {
+            bool admitted = true;
+            mn_status st = f->q->admit ? ask(f, &c, &admitted) : MN_OK;
+            if (st)
+                return st;
+            if (!admitted)
+                continue;
+            c.asked = ADMITTED;
+            best_push(&f->best, c.estimate);
+        }
+        if (f->n == f->room)
+            thin_out(f);
+        f->candidates[f->n++] = c;
+    }
+    return MN_OK;
+}
+
+static mn_status finish_part(struct search *f, struct scanned *p)
+{
+    if (p->n == 0)
+        return MN_OK;
+    query_estimate(f->s->query, p, f->best.limit);
+    mn_status st = take_survivors(f, p);
+    p->n = 0;
+    return st;
+}
+
+/* ---- Postings -------------------------------------------------------------------------------- */
+
+/* l2 |q - c|^2 of posting j, or -<q, c>, from the exact centroid if there is one. */
+static float refine(const struct search *f, uint32_t j, float g)
+{
+    const struct centroids *c = f->x->spec.centroids;
+    const struct kernels *kn = f->x->spec.kn;
+    if (!c->exact)
+        return g;
+    const float *center = c->exact + (size_t)j * c->dim;
+    float v;
+    if (c->metric == ANN_L2) {
+        kn->l2[ELEM_F32](f->s->query->rotated, center, c->dim * sizeof(float), 1, c->dim, &v);
+        return v;
+    }
+    kn->dot[ELEM_F32](f->s->query->rotated, center, c->dim * sizeof(float), 1, c->dim, &v);
+    return f->s->query->center.base - v;
+}
+
+/* Scans all parts of a posting; the survivors of the last slice are estimated later, by the next
+ * call or by flush(). */
+static mn_status scan_posting(struct search *f, uint32_t j, float g)
+{
+    const struct ann_posting *p = &f->x->spec.postings[j];
+    struct ann_scratch *s = f->s;
+    mn_status st = f->q->tick ? f->q->tick(f->q->tick_ctx, f->err) : MN_OK;
+    s->stats.probed++;
+    g = refine(f, j, g);
+    for (uint32_t i = 0; !st && i <= p->n_tails; i++) {
+        const struct ann_part *part = part_of(p, i);
+        for (size_t first = 0; !st && first < part->view.n; first += QUERY_SLICE) {
+            struct scanned *to = s->parts[f->live];
+            size_t n = part->view.n - first < QUERY_SLICE ? part->view.n - first : QUERY_SLICE;
+            to->view = &part->view;
+            to->posting = j;
+            to->part = i;
+            to->first = first;
+            to->g = g;
+            to->distance2 = f->inverse_length2 != 0 ? s->query->length2 : g;
+            to->g_noise = f->g_noise;
+            query_scan(s->query, to, n, part->hidden, f->best.limit);
+            s->stats.codes += n;
+            f->rows_seen += n;
+            f->live ^= 1;
+            st = finish_part(f, s->parts[f->live]);
+        }
+    }
+    return st;
+}
+
+static mn_status flush(struct search *f)
+{
+    f->live ^= 1; /* the part scanned last */
+    mn_status st = finish_part(f, f->s->parts[f->live]);
+    f->live ^= 1;
+    return st;
+}
+
+/* Takes the nearest posting out of g[] and scans it. */
+static mn_status scan_nearest(struct search *f)
+{
+    struct ann_scratch *s = f->s;
+    uint32_t j = (uint32_t)f->x->spec.kn->least(s->g, f->x->lanes);
+    float g = s->g[j];
+    assert(j < f->x->n && g < INFINITY);
+    s->saved[f->n_visited] = g;
+    s->order[f->n_visited++] = j;
+    s->g[j] = INFINITY;
+    return scan_posting(f, j, g);
+}
+
+static mn_status first_phase(struct search *f)
+{
+    mn_status st = MN_OK;
+    while (!st && f->n_visited < f->x->n &&
+           (f->n_visited < ANN_FIRST || f->best.limit == INFINITY ||
+            f->rows_seen < (uint64_t)ENOUGH * f->q->k)) {
+        st = scan_nearest(f);
+        if (!st)
+            st = flush(f);
+    }
+    best_settle(&f->best);
+    return st;
+}
+
+/* Sorts chosen[n] by falling weight into order[] behind the postings visited, in BUCKETS classes
+ * of the weight's logarithm: its bits. */
+static void sort_by_weight(struct search *f, size_t n, float cut)
+{
+    struct ann_scratch *s = f->s;
+    uint32_t start[BUCKETS + 1] = {0};
+    const float one = 1;
+    int32_t most, least;
+    memcpy(&most, &one, sizeof most);
+    memcpy(&least, &cut, sizeof least);
+    float scale = ((float)BUCKETS - 0.5f) / ((float)(most - least) + 65536);
+    for (size_t i = 0; i < n; i++) {
+        int32_t bits;
+        memcpy(&bits, &s->weight[s->chosen[i]], sizeof bits);
+        float at = (float)(most - bits) * scale;
+        uint32_t b = at < 0 ? 0 : at > BUCKETS - 1 ? BUCKETS - 1 : (uint32_t)at;
+        s->bucket[i] = (uint8_t)b;
+        start[b + 1]++;
+    }
+    for (size_t b = 0; b < BUCKETS; b++)
+        start[b + 1] += start[b];
+    for (size_t i = 0; i < n; i++)
+        s->order[f->n_visited + start[s->bucket[i]]++] = s->chosen[i];
+}
+
+/* The density rule: how many postings it puts into order[], behind those visited. */
+static size_t choose(struct search *f, const struct ann_knobs *knobs)
+{
+    struct ann_scratch *s = f->s;
+    const struct ann_index *x = f->x;
+    for (uint32_t i = 0; i < f->n_visited; i++)
+        s->g[s->order[i]] = s->saved[i];
+    /* exp(-s^2 / (2 sigma^2)) = 2^(-rate s^2) */
+    struct kernel_weigh w = {.g = s->g, .m = x->mean, .r = x->reach, .count = x->count,
+                             .n = x->lanes, .limit = f->best.limit,
+                             .rate = 0.5f * 1.442695f / (knobs->sigma * knobs->sigma),
+                             .inv = f->inverse_length2, .out = s->weight};
+    float cut = x->spec.kn->weigh(&w) * knobs->lambda;
+    cut = cut > 1 ? 1 : cut > FLT_MIN ? cut : 0; /* 0: all of them */
+    for (uint32_t i = 0; i < f->n_visited; i++) {
+        s->g[s->order[i]] = INFINITY;
+        s->weight[s->order[i]] = -1;
+    }
+    size_t n = x->spec.kn->filter(s->weight, NULL, x->n, 0, -1, -cut, s->chosen);
+    sort_by_weight(f, n, cut);
+    return n;
+}
+
+static mn_status scan_chosen(struct search *f, size_t n)
+{
+    struct ann_scratch *s = f->s;
+    mn_status st = MN_OK;
+    for (size_t i = 0; !st && i < n; i++) {
+        uint32_t j = s->order[f->n_visited++];
+        float g = s->g[j];
+        s->g[j] = INFINITY;
+        st = scan_posting(f, j, g);
+    }
+    return st ? st : flush(f);
+}
+
+/* ---- Exact keys ------------------------------------------------------------------------------ */
+
+static bool nearer(const struct candidate *a, const struct candidate *b)
+{
+    return a->bound < b->bound;
+}
+
+static void sift_down(struct candidate *c, size_t n, size_t at)
+{
+    const struct candidate moving = c[at];
+    for (size_t child; (child = 2 * at + 1) < n; at = child) {
+        if (child + 1 < n && nearer(&c[child + 1], &c[child]))
+            child++;
+        if (!nearer(&c[child], &moving))
+            break;
+        c[at] = c[child];
+    }
+    c[at] = moving;
+}
+
+/* Takes the candidate of least bound out of the heap c[n]. */
+static struct candidate take_first(struct candidate *c, size_t *n)
+{
+    struct candidate first = c[0];
+    c[0] = c[--*n];
+    if (*n)
+        sift_down(c, *n, 0);
+    return first;
+}
+
+static void enter(struct search *f, int64_t id, double key)
+{
+    if (!isnan(key) && topk_would_take(&f->top, key, id))
+        topk_push(&f->top, key, id);
+}
+
+/* Up to `most` candidates that may still be hits, from the heap. */
+static mn_status next_batch(struct search *f, size_t most, struct ann_candidate *batch, size_t *n)
+{
+    *n = 0;
+    while (*n < most && f->n) {
+        if (f->top.n == f->top.k && (double)f->candidates[0].bound > topk_limit(&f->top))
+            break;
+        struct candidate c = take_first(f->candidates, &f->n);
+        bool admitted = true;
+        if (f->q->admit && c.asked == NOT_ASKED) {
+            mn_status st = ask(f, &c, &admitted);
+            if (st)
+                return st;
+        }
+        if (!admitted)
+            continue;
+        const struct ann_part *p = part_of(&f->x->spec.postings[c.posting], c.part);
+        batch[(*n)++] = (struct ann_candidate){posting_id(&p->view, c.slot), c.posting, c.part,
+                                               c.slot, c.bound, c.estimate};
+    }
+    return MN_OK;
+}
+
+/* Turns the candidates into results. */
+static mn_status rerank(struct search *f)
+{
+    const struct ann_query *q = f->q;
+    struct ann_candidate batch[ANN_MAX_BATCH];
+    double keys[ANN_MAX_BATCH];
+    size_t most = q->batch ? q->batch : ANN_DEFAULT_BATCH, n;
+    best_settle(&f->best);
+    drop_behind(f, nextafterf(f->best.limit, INFINITY));
+    f->s->stats.candidates += f->n;
+    for (size_t i = f->n / 2; i-- > 0;)
+        sift_down(f->candidates, f->n, i);
+    for (;;) {
+        mn_status st = next_batch(f, most, batch, &n);
+        if (st || n == 0)
+            return st;
+        if (q->rerank) {
+            st = q->rerank(q->rerank_ctx, batch, n, keys, f->err);
+            if (st)
+                return st;
+            f->s->stats.reranked += n;
+        }
+        for (size_t i = 0; i < n; i++)
+            enter(f, batch[i].id, q->rerank ? keys[i] : (double)batch[i].estimate);
+    }
+}
+
+/* ---- The search ------------------------------------------------------------------------------ */
+
+static mn_status check(const struct ann_index *x, const struct ann_scratch *s,
+                       const struct ann_query *q, mn_error *err)
+{
+    uint32_t dim = x->spec.rabitq->dim;
+    if (q->k == 0 || q->k > s->max_k)
+        return mn_fail(err, MN_INVALID, "k is %u; it may be 1 to %u", q->k, s->max_k);
+    if (q->batch > ANN_MAX_BATCH)
+        return mn_fail(err, MN_INVALID, "batch is %u; it may be at most %d", q->batch,
+                       ANN_MAX_BATCH);
+    if (dim > s->max_dim || x->n > s->max_postings)
+        return mn_fail(err, MN_INVALID,
+                       "an index of dim %u with %u postings does not fit a scratch for %u and %u",
+                       dim, x->n, s->max_dim, s->max_postings);
+    const struct ann_knobs *n = &q->knobs;
+    if (!(n->lambda >= 0) || !(n->sigma >= 0) || !(n->e1 >= 0) || !(n->e2 >= 0))
+        return mn_fail(err, MN_INVALID, "a knob is negative: lambda %g, sigma %g, e1 %g, e2 %g",
+                       (double)n->lambda, (double)n->sigma, (double)n->e1, (double)n->e2);
+    return MN_OK;
+}
+
+/* 1 of the head comment. */
+static mn_status begin(struct search *f, const struct ann_knobs *knobs)
+{
+    const struct ann_index *x = f->x;
+    struct query *q = f->s->query;
+    bool l2 = x->spec.rabitq->metric == ANN_L2;
+    query_prepare(q, x->spec.rabitq, f->q->vector, knobs->e1, knobs->e2);
+    if (!isfinite(q->length2) || !isfinite(q->abs_sum))
+        return mn_fail(f->err, MN_INVALID, "elements of the query are not finite, or too large");
+    f->inverse_length2 = l2 ? 0 : 1 / fmaxf(q->length2, FLT_MIN);
+    /* rounding of centroids and of the query: centroids.c */
+    f->g_noise = x->spec.centroids->exact
+                     ? 0
+                     : (l2 ? 2.0f : 1.0f) * 0.29f * sqrtf(q->length2) * x->spec.centroids->noise;
+    centroids_scan(x->spec.centroids, x->spec.kn, &q->center, f->s->g);
+    for (size_t j = x->n; j < x->lanes; j++)
+        f->s->g[j] = INFINITY;
+    for (size_t i = 0; i < f->q->n_pending; i++) {
+        float key = (float)f->q->pending[i].distance;
+        if (key < f->best.limit)
+            best_push(&f->best, key);
+        enter(f, f->q->pending[i].id, f->q->pending[i].distance);
+    }
+    return MN_OK;
+}
+
+/* Whether k rows were found, or nothing is left to scan. */
+static bool done(const struct search *f)
+{
+    return f->best.limit < INFINITY || f->n_visited == f->x->n;
+}
+
+static mn_status run(struct search *f, const struct ann_knobs *knobs)
+{
+    mn_status st = begin(f, knobs);
+    if (!st)
+        st = first_phase(f);
+    if (!st && f->n_visited < f->x->n)
+        st = scan_chosen(f, choose(f, knobs));
+    while (!st && !done(f)) {
+        f->s->stats.widened++;
+        st = scan_nearest(f);
+        if (!st)
+            st = flush(f);
+    }
+    if (!st)
+        st = rerank(f);
+    /* rows that were gone (NaN) leave room: every other row may be a hit */
+    while (!st && f->top.n < f->top.k && f->n_visited < f->x->n) {
+        f->s->stats.widened++;
+        best_init(&f->best, f->s->keys, f->q->k);
+        f->n = 0;
+        st = scan_nearest(f);
+        if (!st)
+            st = flush(f);
+        if (!st)
+            st = rerank(f);
+    }
+    return st;
+}
+
+mn_status ann_search(const struct ann_index *x, struct ann_scratch *s, const struct ann_query *q,
+                     mn_error *err)
+{
+    s->n_hits = 0;
+    s->stats = (struct ann_stats){0};
+    mn_status st = check(x, s, q, err);
+    if (st)
+        return st;
+    struct ann_knobs knobs = q->knobs;
+    knobs.sigma = knobs.sigma > 0 ? knobs.sigma : ANN_SIGMA;
+    knobs.e1 = knobs.e1 > 0 ? knobs.e1 : ANN_E1;
+    knobs.e2 = knobs.e2 > 0 ? knobs.e2 : ANN_E2;
+    struct search f = {.x = x, .s = s, .q = q, .err = err, .candidates = s->candidates,
+                       .room = candidate_room(q->k)};
+    best_init(&f.best, s->keys, q->k);
+    topk_init(&f.top, s->hits, q->k);
+    s->parts[0]->n = s->parts[1]->n = 0;
+    st = run(&f, &knobs);
+    if (st)
+        return st;
+    hits_sort(s->hits, f.top.n);
+    s->n_hits = f.top.n;
+    return MN_OK;
+}
+
+void ann_assign(const struct ann_index *x, struct ann_scratch *s, const float *vectors, size_t n,
+                uint32_t *postings)
+{
+    uint32_t dim = x->spec.rabitq->dim;
+    assert(dim <= s->max_dim && x->n <= s->max_postings);
+    for (size_t i = 0; i < n; i++, vectors += dim) {
+        query_prepare(s->query, x->spec.rabitq, vectors, ANN_E1, ANN_E2);
+        centroids_scan(x->spec.centroids, x->spec.kn, &s->query->center, s->g);
+        postings[i] = (uint32_t)x->spec.kn->least(s->g, x->lanes);
+    }
+}

@@ -22,6 +22,8 @@ struct mem_file {
     struct mem_file *next;  /* fs lock */
     char *name;             /* fs lock; NULL once unlinked */
     unsigned handles;       /* fs lock */
+    const void *locker;     /* fs lock; handle that holds the lock on locked_byte, or NULL */
+    uint64_t locked_byte;   /* fs lock */
     pthread_rwlock_t lock;  /* guards what follows */
     unsigned char **chunks; /* [n_chunks] */
     size_t n_chunks;
@@ -150,6 +152,8 @@ static int mem_close(struct mn_file *f)
     struct mem_handle *h = handle_of(f);
     pthread_mutex_lock(&fs->lock);
     fs->handles--;
+    if (h->file->locker == h)
+        h->file->locker = NULL;
     if (--h->file->handles == 0 && !h->file->name)
         file_destroy(fs, h->file);
     pthread_mutex_unlock(&fs->lock);
@@ -338,6 +342,34 @@ static int mem_dirsync(struct mn_fs *fs, const char *path)
     return 0;
 }
 
+/* One byte of a file at a time: nobody needs two. */
+static int mem_lock(struct mn_file *f, uint64_t byte)
+{
+    struct mem_fs *fs = fs_of(f->fs);
+    struct mem_handle *h = handle_of(f);
+    int rc = 0;
+    pthread_mutex_lock(&fs->lock);
+    if (!h->file->locker || h->file->locker == h) {
+        h->file->locker = h;
+        h->file->locked_byte = byte;
+    } else {
+        rc = h->file->locked_byte == byte ? -EAGAIN : -ENOLCK;
+    }
+    pthread_mutex_unlock(&fs->lock);
+    return rc;
+}
+
+static int mem_unlock(struct mn_file *f, uint64_t byte)
+{
+    struct mem_fs *fs = fs_of(f->fs);
+    struct mem_handle *h = handle_of(f);
+    pthread_mutex_lock(&fs->lock);
+    if (h->file->locker == h && h->file->locked_byte == byte)
+        h->file->locker = NULL;
+    pthread_mutex_unlock(&fs->lock);
+    return 0;
+}
+
 static const struct mn_fs_ops mem_ops = {
     .open = mem_open,
     .close = mem_close,
@@ -350,6 +382,8 @@ static const struct mn_fs_ops mem_ops = {
     .rename = mem_rename,
     .stat = mem_stat,
     .dirsync = mem_dirsync,
+    .lock = mem_lock,
+    .unlock = mem_unlock,
 };
 
 struct mn_fs *fs_mem_create(struct mn_alloc *alloc)

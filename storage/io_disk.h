@@ -37,7 +37,7 @@ struct io_disk_opts {
     unsigned threads;        /* of the pool; 0: 16. They start when a batch first needs them */
     uint64_t shuffle;        /* not 0: IO_SYNC completes in an order drawn from this seed */
     /* For tests: what the system said about a read (bytes, or a negative errno) becomes what this
-     * returns. Any thread of the pool. NULL: nothing. */
+     * returns, on the batch's thread. NULL: nothing. */
     int (*meddle)(void *ctx, uint64_t tag, int res);
     void *meddle_ctx;
 };

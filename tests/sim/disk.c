@@ -204,11 +204,22 @@ static int sim_open(struct mn_fs *fs, const char *path, unsigned flags, struct m
     return rc;
 }
 
+/* Drops the byte locks of a handle, and those of a process. Under the lock. */
+static void drop_locks(struct sim *s, const void *handle, const struct sim_proc *proc)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < s->n_locked; i++)
+        if (s->locked[i].handle != handle && s->locked[i].proc != proc)
+            s->locked[n++] = s->locked[i];
+    s->n_locked = n;
+}
+
 static int sim_close(struct mn_file *f)
 {
     struct handle *h = handle_of(f);
     pthread_mutex_lock(&h->proc->sim->lock);
     h->proc->handles--;
+    drop_locks(h->proc->sim, h, NULL);
     pthread_mutex_unlock(&h->proc->sim->lock);
     free(h);
     return 0;
@@ -301,6 +312,79 @@ static int sim_truncate(struct mn_file *f, uint64_t size)
     return rc;
 }
 
+static int sim_reserve(struct mn_file *f, uint64_t size)
+{
+    struct handle *h = handle_of(f);
+    struct sim *s = h->proc->sim;
+    if (!h->writable)
+        return -EBADF;
+    pthread_mutex_lock(&s->lock);
+    uint64_t now = s->now.files[h->file].size;
+    int rc = gate(h->proc, SIM_TRUNCATE);
+    if (rc == 0 && size > now && s->limit && used_bytes(s) + (size - now) > s->limit)
+        rc = -ENOSPC;
+    if (rc == 0 && size > now) {
+        log_op(s, OP_RESIZE, h->file)->off = size;
+        content_resize(&s->now.files[h->file], size);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return rc;
+}
+
+/* On the simulated disk a hole is zeros that were written: it may be there in part. */
+static int sim_punch(struct mn_file *f, uint64_t off, uint64_t len)
+{
+    struct handle *h = handle_of(f);
+    struct sim *s = h->proc->sim;
+    if (!h->writable)
+        return -EBADF;
+    pthread_mutex_lock(&s->lock);
+    uint64_t size = s->now.files[h->file].size;
+    int rc = gate(h->proc, SIM_TRUNCATE);
+    if (rc == 0 && off < size) {
+        size_t n = (size_t)(len < size - off ? len : size - off);
+        void *zeros = sim_alloc(n);
+        write_now(s, h->file, zeros, n, off);
+        free(zeros);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return rc;
+}
+
+static int sim_lock(struct mn_file *f, uint64_t byte)
+{
+    struct handle *h = handle_of(f);
+    struct sim *s = h->proc->sim;
+    pthread_mutex_lock(&s->lock);
+    int rc = h->proc->dead ? -EIO : 0;
+    bool mine = false;
+    for (uint32_t i = 0; i < s->n_locked; i++)
+        if (s->locked[i].file == h->file && s->locked[i].byte == byte) {
+            mine = s->locked[i].handle == h;
+            rc = mine ? rc : -EAGAIN;
+        }
+    if (rc == 0 && !mine) {
+        s->locked = sim_grow(s->locked, s->n_locked, sizeof *s->locked);
+        s->locked[s->n_locked++] = (struct byte_lock){h->file, byte, h, h->proc};
+    }
+    pthread_mutex_unlock(&s->lock);
+    return rc;
+}
+
+static int sim_unlock(struct mn_file *f, uint64_t byte)
+{
+    struct handle *h = handle_of(f);
+    struct sim *s = h->proc->sim;
+    pthread_mutex_lock(&s->lock);
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < s->n_locked; i++)
+        if (s->locked[i].handle != h || s->locked[i].byte != byte)
+            s->locked[n++] = s->locked[i];
+    s->n_locked = n;
+    pthread_mutex_unlock(&s->lock);
+    return 0;
+}
+
 static int sim_size(struct mn_file *f, uint64_t *out)
 {
     struct handle *h = handle_of(f);
@@ -390,6 +474,10 @@ static const struct mn_fs_ops sim_ops = {
     .rename = sim_rename,
     .stat = sim_stat,
     .dirsync = sim_dirsync,
+    .reserve = sim_reserve,
+    .punch = sim_punch,
+    .lock = sim_lock,
+    .unlock = sim_unlock,
 };
 
 /* ---- Disk and processes -------------------------------------------------------------------- */
@@ -435,6 +523,7 @@ void sim_destroy(struct sim *s)
     free(s->log);
     free(s->events);
     free(s->marks);
+    free(s->locked);
     tree_fini(&s->now);
     tree_fini(&s->start);
     vfs_locks_destroy(s->locks);
@@ -482,6 +571,7 @@ void sim_kill(struct sim_proc *p)
 {
     pthread_mutex_lock(&p->sim->lock);
     p->dead = true;
+    drop_locks(p->sim, NULL, p);
     pthread_mutex_unlock(&p->sim->lock);
     vfs_kill(p->vfs);
 }

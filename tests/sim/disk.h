@@ -88,6 +88,14 @@ struct fault {
     bool sticky;
 };
 
+/* A byte of a file locked by one handle. */
+struct byte_lock {
+    unsigned file;
+    uint64_t byte;
+    const void *handle;
+    const struct sim_proc *proc;
+};
+
 struct sim {
     pthread_mutex_t lock;   /* guards all but `disk` and `locks` */
     struct sim_disk disk;   /* set in create */
@@ -104,6 +112,8 @@ struct sim {
     struct fault fault;
     struct sim_stats stats;
     unsigned procs;
+    struct byte_lock *locked;
+    uint32_t n_locked;
 };
 
 /* A new disk that starts with what `t` holds (shared pages). */

@@ -1,10 +1,14 @@
-/* What storage/io.h says of every mn_fs, asked of files in memory and of the simulated disk. */
+/* What storage/io.h says of every mn_fs, asked of files of the system, in memory and on
+ * the simulated disk. */
 #include "tests/test.h"
 
+#include "storage/fs_disk.h"
 #include "storage/fs_mem.h"
 #include "tests/sim/sim.h"
 
 #include <errno.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static void contract(struct mn_fs *fs)
 {
@@ -138,6 +142,14 @@ TEST(the_simulated_disk_keeps_the_contract)
     all(sim_fs(p));
     sim_stop(p);
     sim_destroy(s);
+}
+
+TEST(files_of_the_system_keep_the_contract)
+{
+    char here[4096];
+    CHECK(getcwd(here, sizeof here) && chdir(test_dir()) == 0 && mkdir("d", 0755) == 0);
+    all(fs_disk());
+    CHECK_EQ(chdir(here), 0);
 }
 
 TEST(a_write_without_memory_changes_nothing)

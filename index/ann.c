@@ -6,11 +6,11 @@
  *    and some rows more than k. The k-th least estimate so far is the threshold T.
  * 3. Choice, by the density rule. For a posting at squared distance d, of n rows with residuals of
  *    mean length r, a row gets below T if the cosine between its residual and the query's is at
- *    least s = max(0, (d + r^2 - T) / (2 r sqrt d)) (ip: (-<q, c> - T) / (|q| r)). Cosines of random
- *    directions are about normal, so weight = exp(-s^2 / (2 sigma^2)) is what to expect of a row,
- *    and S = sum of n weight what to expect of all. A posting is probed if weight >= lambda S: work
- *    goes where it gains most a row, and a query whose hits lie thin over many postings stops early.
- *    lambda is the one knob for recall, found by index/calibrate.c.
+ *    least s = max(0, (d + r^2 - T) / (2 r sqrt d)) (ip: (-<q, c> - T) / (|q| r)). Cosines of
+ *    random directions are about normal, so weight = exp(-s^2 / (2 sigma^2)) is what to expect of
+ *    a row, and S = sum of n weight what to expect of all. A posting is probed if weight >=
+ *    lambda S: work goes where it gains most a row, and a query whose hits lie thin over many
+ *    postings stops early. lambda is the one knob for recall, found by index/calibrate.c.
  * 4. Chosen postings are scanned in order of falling weight. A part's survivors are estimated by
  *    their whole codes after the next part has been scanned, when their records, fetched ahead,
  *    have come. A row whose estimate is below T moves T; one whose bound is below is kept as a
@@ -20,8 +20,10 @@
  * 6. Candidates whose bound is below T get exact keys, in order of their bounds, until the bound
  *    passes the k-th exact key.
  *
- * Duplicates by the thousand make as many candidates, all alike. When the room for them is full,
- * those whose bound has fallen behind T go; if that does not help, the half with the larger bounds.
+ * Rows that codes cannot tell apart (duplicates, a dense clump) make candidates by the thousand.
+ * When the room for them is full, those whose bound has fallen behind T go; if that does not help,
+ * all get exact keys at once, whose k-th then caps T. After RERANKED rows that ends, and the half
+ * with the larger bounds is dropped: a search must not read a whole collection for duplicates.
  */
 #include "index/ann.h"
 
@@ -38,6 +40,8 @@ enum {
     LANES = CENTROID_LANES,
     BUCKETS = 128,          /* of the sort by weight */
     CANDIDATES = 8192,      /* room, and 4 for each of k */
+    RERANKED = 32768,       /* most rows that get exact keys for lack of room; and 16 for each
+                               of k */
     ENOUGH = 4              /* rows of the first phase for each of k */
 };
 
@@ -71,6 +75,7 @@ struct ann_scratch {
     struct candidate *candidates; /* [room] */
     mn_hit *hits;                 /* [max_k] */
     struct scanned *parts[2];
+    float mass;                   /* S of the last search; 0: nothing was chosen */
     size_t n_hits;
     struct ann_stats stats;
 };
@@ -90,6 +95,8 @@ struct search {
     uint32_t live;            /* which of s->parts is scanned next */
     uint32_t n_visited;       /* order[0 .. n_visited) were scanned */
     uint64_t rows_seen;
+    bool gone;                /* a row had no exact key */
+    bool again;               /* so only exact keys count as found */
 };
 
 /* ---- Index ----------------------------------------------------------------------------------- */
@@ -154,7 +161,8 @@ mn_status ann_index_create(struct mn_alloc *a, const struct ann_index_spec *spec
                            struct ann_index **out, mn_error *err)
 {
     *out = NULL;
-    if (spec->centroids->dim != spec->rabitq->dim || spec->centroids->metric != spec->rabitq->metric)
+    const struct centroids *c = spec->centroids;
+    if (c->dim != spec->rabitq->dim || c->metric != spec->rabitq->metric)
         return mn_fail(err, MN_INVALID, "centroids of dim %u do not belong to codes of dim %u",
                        spec->centroids->dim, spec->rabitq->dim);
     struct ann_index *x = mn_alloc_array(a, 1, sizeof *x, MN_TAG_CACHE);
@@ -182,6 +190,11 @@ mn_status ann_index_create(struct mn_alloc *a, const struct ann_index_spec *spec
 uint64_t ann_index_rows(const struct ann_index *x)
 {
     return x->rows;
+}
+
+const struct rabitq *ann_index_rabitq(const struct ann_index *x)
+{
+    return x->spec.rabitq;
 }
 
 /* ---- Scratch --------------------------------------------------------------------------------- */
@@ -269,6 +282,14 @@ const struct ann_stats *ann_stats(const struct ann_scratch *s)
     return &s->stats;
 }
 
+/* Weights are -1 for postings of the first phase; a weight of 1 is enough at any lambda. */
+float ann_share(const struct ann_scratch *s, uint32_t posting)
+{
+    if (!(s->mass > 0) || s->weight[posting] < 0 || s->weight[posting] >= 1)
+        return INFINITY;
+    return s->weight[posting] / s->mass;
+}
+
 /* ---- Candidates ------------------------------------------------------------------------------ */
 
 /* Asks the filter; *admitted is false for a row that it rejects. */
@@ -296,23 +317,20 @@ static void drop_behind(struct search *f, float limit)
     f->n = kept;
 }
 
-/* Makes room: see the head comment. */
-static void thin_out(struct search *f)
+static mn_status rerank(struct search *f);
+
+/* Drops the half of the candidates with the larger bounds, or k of them if they are all alike. */
+static void drop_half(struct search *f)
 {
-    best_settle(&f->best);
-    drop_behind(f, f->best.limit);
-    if (f->n < f->room / 4 * 3)
-        return;
-    /* the median by halving the range of bounds: no more memory, and enough */
     float low = INFINITY, high = -INFINITY;
+    size_t before = f->n;
     for (size_t i = 0; i < f->n; i++) {
         low = fminf(low, f->candidates[i].bound);
         high = fmaxf(high, f->candidates[i].bound);
     }
-    size_t before = f->n, below = 0;
-    for (int step = 0; step < 24 && low < high; step++) {
+    for (int step = 0; step < 24 && low < high; step++) { /* the median, about, in no memory */
         float middle = low + (high - low) / 2;
-        below = 0;
+        size_t below = 0;
         for (size_t i = 0; i < f->n; i++)
             below += f->candidates[i].bound < middle;
         if (below > f->room / 2)
@@ -321,9 +339,22 @@ static void thin_out(struct search *f)
             low = middle;
     }
     drop_behind(f, low);
-    if (f->n < f->q->k) /* all alike: any will do */
+    if (f->n < f->q->k)
         f->n = before < f->room / 2 ? before : f->room / 2;
     f->s->stats.dropped += before - f->n;
+}
+
+/* Makes room: see the head comment. */
+static mn_status thin_out(struct search *f)
+{
+    best_settle(&f->best);
+    drop_behind(f, f->best.limit);
+    if (f->n < f->room / 4 * 3)
+        return MN_OK;
+    if (f->q->rerank && f->s->stats.reranked < RERANKED + 16 * (uint64_t)f->q->k)
+        return rerank(f);
+    drop_half(f);
+    return MN_OK;
 }
 
 /* Sorts the survivors of a part into threshold and candidates. */
@@ -335,7 +366,7 @@ static mn_status take_survivors(struct search *f, const struct scanned *p)
             continue;
         struct candidate c = {p->bound[i], p->estimate[i], p->posting, p->part,
                               (uint32_t)(p->first + p->rows[i]), NOT_ASKED};
-        if (c.estimate < f->best.limit) {
+        if (p->high[i] < f->best.limit) {
             bool admitted = true;
             mn_status st = f->q->admit ? ask(f, &c, &admitted) : MN_OK;
             if (st)
@@ -343,11 +374,13 @@ static mn_status take_survivors(struct search *f, const struct scanned *p)
             if (!admitted)
                 continue;
             c.asked = ADMITTED;
-            best_push(&f->best, c.estimate);
+            if (!f->again)
+                best_push(&f->best, p->high[i]);
         }
-        if (f->n == f->room)
-            thin_out(f);
         f->candidates[f->n++] = c;
+        mn_status st = f->n == f->room ? thin_out(f) : MN_OK;
+        if (st)
+            return st;
     }
     return MN_OK;
 }
@@ -484,7 +517,8 @@ static size_t choose(struct search *f, const struct ann_knobs *knobs)
                              .n = x->lanes, .limit = f->best.limit,
                              .rate = 0.5f * 1.442695f / (knobs->sigma * knobs->sigma),
                              .inv = f->inverse_length2, .out = s->weight};
-    float cut = x->spec.kn->weigh(&w) * knobs->lambda;
+    s->mass = x->spec.kn->weigh(&w);
+    float cut = s->mass * knobs->lambda;
     cut = cut > 1 ? 1 : cut > FLT_MIN ? cut : 0; /* 0: all of them */
     for (uint32_t i = 0; i < f->n_visited; i++) {
         s->g[s->order[i]] = INFINITY;
@@ -540,6 +574,7 @@ static struct candidate take_first(struct candidate *c, size_t *n)
 
 static void enter(struct search *f, int64_t id, double key)
 {
+    f->gone |= isnan(key);
     if (!isnan(key) && topk_would_take(&f->top, key, id))
         topk_push(&f->top, key, id);
 }
@@ -567,7 +602,7 @@ static mn_status next_batch(struct search *f, size_t most, struct ann_candidate 
     return MN_OK;
 }
 
-/* Turns the candidates into results. */
+/* Turns the candidates into results; none are left. */
 static mn_status rerank(struct search *f)
 {
     const struct ann_query *q = f->q;
@@ -581,8 +616,12 @@ static mn_status rerank(struct search *f)
         sift_down(f->candidates, f->n, i);
     for (;;) {
         mn_status st = next_batch(f, most, batch, &n);
-        if (st || n == 0)
+        if (st || n == 0) {
+            f->n = 0;
+            if (f->top.n == f->top.k && q->rerank)
+                best_cap(&f->best, nextafterf((float)topk_limit(&f->top), INFINITY));
             return st;
+        }
         if (q->rerank) {
             st = q->rerank(q->rerank_ctx, batch, n, keys, f->err);
             if (st)
@@ -635,7 +674,7 @@ static mn_status begin(struct search *f, const struct ann_knobs *knobs)
         f->s->g[j] = INFINITY;
     for (size_t i = 0; i < f->q->n_pending; i++) {
         float key = (float)f->q->pending[i].distance;
-        if (key < f->best.limit)
+        if (key < f->best.limit && !f->again)
             best_push(&f->best, key);
         enter(f, f->q->pending[i].id, f->q->pending[i].distance);
     }
@@ -646,6 +685,26 @@ static mn_status begin(struct search *f, const struct ann_knobs *knobs)
 static bool done(const struct search *f)
 {
     return f->best.limit < INFINITY || f->n_visited == f->x->n;
+}
+
+/* Rows that turned out to be gone leave room for any others: all are looked at, nearest postings
+ * first, with no threshold but k exact keys. */
+static mn_status search_again(struct search *f, const struct ann_knobs *knobs)
+{
+    topk_init(&f->top, f->s->hits, f->q->k);
+    best_init(&f->best, f->s->keys, f->q->k);
+    f->n_visited = 0;
+    f->again = true;
+    mn_status st = begin(f, knobs);
+    while (!st && f->top.n < f->top.k && f->n_visited < f->x->n) {
+        f->s->stats.widened++;
+        st = scan_nearest(f);
+        if (!st)
+            st = flush(f);
+        if (!st)
+            st = rerank(f);
+    }
+    return st;
 }
 
 static mn_status run(struct search *f, const struct ann_knobs *knobs)
@@ -663,17 +722,8 @@ static mn_status run(struct search *f, const struct ann_knobs *knobs)
     }
     if (!st)
         st = rerank(f);
-    /* rows that were gone (NaN) leave room: every other row may be a hit */
-    while (!st && f->top.n < f->top.k && f->n_visited < f->x->n) {
-        f->s->stats.widened++;
-        best_init(&f->best, f->s->keys, f->q->k);
-        f->n = 0;
-        st = scan_nearest(f);
-        if (!st)
-            st = flush(f);
-        if (!st)
-            st = rerank(f);
-    }
+    if (!st && f->top.n < f->top.k && f->gone)
+        st = search_again(f, knobs);
     return st;
 }
 
@@ -682,11 +732,13 @@ mn_status ann_search(const struct ann_index *x, struct ann_scratch *s, const str
 {
     s->n_hits = 0;
     s->stats = (struct ann_stats){0};
+    s->mass = 0;
     mn_status st = check(x, s, q, err);
     if (st)
         return st;
     struct ann_knobs knobs = q->knobs;
-    knobs.sigma = knobs.sigma > 0 ? knobs.sigma : ANN_SIGMA;
+    if (knobs.sigma == 0) /* few dimensions: cosines of random directions spread by 1 / sqrt(dim) */
+        knobs.sigma = fmaxf(ANN_SIGMA, 1 / sqrtf((float)x->spec.rabitq->dim));
     knobs.e1 = knobs.e1 > 0 ? knobs.e1 : ANN_E1;
     knobs.e2 = knobs.e2 > 0 ? knobs.e2 : ANN_E2;
     struct search f = {.x = x, .s = s, .q = q, .err = err, .candidates = s->candidates,

@@ -50,6 +50,7 @@ mn_status ann_index_create(struct mn_alloc *a, const struct ann_index_spec *spec
 void ann_index_destroy(struct mn_alloc *a, struct ann_index *x); /* NULL is fine */
 
 uint64_t ann_index_rows(const struct ann_index *x); /* that are not hidden */
+const struct rabitq *ann_index_rabitq(const struct ann_index *x);
 
 /* ---- A search -------------------------------------------------------------------------------- */
 
@@ -57,7 +58,8 @@ uint64_t ann_index_rows(const struct ann_index *x); /* that are not hidden */
 struct ann_knobs {
     float lambda; /* a posting is probed if a row of it is expected to be a hit with at least this
                      share of all that is expected: smaller is more; 0 probes all */
-    float sigma;  /* spread of the cosine between a row's residual and the query; 0: ANN_SIGMA */
+    float sigma;  /* spread of the cosine between a row's residual and the query; 0: ANN_SIGMA, or
+                     1 / sqrt(dim) if that is more */
     float e1, e2; /* bounds of the 1-bit and of the whole code, in standard deviations; 0: ANN_E1,
                      ANN_E2 */
 };
@@ -135,6 +137,9 @@ mn_status ann_search(const struct ann_index *x, struct ann_scratch *s, const str
 
 size_t ann_hits(const struct ann_scratch *s, const mn_hit **hits); /* distance: the key */
 const struct ann_stats *ann_stats(const struct ann_scratch *s); /* of the last search */
+
+/* Of the last search: the largest lambda at which it would have probed this posting. */
+float ann_share(const struct ann_scratch *s, uint32_t posting);
 
 /* Nearest centroid of each of n vectors [n][dim], by the codes of the centroids: where a new row
  * should go. */

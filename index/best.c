@@ -33,7 +33,7 @@ void best_settle(struct best *b)
         return;
     best_select(b->keys, b->n, b->k - 1);
     b->n = b->k;
-    b->limit = b->keys[b->k - 1];
+    b->limit = fminf(b->cap, b->keys[b->k - 1]);
 }
 
 void best_push(struct best *b, float key)
@@ -50,5 +50,5 @@ void best_push(struct best *b, float key)
         b->keys[at] = b->keys[at - 1];
     b->keys[at] = key;
     if (b->n == b->k)
-        b->limit = b->keys[b->k - 1];
+        b->limit = fminf(b->cap, b->keys[b->k - 1]);
 }

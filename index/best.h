@@ -15,6 +15,7 @@ struct best {
     float *keys;       /* [best_room(k)] */
     uint32_t k, n;     /* n kept; more than k while buffered */
     float limit;       /* keys at or above this are of no use; INFINITY until k were seen */
+    float cap;         /* limit is never above this */
 };
 
 /* Floats that k needs. */
@@ -25,7 +26,14 @@ static inline size_t best_room(uint32_t k)
 
 static inline void best_init(struct best *b, float *keys, uint32_t k)
 {
-    *b = (struct best){.keys = keys, .k = k, .limit = INFINITY};
+    *b = (struct best){.keys = keys, .k = k, .limit = INFINITY, .cap = INFINITY};
+}
+
+/* The caller knows k keys up to `cap`. */
+static inline void best_cap(struct best *b, float cap)
+{
+    b->cap = fminf(b->cap, cap);
+    b->limit = fminf(b->limit, cap);
 }
 
 /* Only for key < limit. */

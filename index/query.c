@@ -2,8 +2,9 @@
  * The arithmetic of a query. Symbols as in rabitq.c; u is the sum of a row's table entries.
  *
  * Table. For a group of 4 elements the 16 sums of +-q'_i are shifted to minimum 0 and rounded in
- * units of `step`; so <s, q'> = step u - sum |q'_i|, off by step sqrt(groups / 12). The step is the
- * least for which no sum of CODE_RUN entries that a kernel adds in 8 bits, nor u in 16, overflows.
+ * units of `step`. The mean of <s, q'> over all s is 0, so <s, q'> = step (u - mean), with the mean
+ * of the rounded entries: off by step sqrt(groups / 12), without bias. The step is the least for
+ * which no sum of CODE_RUN entries that a kernel adds in 8 bits, nor u in 16, overflows.
  *
  * Test of the 1-bit code, in 16 bits. A row survives if estimate - e1 sd < limit, that is, if
  *
@@ -22,12 +23,20 @@
  *
  * Estimate by the whole code, from (1) in rabitq.c:
  *
- *     <y, q'> = 2^(B-2) <s, q'> + <k, q'> - (2^(B-2) - 1/2) sum q'_i
+ *     <y, q'> = 2^(B-2) <s, q'> + <k - (2^(B-2) - 1/2), q'>
  *
- * The query is rounded to 8 bits for <k, q'>, from 6 bits on to two times 7. Up to 4 bits
- * the table's error, 2^(B-2) step sqrt(groups / 12), is small enough beside the code's own, and is
- * added to the bound's deviation. From 5 bits on <s, q'> is computed anew from the row's signs,
- * for rows that the bound with that error lets through.
+ * The query is rounded to 8 bits for the second product, from 6 bits on to two times 7; the
+ * constant in it, the mean of k, meets the rounded query too, lest its error be common to all rows.
+ * Up to 4 bits the table's error, 2^(B-2) step sqrt(groups / 12), is small enough beside the code's
+ * own, and is added to the bound's deviation. From 5 bits on <s, q'> is computed anew from the
+ * row's signs, for rows that the bound with that error lets through.
+ *
+ * High. The k-th least estimate of many rows is below the k-th least key, the more so the larger
+ * the errors are against what sets the rows apart. A threshold taken from estimates would then
+ * drop true neighbours whose bound is above it. With 4 bits and more that costs nothing to speak
+ * of; with fewer the threshold goes by estimate + a part of the deviation (`lift`). And where the
+ * rounding of the query dominates (a clump of rows far from the origin), or that of the centroid,
+ * all of that is added: there codes tell nothing, and exact keys must decide.
  */
 #include "index/query.h"
 
@@ -117,12 +126,14 @@ static void prepare_lut(struct query *q, uint32_t dim)
     float step = fmaxf(longest_run(q->rotated, dim) / (255 - 0.5f * CODE_RUN - 0.5f),
                        2 * q->abs_sum / (65000 - 0.5f * groups));
     step = fmaxf(step, FLT_MIN * 16);
-    q->kn->lut(q->rotated, round_up(dim, CODE_QUERY_PAD), 1 / step, q->lut);
-    float mid = rintf(q->abs_sum / step), half = q->abs_sum / step + 0.5f * groups + 2;
+    uint32_t total =
+        q->kn->lut(q->rotated, round_up(dim, CODE_QUERY_PAD), 1 / step, q->lut);
+    q->mean = (float)total / 16;
+    float mid = rintf(q->mean), half = q->abs_sum / step + 0.5f * groups + 2;
     q->step = step;
     q->lut_noise2 = step * step * groups / 12;
     q->mid = (int16_t)mid;
-    q->rest = mid * step - q->abs_sum;
+    q->rest = (mid - q->mean) * step;
     q->shift = 0;
     while (half * 2 <= 32767) {
         half *= 2;
@@ -165,6 +176,7 @@ static void prepare_codes(struct query *q, uint32_t dim, uint32_t bits, float ma
     q->center.code = q->code[0];
     q->center.code_sum = q->kn->quantise(q->rotated, dim, 1 / step, q->code[0]);
     q->center.step = step;
+    q->code_sum = step * (float)q->center.code_sum;
     memset(q->code[0] + dim, 0, padded - dim);
     if (bits == 1)
         return;
@@ -172,8 +184,13 @@ static void prepare_codes(struct query *q, uint32_t dim, uint32_t bits, float ma
     prepare_planes(q, dim, 0);
     q->n_fine = bits >= TWO_CODES ? 2 : 1;
     if (q->n_fine == 2) {
-        for (uint32_t i = 0; i < dim; i++)
-            q->code[1][i] = (int8_t)lrintf((q->rotated[i] / step - (float)q->code[0][i]) * 127);
+        int32_t sum = 0;
+        for (uint32_t i = 0; i < dim; i++) {
+            float rest = q->rotated[i] / step - (float)q->code[0][i];
+            q->code[1][i] = (int8_t)lrintf(rest * 127);
+            sum += q->code[1][i];
+        }
+        q->code_sum += step / 127 * (float)sum;
         memset(q->code[1] + dim, 0, padded - dim);
         prepare_planes(q, dim, 1);
         step /= 127;
@@ -190,7 +207,7 @@ void query_prepare(struct query *q, const struct rabitq *r, const float *vector,
     float max = 0, sum = 0, abs_sum = 0, base = 0;
     q->rabitq = r;
     q->kn = r->kn;
-    q->e1 = e1;
+    q->e1 = r->bits == 1 ? fmaxf(e1, e2) : e1; /* of one bit, it is the last bound */
     q->e2 = e2;
     if (r->metric == ANN_L2) {
         rabitq_rotate(r, vector, q->rotated);
@@ -284,19 +301,46 @@ static uint16_t get_u16(const uint8_t *p)
     return v;
 }
 
+/* Deviations of an estimate by which `high` lies above it, by bits. */
+static const float lift[RABITQ_MAX_BITS + 1] = {0, 1.5f, 1, 0.5f};
+
+/* What a part's rows have in common: deviations of <y, q'> times e2, and how far g may be off. */
+struct spread {
+    float bound, high; /* times the row's scale */
+    float g_bound, g_high;
+};
+
+/* `own` is the code's variance, `noise` that of rounding the query, `scale` a typical row's. */
+static struct spread spread_of(const struct query *q, const struct scanned *s, float own,
+                               float noise, float scale)
+{
+    float pure = sqrtf(own), all = sqrtf(own + noise);
+    struct spread p = {.bound = q->e2 * all, .high = lift[s->view->bits] * pure,
+                       .g_bound = s->g_noise};
+    if (all > 1.5f * pure)
+        p.high += q->e2 * (all - 1.5f * pure);
+    if (3 * s->g_noise > scale * p.bound) {
+        p.g_bound = 3 * s->g_noise;
+        p.g_high = 3 * s->g_noise - scale * p.bound;
+    }
+    return p;
+}
+
 static void estimate_signs(const struct query *q, struct scanned *s)
 {
     const struct posting_view *v = s->view;
-    float spread = q->e2 * sqrtf(v->sigma1 * v->sigma1 * s->distance2 + q->lut_noise2);
-    float slack = factor_slack(q, v) + s->g_noise;
+    struct spread p = spread_of(q, s, v->sigma1 * v->sigma1 * s->distance2, q->lut_noise2,
+                                v->w_step * 16384);
+    float slack = factor_slack(q, v) + p.g_bound;
     for (size_t i = 0; i < s->n; i++) {
         size_t row = s->first + s->rows[i], r = row % POSTING_BLOCK * 2;
         const uint8_t *f = v->blocks + (row / POSTING_BLOCK + 1) * v->block_bytes - 128;
         float w = v->w_step * (float)(int16_t)get_u16(f + r);
         float a = v->a_base + v->a_step * (float)(int16_t)get_u16(f + 64 + r);
-        float x = q->step * (float)s->sums[i] - q->abs_sum;
+        float x = q->step * ((float)s->sums[i] - q->mean);
         s->estimate[i] = a + s->g - w * x;
-        s->bound[i] = s->estimate[i] - w * spread - slack;
+        s->bound[i] = s->estimate[i] - w * p.bound - slack;
+        s->high[i] = s->estimate[i] + w * p.high + p.g_high;
     }
 }
 
@@ -329,11 +373,12 @@ void query_estimate(const struct query *q, struct scanned *s, float limit)
                       s->dots[i]);
 
     bool again = v->bits >= EXACT_SIGNS;
-    float d = v->sigma2 * v->sigma2 * s->distance2;
-    float spread = q->e2 * sqrtf(d + q->noise2), exact = q->e2 * sqrtf(d + q->exact_noise2);
+    float own = v->sigma2 * v->sigma2 * s->distance2, typical = v->w2_step * 32768;
+    struct spread p = spread_of(q, s, own, q->noise2, typical);
+    struct spread exact = again ? spread_of(q, s, own, q->exact_noise2, typical) : p;
     float high = (float)(1u << (v->bits - 1)) / 2; /* 2^(B-2) */
-    float base = high * -q->abs_sum - (high - 0.5f) * q->sum;
-    float slack = s->g_noise + 0.5f * (v->a2_step + v->w2_step * 2 * high * q->x_max);
+    float center = (high - 0.5f) * q->code_sum, base = -high * q->step * q->mean - center;
+    float slack = p.g_bound + 0.5f * (v->a2_step + v->w2_step * 2 * high * q->x_max);
     float a_base = v->a2_base + s->g, by_u = high * q->step, by_dot = q->center.step;
     for (size_t i = 0; i < s->n; i++) {
         const uint8_t *f = records + s->rows[i] * v->record_bytes + q->layout.bytes;
@@ -343,13 +388,14 @@ void query_estimate(const struct query *q, struct scanned *s, float limit)
         if (q->n_fine == 2)
             dot += (float)s->dots[1][i] * (1.0f / 127);
         float levels = by_dot * dot, y = by_u * (float)s->sums[i] + levels + base;
-        float estimate = a - w * y, bound = estimate - w * spread - slack;
+        float estimate = a - w * y, bound = estimate - w * p.bound - slack;
         if (again && bound < limit) {
-            y = high * sign_dot(q, v, s->first + s->rows[i]) + levels - (high - 0.5f) * q->sum;
+            y = high * sign_dot(q, v, s->first + s->rows[i]) + levels - center;
             estimate = a - w * y;
-            bound = estimate - w * exact - slack;
+            bound = estimate - w * exact.bound - slack;
         }
         s->estimate[i] = estimate;
         s->bound[i] = bound;
+        s->high[i] = estimate + w * exact.high + p.g_high;
     }
 }

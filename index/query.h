@@ -16,10 +16,12 @@ struct query {
     float e1, e2;            /* bounds in standard deviations */
     float length2;           /* squared length of q' */
     float sum, abs_sum;      /* of its elements; of their magnitudes */
+    float code_sum;          /* of its elements as the codes have them */
     struct centroid_query center;
 
-    /* the 1-bit scan: <s, q'> = step u - abs_sum */
-    float step, lut_noise2;  /* variance of that */
+    /* the 1-bit scan: <s, q'> = step (u - mean) */
+    float step, mean;
+    float lut_noise2;        /* variance of that */
     float rest, x_max;       /* see query.c */
     float x_scale;
     int16_t mid, shift;
@@ -58,6 +60,7 @@ struct scanned {
     uint16_t sums[QUERY_SLICE];
     int32_t dots[2][QUERY_SLICE];
     float estimate[QUERY_SLICE], bound[QUERY_SLICE];
+    float high[QUERY_SLICE]; /* what the threshold may go by; see query.c */
 };
 
 /* Scans rows [s->first, s->first + count) of s->view, count <= QUERY_SLICE, first a multiple of 64,
@@ -66,7 +69,7 @@ struct scanned {
 void query_scan(const struct query *q, struct scanned *s, size_t count, const uint64_t *hidden,
                 float limit);
 
-/* Estimates the keys of the survivors by their whole codes, and bounds them from below. */
+/* Estimates the keys of the survivors by their whole codes, and bounds them. */
 void query_estimate(const struct query *q, struct scanned *s, float limit);
 
 #endif

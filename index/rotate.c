@@ -12,11 +12,12 @@
  * Below 24 elements this mixes sparse vectors too little: there the rotation is a dense random
  * orthogonal matrix, made by Gram-Schmidt in double.
  *
- * The generator is SplitMix64, written out here, because the codes of a collection are void if the
- * same seed ever gives another rotation.
+ * The codes of a collection are void if the same seed ever gives another rotation: so neither the
+ * generator (rng.h) nor the arithmetic is a library's.
  */
 #include "index/rotate.h"
 
+#include "index/rng.h"
 #include "storage/base/error.h"
 
 #include <math.h>
@@ -31,20 +32,12 @@ struct rotation {
                               or the matrix [dim][dim] */
 };
 
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t z = (*state += UINT64_C(0x9e3779b97f4a7c15));
-    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    return z ^ z >> 31;
-}
-
 /* About normal: the sum of 12 uniform numbers. Not by libm, whose results differ by version. */
 static double next_normal(uint64_t *state)
 {
     double sum = -6;
     for (int i = 0; i < 12; i++)
-        sum += (double)(next_random(state) >> 11) * 0x1p-53;
+        sum += (double)(rng_next(state) >> 11) * 0x1p-53;
     return sum;
 }
 
@@ -98,7 +91,7 @@ static void make_signs(struct rotation *r, uint64_t seed)
         uint64_t bits = 0;
         for (uint32_t i = 0; i < r->dim; i++, bits >>= 1) {
             if (i % 64 == 0)
-                bits = next_random(&seed);
+                bits = rng_next(&seed);
             float size = i >= first && i < first + r->m ? scale : 1;
             signs[i] = bits & 1 ? size : -size;
         }

@@ -196,8 +196,9 @@ INLINE __m256 sign_bits(unsigned lanes)
     return _mm256_castsi256_ps(_mm256_setr_epi32(m[0], m[1], m[2], m[3], m[4], m[5], m[6], m[7]));
 }
 
-void kernel_lut_avx2(KERNEL_LUT_ARGS)
+uint32_t kernel_lut_avx2(KERNEL_LUT_ARGS)
 {
+    __m128i sum = _mm_setzero_si128();
     const __m256 not0 = sign_bits(0xaa), not1 = sign_bits(0xcc), not2 = sign_bits(0xf0);
     const __m256 all = sign_bits(0), none = sign_bits(0xff), by = _mm256_set1_ps(scale);
     for (size_t g = 0; g < dim / 4; g++, q += 4, lut += 16) {
@@ -218,7 +219,9 @@ void kernel_lut_avx2(KERNEL_LUT_ARGS)
         __m256i w = _mm256_permute4x64_epi64(_mm256_packs_epi32(v[0], v[1]), 0xd8);
         __m128i b = _mm_packus_epi16(_mm256_castsi256_si128(w), _mm256_extracti128_si256(w, 1));
         _mm_storeu_si128((__m128i *)(void *)lut, b);
+        sum = _mm_add_epi64(sum, _mm_sad_epu8(b, _mm_setzero_si128()));
     }
+    return (uint32_t)(_mm_cvtsi128_si64(sum) + _mm_extract_epi64(sum, 1));
 }
 
 int32_t kernel_quantise_avx2(KERNEL_QUANTISE_ARGS)
@@ -405,6 +408,25 @@ size_t kernel_least_avx2(const float *x, size_t n)
     a = _mm256_min_ps(a, _mm256_permute_ps(a, 0xb1));
     for (size_t i = 0; i < n; i += 8) {
         int at = _mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(x + i), a, _CMP_LE_OQ));
+        if (at)
+            return i + (size_t)__builtin_ctz((unsigned)at);
+    }
+    return 0;
+}
+
+size_t kernel_closest_avx2(KERNEL_CLOSEST_ARGS)
+{
+    __m256 least = _mm256_sub_ps(_mm256_loadu_ps(half), _mm256_loadu_ps(dots));
+    for (size_t i = 8; i < n; i += 8)
+        least = _mm256_min_ps(least,
+                              _mm256_sub_ps(_mm256_loadu_ps(half + i), _mm256_loadu_ps(dots + i)));
+    least = _mm256_min_ps(least, _mm256_permute2f128_ps(least, least, 1));
+    least = _mm256_min_ps(least, _mm256_permute_ps(least, 0x4e));
+    least = _mm256_min_ps(least, _mm256_permute_ps(least, 0xb1));
+    *value = _mm256_cvtss_f32(least);
+    for (size_t i = 0; i < n; i += 8) {
+        __m256 v = _mm256_sub_ps(_mm256_loadu_ps(half + i), _mm256_loadu_ps(dots + i));
+        int at = _mm256_movemask_ps(_mm256_cmp_ps(v, least, _CMP_LE_OQ));
         if (at)
             return i + (size_t)__builtin_ctz((unsigned)at);
     }

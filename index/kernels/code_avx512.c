@@ -198,8 +198,9 @@ LEVELS(vnni_avx512, VNNI, multiply_add_vnni)
 
 /* ---- Queries --------------------------------------------------------------------------------- */
 
-void kernel_lut_avx512(KERNEL_LUT_ARGS)
+uint32_t kernel_lut_avx512(KERNEL_LUT_ARGS)
 {
+    __m128i sum = _mm_setzero_si128();
     const __m512 sign = _mm512_set1_ps(-0.0f), by = _mm512_set1_ps(scale);
     for (size_t g = 0; g < dim / 4; g++, q += 4, lut += 16) {
         __m512 q0 = _mm512_set1_ps(q[0]), q1 = _mm512_set1_ps(q[1]);
@@ -212,8 +213,11 @@ void kernel_lut_avx512(KERNEL_LUT_ARGS)
                                     _mm512_mask_xor_ps(q3, 0x00ff, q3, sign));
         __m512 v = _mm512_mul_ps(_mm512_add_ps(_mm512_add_ps(low, high), base), by);
         __m512i k = _mm512_max_epi32(_mm512_cvtps_epi32(v), _mm512_setzero_si512());
-        _mm_storeu_si128((__m128i *)(void *)lut, _mm512_cvtusepi32_epi8(k));
+        __m128i b = _mm512_cvtusepi32_epi8(k);
+        _mm_storeu_si128((__m128i *)(void *)lut, b);
+        sum = _mm_add_epi64(sum, _mm_sad_epu8(b, _mm_setzero_si128()));
     }
+    return (uint32_t)(_mm_cvtsi128_si64(sum) + _mm_extract_epi64(sum, 1));
 }
 
 int32_t kernel_quantise_avx512(KERNEL_QUANTISE_ARGS)
@@ -390,6 +394,23 @@ size_t kernel_least_avx512(const float *x, size_t n)
     __m512 all = _mm512_set1_ps(_mm512_reduce_min_ps(least));
     for (size_t i = 0; i < n; i += 16) {
         __mmask16 at = _mm512_cmp_ps_mask(_mm512_loadu_ps(x + i), all, _CMP_LE_OQ);
+        if (at)
+            return i + (size_t)__builtin_ctz(at);
+    }
+    return 0;
+}
+
+size_t kernel_closest_avx512(KERNEL_CLOSEST_ARGS)
+{
+    __m512 least = _mm512_sub_ps(_mm512_loadu_ps(half), _mm512_loadu_ps(dots));
+    for (size_t i = 16; i < n; i += 16)
+        least = _mm512_min_ps(least,
+                              _mm512_sub_ps(_mm512_loadu_ps(half + i), _mm512_loadu_ps(dots + i)));
+    *value = _mm512_reduce_min_ps(least);
+    __m512 all = _mm512_set1_ps(*value);
+    for (size_t i = 0; i < n; i += 16) {
+        __m512 v = _mm512_sub_ps(_mm512_loadu_ps(half + i), _mm512_loadu_ps(dots + i));
+        __mmask16 at = _mm512_cmp_ps_mask(v, all, _CMP_LE_OQ);
         if (at)
             return i + (size_t)__builtin_ctz(at);
     }

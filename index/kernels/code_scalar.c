@@ -83,8 +83,9 @@ void kernel_levels_scalar(KERNEL_LEVELS_ARGS)
     }
 }
 
-void kernel_lut_scalar(KERNEL_LUT_ARGS)
+uint32_t kernel_lut_scalar(KERNEL_LUT_ARGS)
 {
+    uint32_t sum = 0;
     for (size_t g = 0; g < dim / 4; g++, q += 4, lut += 16) {
         float base = (fabsf(q[0]) + fabsf(q[1])) + (fabsf(q[2]) + fabsf(q[3]));
         for (unsigned m = 0; m < 16; m++) {
@@ -92,8 +93,10 @@ void kernel_lut_scalar(KERNEL_LUT_ARGS)
             float high = (m & 4 ? q[2] : -q[2]) + (m & 8 ? q[3] : -q[3]);
             float v = rintf(((low + high) + base) * scale);
             lut[m] = (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v);
+            sum += lut[m];
         }
     }
+    return sum;
 }
 
 int32_t kernel_quantise_scalar(KERNEL_QUANTISE_ARGS)
@@ -196,5 +199,18 @@ size_t kernel_least_scalar(const float *x, size_t n)
     for (size_t i = 1; i < n; i++)
         if (x[i] < x[at])
             at = i;
+    return at;
+}
+
+size_t kernel_closest_scalar(KERNEL_CLOSEST_ARGS)
+{
+    size_t at = 0;
+    float least = half[0] - dots[0];
+    for (size_t i = 1; i < n; i++)
+        if (half[i] - dots[i] < least) {
+            least = half[i] - dots[i];
+            at = i;
+        }
+    *value = least;
     return at;
 }

@@ -54,8 +54,8 @@ typedef void (*kernel_levels_fn)(const uint8_t *records, size_t record_bytes, co
                                  int32_t *out);
 
 /* Table of the sums of +-q over groups of 4 elements, shifted to minimum 0, in units 1 / scale:
- * lut[dim / 4][16]; dim a multiple of CODE_QUERY_PAD. */
-typedef void (*kernel_lut_fn)(const float *q, size_t dim, float scale, uint8_t *lut);
+ * lut[dim / 4][16]; dim a multiple of CODE_QUERY_PAD. Returns the sum of all entries. */
+typedef uint32_t (*kernel_lut_fn)(const float *q, size_t dim, float scale, uint8_t *lut);
 
 /* out[i] = round(x[i] scale) within +-127; the sum of all. */
 typedef int32_t (*kernel_quantise_fn)(const float *x, size_t n, float scale, int8_t *out);
@@ -94,6 +94,10 @@ struct kernel_weigh {
     float *out;
 };
 typedef float (*kernel_weigh_fn)(const struct kernel_weigh *w);
+
+/* Index of the least half[j] - dots[j], the first of equals, and that value; n a multiple of 16,
+ * arrays aligned to 64. With half the squared norms of centroids: the nearest one. */
+typedef size_t (*kernel_closest_fn)(const float *dots, const float *half, size_t n, float *value);
 
 /* Index of the least of n values, the first of equals; n a multiple of 16, x aligned to 64. */
 typedef size_t (*kernel_least_fn)(const float *x, size_t n);

@@ -101,6 +101,7 @@ struct kernels {
     kernel_centroids_fn centroids;
     kernel_weigh_fn weigh;
     kernel_least_fn least;
+    kernel_closest_fn closest;
 };
 
 /* The best instruction set that this CPU and its operating system can run. */

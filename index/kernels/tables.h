@@ -23,6 +23,7 @@
     const uint8_t *records, size_t record_bytes, const uint32_t *rows, size_t n,                   \
         const struct kernel_plane *planes, size_t n_planes, int32_t *out
 #define KERNEL_LUT_ARGS const float *q, size_t dim, float scale, uint8_t *lut
+#define KERNEL_CLOSEST_ARGS const float *dots, const float *half, size_t n, float *value
 #define KERNEL_QUANTISE_ARGS const float *x, size_t n, float scale, int8_t *out
 #define KERNEL_FIT_ARGS const float *r, size_t n, float t, float top, float *dot, float *norm
 #define KERNEL_LEVEL_ARGS const float *r, size_t n, float t, float top, uint8_t *out
@@ -51,7 +52,7 @@
     size_t kernel_sieve_##isa(KERNEL_SIEVE_ARGS);                                                  \
     size_t kernel_scan_##isa(const struct kernel_scan *s);                                         \
     void kernel_levels_##isa(KERNEL_LEVELS_ARGS);                                                  \
-    void kernel_lut_##isa(KERNEL_LUT_ARGS);                                                        \
+    uint32_t kernel_lut_##isa(KERNEL_LUT_ARGS);                                                    \
     int32_t kernel_quantise_##isa(KERNEL_QUANTISE_ARGS);                                           \
     void kernel_fht_##isa(float *x, size_t n);                                                     \
     void kernel_multiply_##isa(float *x, const float *by, size_t n);                               \
@@ -60,7 +61,8 @@
     void kernel_level_##isa(KERNEL_LEVEL_ARGS);                                                    \
     void kernel_centroids_##isa(const struct kernel_centroids *c);                                 \
     float kernel_weigh_##isa(const struct kernel_weigh *w);                                        \
-    size_t kernel_least_##isa(const float *x, size_t n)
+    size_t kernel_least_##isa(const float *x, size_t n);                                           \
+    size_t kernel_closest_##isa(KERNEL_CLOSEST_ARGS)
 
 /* Functions of i8 (vnni) and hamming_fn apart: CPUs of one instruction set differ in them. */
 #define KERNELS_TABLE(isa_, name_, suffix, vnni, hamming_fn)                                       \
@@ -81,7 +83,7 @@
         .multiply = kernel_multiply_##suffix, .turn = kernel_turn_##suffix,                        \
         .fit = kernel_fit_##suffix, .level = kernel_level_##suffix,                                \
         .centroids = kernel_centroids_##vnni, .weigh = kernel_weigh_##suffix,                      \
-        .least = kernel_least_##suffix,                                                            \
+        .least = kernel_least_##suffix, .closest = kernel_closest_##suffix,                        \
     }
 
 KERNELS_DECLARE(scalar);

@@ -68,7 +68,8 @@ struct fixture_rerank {
     const struct ann_fixture *f;
     const float *query;
     size_t calls, rows;
-    float last_bound; /* checks their order */
+    float last_bound;
+    size_t disorder;  /* candidates whose bound was less than the one before */
 };
 mn_status fixture_rerank(void *ctx, const struct ann_candidate *c, size_t n, double *keys,
                          mn_error *err);

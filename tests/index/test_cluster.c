@@ -1,0 +1,257 @@
+/* Clustering: balance, quality against plain k-means, determinism, budgets, and what it does with
+ * rows that cannot be told apart. */
+/* threads */
+#include "index/cluster.h"
+#include "index/kmeans.h"
+#include "storage/base/error.h"
+#include "tests/index/ann_fixture.h"
+
+#include <pthread.h>
+
+struct rows {
+    float *x;
+    size_t n, fetched, calls;
+    uint32_t dim;
+    size_t fail_at; /* call that fails; 0: none */
+};
+
+static mn_status fetch(void *ctx, const uint32_t *rows, size_t n, float *out, mn_error *err)
+{
+    struct rows *r = ctx;
+    CHECK(n > 0);
+    for (size_t i = 0; i < n; i++) {
+        CHECK(rows[i] < r->n && (i == 0 || rows[i] > rows[i - 1]));
+        memcpy(out + i * r->dim, r->x + (size_t)rows[i] * r->dim, r->dim * 4);
+    }
+    r->fetched += n;
+    if (++r->calls == r->fail_at)
+        return mn_fail(err, MN_IO, "row %u cannot be read", rows[0]);
+    return MN_OK;
+}
+
+static struct rows make(size_t n, uint32_t dim, enum fixture_shape shape)
+{
+    struct rows r = {.x = malloc(n * dim * 4), .n = n, .dim = dim};
+    struct fixture_spec spec = {.dim = dim, .shape = shape, .seed = 8};
+    fixture_rows(r.x, n, &spec);
+    return r;
+}
+
+static struct clusters run(struct mn_alloc *a, struct rows *r, struct cluster_opts opts)
+{
+    struct clusters c;
+    mn_error err;
+    mn_error_clear(&err);
+    struct ann_source source = {r->n, r->dim, fetch, r};
+    CHECK_OK(cluster(a, kernels_select(ISA_COUNT), &source, &opts, &c, &err), err);
+    return c;
+}
+
+/* Mean squared distance to the row's own centroid, and to the nearest one. */
+static void spread(const struct rows *r, const struct clusters *c, double *own, double *nearest)
+{
+    float *d = malloc(c->k * sizeof *d);
+    const struct kernels *kn = kernels_select(ISA_COUNT);
+    *own = *nearest = 0;
+    for (size_t i = 0; i < r->n; i += 7) {
+        float least = INFINITY;
+        kn->l2[ELEM_F32](r->x + i * r->dim, c->centroids, r->dim * 4u, c->k, r->dim, d);
+        for (uint32_t j = 0; j < c->k; j++)
+            least = fminf(least, d[j]);
+        *own += (double)d[c->of[i]] * 7 / (double)r->n;
+        *nearest += (double)least * 7 / (double)r->n;
+    }
+    free(d);
+}
+
+static void check_whole(const struct rows *r, const struct clusters *c, uint32_t most)
+{
+    uint32_t *sizes = calloc(c->k, sizeof *sizes);
+    for (size_t i = 0; i < r->n; i++) {
+        CHECK(c->of[i] < c->k);
+        sizes[c->of[i]]++;
+    }
+    for (uint32_t j = 0; j < c->k; j++) {
+        CHECK_EQ(sizes[j], c->sizes[j]);
+        CHECKF(sizes[j] > 0 && sizes[j] <= most, "cluster %u has %u rows", j, sizes[j]);
+    }
+    free(sizes);
+}
+
+TEST(clusters_are_balanced_and_rows_are_near_theirs)
+{
+    struct mn_alloc *a = mn_alloc_create(NULL, UINT64_MAX);
+    struct rows r = make(12000, 32, SHAPE_CLUSTERED);
+    struct clusters c = run(a, &r, (struct cluster_opts){.k = 150, .seed = 3});
+    double own, nearest, plain_own, plain_nearest;
+    check_whole(&r, &c, 2 * 3 * (12000 / 150 + 1));
+    CHECKF(c.k > 100 && c.k < 225, "%u clusters of 150 wanted", c.k);
+    spread(&r, &c, &own, &nearest);
+    CHECKF(own < 1.02 * nearest, "rows %g from their centroids, %g from the nearest", own, nearest);
+    /* plain k-means on all rows, of as many clusters */
+    struct clusters plain = {c.k, r.dim, malloc(c.k * r.dim * 4), c.of, NULL};
+    mn_error err;
+    mn_error_clear(&err);
+    CHECK_OK(kmeans(a, kernels_select(ISA_COUNT), r.x, r.n, r.dim, c.k, 10, 5, plain.centroids,
+                    &err), err);
+    spread(&r, &plain, &plain_own, &plain_nearest);
+    test_note("%u clusters, spread %.3f, plain k-means %.3f", c.k, own, plain_nearest);
+    CHECK(own < 1.15 * plain_nearest);
+    free(plain.centroids);
+    clusters_fini(a, &c);
+    free(r.x);
+    CHECK_EQ(mn_alloc_used(a), 0);
+    mn_alloc_destroy(a);
+}
+
+/* Two tasks at a time, for real. */
+struct two {
+    void (*task)(void *arg, size_t i);
+    void *arg;
+    size_t first, n;
+};
+
+static void *run_part(void *p)
+{
+    struct two *t = p;
+    for (size_t i = t->first; i < t->n; i += 2)
+        t->task(t->arg, i);
+    return NULL;
+}
+
+static void run_two(void *ctx, size_t n, void (*task)(void *arg, size_t i), void *arg)
+{
+    struct two part[2] = {{task, arg, 0, n}, {task, arg, 1, n}};
+    pthread_t thread;
+    ++*(int *)ctx;
+    CHECK_EQ(pthread_create(&thread, NULL, run_part, &part[1]), 0);
+    run_part(&part[0]);
+    pthread_join(thread, NULL);
+}
+
+TEST(clusters_do_not_depend_on_threads_or_budget)
+{
+    struct mn_alloc *a = mn_alloc_create(NULL, UINT64_MAX);
+    struct rows r = make(9000, 20, SHAPE_CLUSTERED);
+    int used = 0;
+    struct ann_parallel two = {run_two, &used, 3};
+    struct clusters c[3];
+    c[0] = run(a, &r, (struct cluster_opts){.k = 90, .seed = 3});
+    c[1] = run(a, &r, (struct cluster_opts){.k = 90, .seed = 3, .parallel = &two});
+    c[2] = run(a, &r, (struct cluster_opts){.k = 90, .seed = 4});
+    CHECK(used > 0);
+    CHECK_EQ(c[0].k, c[1].k);
+    CHECK(memcmp(c[0].of, c[1].of, r.n * sizeof *c->of) == 0);
+    CHECK(memcmp(c[0].centroids, c[1].centroids, (size_t)c[0].k * r.dim * 4) == 0);
+    CHECK(c[0].k != c[2].k || memcmp(c[0].of, c[2].of, r.n * sizeof *c->of) != 0);
+    for (size_t i = 0; i < 3; i++)
+        clusters_fini(a, &c[i]);
+    free(r.x);
+    mn_alloc_destroy(a);
+}
+
+TEST(a_small_budget_is_kept)
+{
+    struct mn_alloc *a = mn_alloc_create(NULL, UINT64_MAX);
+    struct rows r = make(20000, 64, SHAPE_CLUSTERED);
+    const uint64_t budget = 2 << 20; /* the rows are 5 MB */
+    struct clusters c = run(a, &r, (struct cluster_opts){.k = 64, .seed = 1,
+                                                         .budget_bytes = budget});
+    uint64_t result = (uint64_t)(64 + 32 + 64) * (64 * 4 + 4) + r.n * 4;
+    CHECKF(mn_alloc_peak(a) <= budget + result, "peak %" PRIu64, mn_alloc_peak(a));
+    check_whole(&r, &c, 2 * 3 * (20000 / 64 + 1));
+    clusters_fini(a, &c);
+    free(r.x);
+    mn_alloc_destroy(a);
+}
+
+TEST(rows_that_are_alike_are_cut_evenly)
+{
+    struct mn_alloc *a = mn_alloc_create(NULL, UINT64_MAX);
+    static const enum fixture_shape shapes[] = {SHAPE_CONSTANT, SHAPE_REPEATED, SHAPE_CLUMP};
+    for (size_t i = 0; i < 3; i++) {
+        struct rows r = make(6000, 8, shapes[i]);
+        struct clusters c = run(a, &r, (struct cluster_opts){.k = 60, .seed = 1});
+        check_whole(&r, &c, 2 * 3 * (6000 / 60 + 1));
+        clusters_fini(a, &c);
+        free(r.x);
+    }
+    mn_alloc_destroy(a);
+}
+
+TEST(few_rows_and_dims_cluster)
+{
+    struct mn_alloc *a = mn_alloc_create(NULL, UINT64_MAX);
+    static const size_t n[] = {1, 2, 3, 5, 40, 700};
+    static const uint32_t dims[] = {1, 2, 7, 300};
+    for (size_t i = 0; i < 6; i++)
+        for (size_t d = 0; d < 4; d++)
+            for (uint32_t k = 0; k < 30; k += 14) {
+                struct rows r = make(n[i], dims[d], SHAPE_NORMAL);
+                struct clusters c = run(a, &r, (struct cluster_opts){.k = k, .seed = k});
+                check_whole(&r, &c, UINT32_MAX);
+                clusters_fini(a, &c);
+                free(r.x);
+            }
+    CHECK_EQ(mn_alloc_used(a), 0);
+    mn_alloc_destroy(a);
+}
+
+static mn_status stop(void *ctx, uint64_t done, uint64_t total, mn_error *err)
+{
+    int *left = ctx;
+    CHECK(done <= total);
+    return (*left)-- > 0 ? MN_OK : mn_fail(err, MN_INTERRUPTED, "stop");
+}
+
+TEST(failures_leave_nothing_behind)
+{
+    struct mn_alloc *a = mn_alloc_create(NULL, UINT64_MAX);
+    struct rows r = make(3000, 16, SHAPE_CLUSTERED);
+    struct ann_source source = {r.n, r.dim, fetch, &r};
+    const struct kernels *kn = kernels_select(ISA_COUNT);
+    struct clusters c;
+    mn_error err;
+    size_t failed = 0;
+    for (size_t at = 1; at < 200; at += 1 + at / 10) { /* every early call, some later ones */
+        struct cluster_opts opts = {.k = 40, .seed = 1};
+        int ticks = (int)at;
+        mn_error_clear(&err);
+        r.calls = 0;
+        r.fail_at = at;
+        mn_status st = cluster(a, kn, &source, &opts, &c, &err);
+        CHECK(st == MN_OK || (st == MN_IO && err.code == MN_IO && !c.centroids));
+        failed += st != MN_OK;
+        clusters_fini(a, &c);
+        mn_error_clear(&err);
+        r.fail_at = 0;
+        opts.tick = stop;
+        opts.tick_ctx = &ticks;
+        st = cluster(a, kn, &source, &opts, &c, &err);
+        CHECK(st == MN_OK || st == MN_INTERRUPTED);
+        clusters_fini(a, &c);
+        CHECK_EQ(mn_alloc_used(a), 0);
+    }
+    CHECKF(failed > 8, "%zu", failed);
+    mn_alloc_destroy(a);
+    uint64_t most = 3 << 20;
+    for (uint64_t cap = 1000; cap < most; cap += cap / 3) { /* memory runs out everywhere */
+        struct cluster_opts opts = {.k = 40, .seed = 1};
+        a = mn_alloc_create(NULL, cap);
+        mn_error_clear(&err);
+        mn_status st = cluster(a, kn, &source, &opts, &c, &err);
+        CHECK(st == MN_OK || st == MN_NOMEM);
+        clusters_fini(a, &c);
+        CHECK_EQ(mn_alloc_used(a), 0);
+        mn_alloc_destroy(a);
+    }
+    a = mn_alloc_create(NULL, UINT64_MAX);
+    source.n = 0;
+    mn_error_clear(&err);
+    struct cluster_opts none = {0};
+    CHECK_EQ(cluster(a, kn, &source, &none, &c, &err), MN_INVALID);
+    mn_alloc_destroy(a);
+    free(r.x);
+}
+
+TEST_MAIN

@@ -7,10 +7,13 @@
  *       min_reader  lowest format number that can read it; above CATALOG_FORMAT we refuse
  *       db_id       32 hex digits, random: which database this is
  *       schema      PRAGMA schema_version as our last own change of the schema left it
+ *       and what storage/extents.c keeps about the sidecar, once there is one
  *   mneme_tables(number, name, id_kind)
  *       one row per table of rows
  *   mneme_collections(number, name, table_number, vector_column, dtype, dim, metric)
  *       one row per vector column
+ *   mneme_extents
+ *       one row per extent of the sidecar: storage/extents.c
  *
  * A table of rows:
  *
@@ -29,6 +32,7 @@
 #include "storage/base/error.h"
 #include "storage/base/utf8.h"
 #include "storage/changelog.h"
+#include "storage/extents.h"
 #include "storage/sql.h"
 
 static const char *const own_columns[] = {"id",     "text_id", "version", "payload",
@@ -98,7 +102,7 @@ uint32_t catalog_page_bytes(size_t vector_bytes)
 
 mn_status catalog_init(sqlite3 *db, mn_error *err)
 {
-    return sql_execf(db, err,
+    mn_status st = sql_execf(db, err,
                      "CREATE TABLE mneme_meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;"
                      "CREATE TABLE mneme_tables(number INTEGER PRIMARY KEY AUTOINCREMENT,"
                      " name TEXT NOT NULL UNIQUE COLLATE NOCASE, id_kind TEXT NOT NULL);"
@@ -109,6 +113,7 @@ mn_status catalog_init(sqlite3 *db, mn_error *err)
                      "INSERT INTO mneme_meta VALUES ('format', %d), ('min_reader', 1),"
                      " ('db_id', lower(hex(randomblob(16)))), ('schema', 0)",
                      CATALOG_FORMAT);
+    return st ? st : extents_init(db, err);
 }
 
 /* ---- Reading --------------------------------------------------------------------------------- */
@@ -518,6 +523,8 @@ mn_status catalog_drop(sqlite3 *db, const struct catalog_entry *e, mn_error *err
     bool ours = false;
     mn_status status = sql_execf(db, err, "DELETE FROM mneme_collections WHERE number = %lld",
                                  (long long)e->number);
+    if (status == MN_OK && e->number <= UINT32_MAX)
+        status = extents_drop_collection(db, (uint32_t)e->number, err);
     if (status == MN_OK)
         status = sql_preparef(db, &st, err,
                               "SELECT count(*) FROM mneme_collections WHERE table_number = %lld",

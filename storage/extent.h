@@ -25,7 +25,7 @@ enum {
 
 enum { EXTENT_PAGES = 1 }; /* flags */
 
-/* A part of the payload by what it is; kind and codec are the owner's. */
+/* A part of a packed payload by what it is; kind and codec are the owner's. */
 struct extent_section {
     uint32_t offset, len; /* bytes in the payload */
     uint16_t kind, codec;
@@ -81,6 +81,9 @@ void extent_header_write(const struct extent_spec *spec, const struct extent_lay
 /* Bytes [from, from + len) of the extent that header and payload make, zeros behind the payload. */
 void extent_copy(const struct extent_layout *at, const uint8_t *header, const void *payload,
                  uint64_t payload_len, uint64_t from, uint8_t *to, size_t len);
+
+/* Blocks that hold the whole header, whatever its shape: for reading it alone. */
+uint32_t extent_header_blocks(const struct extent_ref *ref);
 
 /* Where the i-th page of an extent with EXTENT_PAGES lies: a block of the file. */
 uint64_t extent_page(const struct extent_ref *ref, uint32_t i);

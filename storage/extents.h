@@ -40,14 +40,24 @@ mn_status extents_drop_collection(sqlite3 *db, uint32_t collection, mn_error *er
 
 /* Makes the table in a database that was made without it. */
 mn_status extents_init(sqlite3 *db, mn_error *err);
-mn_status extents_insert(sqlite3 *db, struct sidecar_meta *meta, const struct extent_ref *ref,
-                         mn_error *err);
+
+/* Statements kept from publish to publish; they keep count and digest of `meta` up to date, which
+ * extents_meta_store then writes. */
+struct extents_writer {
+    sqlite3 *db;
+    sqlite3_stmt *insert, *find, *remove, *put;
+};
+
+void extents_writer_fini(struct extents_writer *w); /* zeroed is fine */
+mn_status extents_insert(struct extents_writer *w, struct sidecar_meta *meta,
+                         const struct extent_ref *ref, mn_error *err);
 /* *out: the row that was there. MN_NOTFOUND. */
-mn_status extents_delete(sqlite3 *db, struct sidecar_meta *meta, uint64_t first_block,
+mn_status extents_remove(struct extents_writer *w, struct sidecar_meta *meta, uint64_t first_block,
                          struct extent_ref *out, mn_error *err);
 /* Deletes what is damaged, counts and sums up anew. */
-mn_status extents_mend(sqlite3 *db, struct sidecar_meta *meta, mn_error *err);
-mn_status extents_delete_all(sqlite3 *db, struct sidecar_meta *meta, mn_error *err);
-mn_status extents_meta_store(sqlite3 *db, const struct sidecar_meta *meta, mn_error *err);
+mn_status extents_mend(struct extents_writer *w, struct sidecar_meta *meta, mn_error *err);
+mn_status extents_remove_all(sqlite3 *db, struct sidecar_meta *meta, mn_error *err);
+mn_status extents_meta_store(struct extents_writer *w, const struct sidecar_meta *meta,
+                             mn_error *err);
 
 #endif

@@ -77,6 +77,7 @@ void sidecar_close(struct sidecar *s); /* NULL is fine */
 const char *sidecar_state_name(enum sidecar_state s); /* "good", "missing", ... */
 const char *sidecar_path(const struct sidecar *s);
 uint64_t sidecar_db_tag(const struct sidecar *s);
+bool sidecar_is_writable(const struct sidecar *s);
 
 /* False if the app.db of this snapshot refers to another sidecar than this handle: it was built
  * anew meanwhile. Close (after the last search on it) and open again. */
@@ -111,10 +112,10 @@ mn_status sidecar_poisoned(struct sidecar *s, mn_error *err);
 
 /* ---- For the lease's holder (storage/publish.c) ---------------------------------------------- */
 
-/* Makes the file, with both headers and, for generation > 0, its intent; flushes file and folder.
- * An unfinished creation of the same database is replaced; with `replace` anything is. Otherwise a
- * file that is there is MN_EXISTS. To be called in a write transaction of app.db, which then
- * commits file_id. */
+/* Makes the file, with both headers and, for generation > 0, its intent; flushes file and folder. A
+ * file of the same database, an unfinished creation or a damaged sidecar gives way (MN_BUSY if
+ * somebody holds its lease); with `replace` anything does. Otherwise what is there is MN_EXISTS.
+ * To be called in a write transaction of app.db, which then commits file_id. */
 mn_status sidecar_create(const struct sidecar_opts *opts, const struct sidecar_meta *meta,
                          bool replace, struct sidecar **out, mn_error *err);
 
@@ -123,7 +124,7 @@ mn_status sidecar_lock(struct sidecar *s, mn_error *err);
 void sidecar_unlock(struct sidecar *s);
 
 /* Blocks that the file has; grows it to `blocks`. MN_FULL changes nothing. */
-uint64_t sidecar_blocks(struct sidecar *s);
+mn_status sidecar_blocks(struct sidecar *s, uint64_t *out, mn_error *err);
 mn_status sidecar_grow(struct sidecar *s, uint64_t blocks, mn_error *err);
 mn_status sidecar_shrink(struct sidecar *s, uint64_t blocks, mn_error *err);
 /* Gives the room of blocks that nothing names back to the file system; best effort. */

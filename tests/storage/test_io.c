@@ -1,5 +1,6 @@
 /* Real files behind the seam, and batched reads: every backend gives the same bytes, and takes the
  * system's bad answers the same way. */
+/* threads */
 #include "tests/test.h"
 
 #include "storage/base/alloc.h"

@@ -31,6 +31,7 @@
  *     busy timeout       5000ms      how long a writer waits for another writer
  *     threads            1           threads that one search may use
  *     deadline           none        per search
+ *     recall             0.95        of a search by the index; small collections are exact
  *     max hits           1000000     of a radius search; more is an error
  *     log                off         no hook; nothing is printed, ever
  *
@@ -177,6 +178,13 @@ typedef enum mn_id_kind {
     MN_ID_TEXT         /* 1 to 255 bytes of UTF-8 without NUL; each row has an int64 too */
 } mn_id_kind;
 
+/* Where the exact distances of an index's last candidates come from. */
+typedef enum mn_rerank {
+    MN_RERANK_COPY = 0, /* a copy of the vectors in the sidecar, in memory as far as the cap goes */
+    MN_RERANK_ROWS,     /* the rows: the sidecar is small, searches cost more */
+    MN_RERANK_NONE      /* nowhere: distances are estimates from the codes */
+} mn_rerank;
+
 typedef enum mn_durability {
     MN_DURABLE = 0, /* each acknowledged commit survives power loss */
     MN_RELAXED      /* after power loss the last commits may be missing; never half of one */
@@ -196,6 +204,8 @@ MN_API size_t mn_vector_bytes(mn_dtype dtype, uint32_t dim);
 #define MN_OPEN_READONLY 1u   /* nothing is written; the file must exist */
 #define MN_OPEN_MUST_EXIST 2u /* MN_NOTFOUND rather than a new file */
 #define MN_OPEN_IMMUTABLE 4u  /* with READONLY: the medium is read-only, nobody writes; no locks */
+
+#define MN_OPEN_NO_BACKGROUND 8u /* no thread folds changes into indexes: mn_fold() does */
 
 #define MN_NO_WAIT UINT32_MAX /* busy_timeout_ms: answer MN_BUSY at once */
 
@@ -265,6 +275,10 @@ typedef struct mn_collection_opts {
      * either, in both or in none. id_kind and attributes must be zero then. NULL: rows of its own,
      * in a table called like the collection. */
     const char *beside;
+    /* Of the index that the collection grows; see "The index". */
+    mn_rerank rerank;
+    uint32_t bits;  /* of a row's code, 1 .. 8; 0: 4, fewer where memory is short */
+    double recall;  /* of searches that do not say, 0.5 .. 1; 0: 0.95 */
 } mn_collection_opts;
 
 typedef struct mn_collection_info {
@@ -277,6 +291,9 @@ typedef struct mn_collection_info {
     mn_id_kind id_kind;
     uint32_t n_attributes;
     char attributes[512]; /* their names for people, joined by ','; cut with "..." if longer */
+    mn_rerank rerank;
+    uint32_t bits; /* 0: chosen by the index */
+    double recall;
 } mn_collection_info;
 
 /* Names are 1 to MN_MAX_NAME bytes of UTF-8, unlike any other collection's or table's regardless of
@@ -439,8 +456,10 @@ typedef struct mn_search_opts {
     const int64_t *only_ids;  /* [n_only_ids], any order: hits are among these; NULL: all */
     size_t n_only_ids;
     uint64_t deadline_us;     /* from the call's start; 0: none */
-    double recall;            /* 0: default. 0.5 .. 1.0; this version's answers are exact */
+    double recall;            /* share of the true nearest rows that is wanted, 0.5 .. 1.0; 0: 0.95.
+                                 1.0 is exact. Small collections are always exact */
     uint32_t threads;         /* 0: the database's; 1 with a filter */
+    bool estimated;           /* distances estimated from codes will do, where there is an index */
     bool from_f32;            /* queries are f32 and rounded like mn_put_opts.from_f32's vectors */
     struct mn_search_stats *stats; /* NULL, or takes what the search did */
 } mn_search_opts;
@@ -452,7 +471,12 @@ typedef struct mn_search_stats {
     uint64_t rows_invalid;   /* rows passed over: a foreign client wrote no valid vector */
     uint64_t bytes_scanned;  /* of vectors */
     uint64_t wall_us, cpu_us;
+    uint64_t probed;         /* by the index: parts of postings scanned, */
+    uint64_t codes;          /* codes scanned, */
+    uint64_t reranked;       /* rows whose exact distance was computed, */
+    uint64_t reads;          /* pages of vectors read from the sidecar */
     bool from_cache;         /* vectors came from memory, not from the rows */
+    bool from_index;         /* the hybrid index answered */
 } mn_search_stats;
 
 /*
@@ -479,6 +503,46 @@ MN_API MN_CHECKED mn_status mn_search_radius(mn_conn *conn, const char *name, co
                                              double radius, uint64_t max_hits,
                                              const mn_search_opts *opts, mn_hit **out, size_t *n,
                                              mn_error *err);
+
+/* ---- The index ------------------------------------------------------------------------------- */
+
+/*
+ * A collection of 10,000 rows and more grows a hybrid index by itself: a background thread builds
+ * it into the file app.db-mneme and folds later changes in, while searches are right throughout.
+ * The index can be deleted or lost at any time: searches read the rows until it is built anew.
+ *
+ * mn_fold does what the thread does, now and on this connection: builds the index of a collection
+ * that has none, else folds all pending changes in. MN_BUSY: another process is at it.
+ * MN_MISUSE inside a transaction.
+ */
+MN_API MN_CHECKED mn_status mn_fold(mn_conn *conn, const char *name, mn_error *err);
+
+/* Builds the index anew from the rows, replacing one that is there. Fails as mn_fold. */
+MN_API MN_CHECKED mn_status mn_rebuild(mn_conn *conn, const char *name, mn_error *err);
+
+/* Gives space back: app.db is written anew without its free pages (SQLite's VACUUM), the log is
+ * emptied, free blocks of the sidecar are returned. Needs room for a copy of app.db meanwhile.
+ * MN_MISUSE inside a transaction, MN_BUSY while others write or read old snapshots. */
+MN_API MN_CHECKED mn_status mn_compact(mn_conn *conn, mn_error *err);
+
+/* Stops and resumes the background thread; a fold in progress ends first. Thread-safe. */
+MN_API void mn_pause(mn_db *db, bool pause);
+
+typedef struct mn_index_info {
+    bool exists;
+    uint64_t generation;     /* of the last publish */
+    uint64_t rows;           /* that it holds */
+    uint64_t pending;        /* rows changed since */
+    uint64_t postings;
+    uint32_t bits;           /* of a code */
+    uint64_t memory_bytes;   /* of codes and centroids held in memory; 0: not loaded */
+    bool vectors_in_memory;
+    uint64_t sidecar_bytes;  /* of the file app.db-mneme */
+} mn_index_info;
+
+/* Loads the index if it is not in memory. */
+MN_API MN_CHECKED mn_status mn_index_stats(mn_conn *conn, const char *name, mn_index_info *out,
+                                           mn_error *err);
 
 /* ---- Looking after a database ---------------------------------------------------------------- */
 

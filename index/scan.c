@@ -877,3 +877,20 @@ uint64_t scan_invalid_rows(const struct scan *s)
 {
     return s->invalid;
 }
+
+void scan_distances(struct scan *s, size_t q, const void *rows, size_t n, double *distances)
+{
+    const struct query *p = &s->queries[q];
+    float norms[TILE];
+    for (size_t first = 0; first < n; first += TILE) {
+        struct tile t = {.rows = (const char *)rows + first * s->bytes,
+                         .norms = norms,
+                         .n = n - first < TILE ? n - first : TILE};
+        tile_norms(s->kn, s->spec.dtype, s->spec.dim, t.rows, t.n, norms);
+        score(s, &t, p, 0, t.n);
+        for (size_t i = 0; i < t.n; i++) {
+            double raw = s->is_float ? (double)s->scores[i] : (double)s->counts[i], key;
+            distances[first + i] = key_of(s, &t, p, i, raw, &key) ? distance_of(s, key) : NAN;
+        }
+    }
+}

@@ -56,6 +56,10 @@ size_t scan_count(const struct scan *s, size_t q);
  * blocks. */
 void scan_hits(struct scan *s, size_t q, mn_hit *hits);
 
+/* Distances of query q to n rows (unpadded vectors), as scan_block would find them, to the bit; NaN
+ * for a row that is no vector. The results so far stay as they are. */
+void scan_distances(struct scan *s, size_t q, const void *rows, size_t n, double *distances);
+
 /* Rows met that are no vectors: NaN or infinite elements, or under cosine no direction. They count
  * as not in the collection. */
 uint64_t scan_invalid_rows(const struct scan *s);

@@ -10,10 +10,14 @@
  *       and what storage/extents.c keeps about the sidecar, once there is one
  *   mneme_tables(number, name, id_kind)
  *       one row per table of rows
- *   mneme_collections(number, name, table_number, vector_column, dtype, dim, metric)
- *       one row per vector column
+ *   mneme_collections(number, name, table_number, vector_column, dtype, dim, metric, rerank, bits,
+ *                     recall)
+ *       one row per vector column; the last three are options of its index
  *   mneme_extents
  *       one row per extent of the sidecar: storage/extents.c
+ *   mneme_indexes(collection, generation, seq, stamp, rows)
+ *       one row per hybrid index: which publish made it, and the position of the change log whose
+ *       rows it holds. A database made without the table gets it with its first index
  *
  * A table of rows:
  *
@@ -102,17 +106,20 @@ uint32_t catalog_page_bytes(size_t vector_bytes)
 
 mn_status catalog_init(sqlite3 *db, mn_error *err)
 {
-    mn_status st = sql_execf(db, err,
-                     "CREATE TABLE mneme_meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;"
-                     "CREATE TABLE mneme_tables(number INTEGER PRIMARY KEY AUTOINCREMENT,"
-                     " name TEXT NOT NULL UNIQUE COLLATE NOCASE, id_kind TEXT NOT NULL);"
-                     "CREATE TABLE mneme_collections(number INTEGER PRIMARY KEY AUTOINCREMENT,"
-                     " name TEXT NOT NULL UNIQUE COLLATE NOCASE, table_number INTEGER NOT NULL,"
-                     " vector_column TEXT NOT NULL, dtype TEXT NOT NULL, dim INTEGER NOT NULL,"
-                     " metric TEXT NOT NULL);"
-                     "INSERT INTO mneme_meta VALUES ('format', %d), ('min_reader', 1),"
-                     " ('db_id', lower(hex(randomblob(16)))), ('schema', 0)",
-                     CATALOG_FORMAT);
+    mn_status st = sql_execf(
+        db, err,
+        "CREATE TABLE mneme_meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;"
+        "CREATE TABLE mneme_tables(number INTEGER PRIMARY KEY AUTOINCREMENT,"
+        " name TEXT NOT NULL UNIQUE COLLATE NOCASE, id_kind TEXT NOT NULL);"
+        "CREATE TABLE mneme_collections(number INTEGER PRIMARY KEY AUTOINCREMENT,"
+        " name TEXT NOT NULL UNIQUE COLLATE NOCASE, table_number INTEGER NOT NULL,"
+        " vector_column TEXT NOT NULL, dtype TEXT NOT NULL, dim INTEGER NOT NULL,"
+        " metric TEXT NOT NULL, rerank TEXT NOT NULL, bits INTEGER NOT NULL, recall REAL NOT NULL);"
+        "CREATE TABLE mneme_indexes(collection INTEGER PRIMARY KEY, generation INTEGER NOT NULL,"
+        " seq INTEGER NOT NULL, stamp INTEGER NOT NULL, rows INTEGER NOT NULL);"
+        "INSERT INTO mneme_meta VALUES ('format', %d), ('min_reader', 1),"
+        " ('db_id', lower(hex(randomblob(16)))), ('schema', 0)",
+        CATALOG_FORMAT);
     return st ? st : extents_init(db, err);
 }
 
@@ -127,13 +134,31 @@ static bool copy_name(char *to, const unsigned char *from)
     return true;
 }
 
+enum { MAX_BITS = 8 };
+
+static const char *const rerank_names[] = {
+    [MN_RERANK_COPY] = "copy", [MN_RERANK_ROWS] = "rows", [MN_RERANK_NONE] = "none"};
+enum { RERANKS = sizeof rerank_names / sizeof *rerank_names };
+
+static bool rerank_parse(const char *word, mn_rerank *out)
+{
+    for (size_t i = 0; word && i < RERANKS; i++) {
+        if (strcmp(word, rerank_names[i]) == 0) {
+            *out = (mn_rerank)i;
+            return true;
+        }
+    }
+    return false;
+}
+
 /* One row of the walk's SELECT into an entry. Whatever does not fit is a damaged catalog. */
 static mn_status read_entry(sqlite3_stmt *st, struct catalog_entry *e, mn_error *err)
 {
     const char *dtype = (const char *)sqlite3_column_text(st, 4);
     const char *metric = (const char *)sqlite3_column_text(st, 6);
     const char *kind = (const char *)sqlite3_column_text(st, 8);
-    int64_t dim = sqlite3_column_int64(st, 5);
+    const char *rerank = (const char *)sqlite3_column_text(st, 9);
+    int64_t dim = sqlite3_column_int64(st, 5), bits = sqlite3_column_int64(st, 10);
     memset(e, 0, sizeof *e);
     e->number = sqlite3_column_int64(st, 0);
     e->table_number = sqlite3_column_int64(st, 2);
@@ -144,20 +169,26 @@ static mn_status read_entry(sqlite3_stmt *st, struct catalog_entry *e, mn_error 
                 mn_metric_parse(metric, &e->metric) &&
                 (e->metric == MN_HAMMING) == (e->dtype == MN_BIT) && kind &&
                 (strcmp(kind, "text") == 0 || strcmp(kind, "integer") == 0) && e->number > 0 &&
-                e->table_number > 0 && mn_vector_bytes(e->dtype, (uint32_t)dim) > 0;
+                e->table_number > 0 && mn_vector_bytes(e->dtype, (uint32_t)dim) > 0 &&
+                rerank_parse(rerank, &e->rerank) && bits >= 0 && bits <= MAX_BITS;
     if (!good)
         return mn_fail(err, MN_CORRUPT,
                        "%s: mneme_collections, row %" PRId64
                        ": no valid collection; restore a backup",
                        sqlite3_db_filename(sqlite3_db_handle(st), "main"), e->number);
     e->dim = (uint32_t)dim;
+    e->bits = (uint32_t)bits;
+    e->recall = sqlite3_column_double(st, 11);
+    if (!(e->recall >= 0.5 && e->recall <= 1))
+        e->recall = 0;
     e->id_kind = strcmp(kind, "text") == 0 ? MN_ID_TEXT : MN_ID_INTEGER;
     return MN_OK;
 }
 
 #define SELECT_ENTRIES                                                                             \
     "SELECT c.number, c.name, c.table_number, c.vector_column, c.dtype, c.dim, c.metric,"          \
-    " t.name, t.id_kind FROM mneme_collections c LEFT JOIN mneme_tables t"                         \
+    " t.name, t.id_kind, c.rerank, c.bits, c.recall FROM mneme_collections c LEFT JOIN "           \
+    "mneme_tables t"                                                                               \
     " ON t.number = c.table_number"
 
 mn_status catalog_walk(sqlite3 *db, catalog_fn fn, void *ctx, mn_error *err)
@@ -360,6 +391,14 @@ static mn_status check_opts(const char *name, const mn_collection_opts *o, mn_er
                        "collection '%s': metric %s with dtype %s; hamming goes with bit and with "
                        "nothing else",
                        name, mn_metric_name(o->metric), mn_dtype_name(o->dtype));
+    if ((size_t)o->rerank >= RERANKS)
+        return mn_fail(err, MN_INVALID, "collection '%s': %d is no rerank", name, (int)o->rerank);
+    if (o->bits > MAX_BITS)
+        return mn_fail(err, MN_INVALID, "collection '%s': codes of %u bits; it must be 1 to %d",
+                       name, o->bits, MAX_BITS);
+    if (!(o->recall == 0 || (o->recall >= 0.5 && o->recall <= 1)))
+        return mn_fail(err, MN_INVALID, "collection '%s': recall %g; it must be 0.5 to 1", name,
+                       o->recall);
     if (o->n_attributes > MN_MAX_ATTRIBUTES)
         return mn_fail(err, MN_INVALID, "collection '%s': %zu attributes; at most %u are allowed",
                        name, o->n_attributes, MN_MAX_ATTRIBUTES);
@@ -484,12 +523,13 @@ mn_status catalog_create(sqlite3 *db, const char *name, const mn_collection_opts
         st = create_table(db, name, o, &table, err);
     }
     if (st == MN_OK)
-        st =
-            sql_execf(db, err,
-                      "INSERT INTO mneme_collections(name, table_number, vector_column, dtype, dim,"
-                      " metric) VALUES (%Q, %lld, %Q, %Q, %u, %Q)",
-                      name, (long long)table, o->beside ? name : "vector", mn_dtype_name(o->dtype),
-                      o->dim, mn_metric_name(o->metric));
+        st = sql_execf(
+            db, err,
+            "INSERT INTO mneme_collections(name, table_number, vector_column, dtype, dim,"
+            " metric, rerank, bits, recall)"
+            " VALUES (%Q, %lld, %Q, %Q, %u, %Q, %Q, %u, %.17g)",
+            name, (long long)table, o->beside ? name : "vector", mn_dtype_name(o->dtype), o->dim,
+            mn_metric_name(o->metric), rerank_names[o->rerank], o->bits, o->recall);
     return st ? st : catalog_schema_keep(db, err);
 }
 

@@ -20,6 +20,9 @@ struct catalog_entry {
     mn_dtype dtype;
     mn_metric metric;
     mn_id_kind id_kind;
+    mn_rerank rerank;
+    uint32_t bits; /* 0: the index chooses */
+    double recall; /* 0: the default */
 };
 
 enum catalog_state { CATALOG_ABSENT, CATALOG_PRESENT };

@@ -16,6 +16,10 @@
  * Positions are equal in number and in the random stamp, so that a restored backup that counted up
  * to the same number is not taken for what it replaced.
  *
+ * With a hybrid index the view has a base: the index holds the rows of its own position, `changed`
+ * names the ids that changed since, and the parts hold only those rows. A fold makes a newer base,
+ * and views start again from it, empty.
+ *
  * New rows make small segments at the end. They are merged like the tiers of a log-structured tree
  * (the last two while the older is at most twice the newer), so a view has few small parts and each
  * row is copied a logarithmic number of times.
@@ -26,6 +30,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/engine/ivf_store.h"
 #include "storage/sql.h"
 
 enum {
@@ -64,6 +69,9 @@ struct view {
     struct part *parts; /* [n_parts] */
     int64_t *bad;       /* [n_bad] ascending: rows whose value is no vector, to be reported */
     size_t n_bad;
+    struct ivf *base; /* NULL: the parts hold all rows */
+    int64_t *changed; /* [n_changed] ascending; with a base */
+    size_t n_changed;
 };
 
 /* One collection's entry in db->cached; db->lock guards all of it. */
@@ -71,6 +79,9 @@ struct cached {
     struct cached *next;
     int64_t collection;
     struct view *view;      /* NULL: none */
+    struct ivf *index;      /* the newest version in memory; NULL: none */
+    struct view *delta;     /* with a base; NULL: none */
+    bool index_loading;     /* some connection reads it from the sidecar */
     bool loading;           /* some connection streams it in */
     uint64_t refused_bytes; /* did not fit when it had this size; 0: no such thing known */
     int64_t refused_seq;    /* retry when the log is past this */
@@ -163,6 +174,8 @@ void view_release(mn_db *db, struct view *v)
         part_release(db, &v->parts[i]);
     mn_free(db->alloc, v->parts);
     mn_free(db->alloc, v->bad);
+    mn_free(db->alloc, v->changed);
+    ivf_release(db, v->base);
     mn_free(db->alloc, v);
 }
 
@@ -180,6 +193,16 @@ size_t view_parts(const struct view *v)
 size_t view_rows(const struct view *v)
 {
     return v->rows;
+}
+
+struct ivf *view_base(const struct view *v)
+{
+    return v->base;
+}
+
+size_t view_n_changed(const struct view *v)
+{
+    return v->n_changed;
 }
 
 size_t view_bad(const struct view *v)
@@ -227,6 +250,11 @@ static size_t ids_find(const int64_t *ids, size_t n, int64_t id)
 static size_t segment_find(const struct segment *s, int64_t id)
 {
     return ids_find(s->ids, s->n, id);
+}
+
+bool view_changed(const struct view *v, int64_t id)
+{
+    return ids_find(v->changed, v->n_changed, id) < v->n_changed;
 }
 
 bool view_is_bad(const struct view *v, int64_t id)
@@ -468,6 +496,24 @@ static bool keep_bad(mn_db *db, struct view *v, const struct view *old, const in
     return true;
 }
 
+/* Union of two ascending lists; *out is for mn_free, NULL when memory runs out. */
+static bool unite(mn_db *db, const int64_t *a, size_t na, const int64_t *b, size_t nb,
+                  int64_t **out, size_t *n)
+{
+    size_t i = 0, j = 0;
+    *n = 0;
+    *out = mn_alloc_array(db->alloc, na + nb, sizeof **out, MN_TAG_CACHE);
+    if (!*out)
+        return false;
+    while (i < na || j < nb) {
+        int64_t id = j == nb || (i < na && a[i] <= b[j]) ? a[i] : b[j];
+        i += i < na && a[i] == id;
+        j += j < nb && b[j] == id;
+        (*out)[(*n)++] = id;
+    }
+    return true;
+}
+
 /* `old` with the listed rows brought up to this snapshot; *out NULL when memory runs out. */
 static mn_status view_advance(mn_conn *conn, struct coll *c, const struct view *old,
                               struct log_position head, const int64_t *ids, size_t n,
@@ -482,6 +528,10 @@ static mn_status view_advance(mn_conn *conn, struct coll *c, const struct view *
         return MN_OK;
     mn_status st = read_rows(conn, c, ids, n, v, &fresh, err);
     bool good = fresh && keep_bad(db, v, old, ids, n);
+    if (good && old->base) {
+        v->base = ivf_share(old->base);
+        good = unite(db, old->changed, old->n_changed, ids, n, &v->changed, &v->n_changed);
+    }
     for (size_t i = 0; good && i < old->n_parts; i++) {
         v->parts[v->n_parts++] = part_share(&old->parts[i]);
         good = part_hide(db, &v->parts[i], ids, n, &hid);
@@ -518,36 +568,47 @@ static struct cached *entry_of(mn_db *db, int64_t collection, bool make)
     return e;
 }
 
+/* db->lock is held. */
+static void entry_empty(mn_db *db, struct cached *e)
+{
+    view_release(db, e->view);
+    view_release(db, e->delta);
+    ivf_release(db, e->index);
+    e->view = NULL;
+    e->delta = NULL;
+    e->index = NULL;
+}
+
 /* Throws away the least recently used view of another collection. db->lock is held. */
 static bool evict_one(mn_db *db, int64_t except)
 {
     struct cached *oldest = NULL;
     for (struct cached *e = db->cached; e; e = e->next)
-        if (e->view && e->collection != except && (!oldest || e->last_use < oldest->last_use))
+        if ((e->view || e->index) && e->collection != except &&
+            (!oldest || e->last_use < oldest->last_use))
             oldest = e;
     if (!oldest)
         return false;
-    view_release(db, oldest->view);
-    oldest->view = NULL;
+    entry_empty(db, oldest);
     atomic_fetch_add_explicit(&db->count.evictions, 1, memory_order_relaxed);
     return true;
 }
 
 /* Searches and writers need room too: cached vectors may take seven eighths of the cap. */
-static bool has_room(const mn_db *db, size_t bytes)
+bool cache_has_room(const mn_db *db, size_t bytes)
 {
     uint64_t cap = mn_alloc_cap(db->alloc), used = mn_alloc_used(db->alloc);
     uint64_t limit = cap - cap / 8;
     return used <= limit && bytes <= limit - used;
 }
 
-static bool make_room(mn_db *db, int64_t collection, size_t bytes)
+bool cache_make_room(mn_db *db, int64_t collection, size_t bytes)
 {
     pthread_mutex_lock(&db->lock);
-    while (!has_room(db, bytes) && evict_one(db, collection)) {
+    while (!cache_has_room(db, bytes) && evict_one(db, collection)) {
     }
     pthread_mutex_unlock(&db->lock);
-    return has_room(db, bytes);
+    return cache_has_room(db, bytes);
 }
 
 /* The shared view becomes v, unless a newer one of the same history stands there. */
@@ -582,7 +643,7 @@ static struct view *take_shared(mn_db *db, const struct coll *c, struct log_posi
         v = view_share(e->view);
     } else if (e && !e->loading) {
         *load = e->refused_bytes == 0 || head.seq > e->refused_seq ||
-                has_room(db, e->refused_bytes + e->refused_bytes / 4);
+                cache_has_room(db, e->refused_bytes + e->refused_bytes / 4);
     }
     pthread_mutex_unlock(&db->lock);
     return v;
@@ -604,7 +665,7 @@ void cache_clear(mn_db *db)
     while (db->cached) {
         struct cached *e = db->cached;
         db->cached = e->next;
-        view_release(db, e->view);
+        entry_empty(db, e);
         mn_free(db->alloc, e);
     }
 }
@@ -613,10 +674,8 @@ void cache_forget(mn_db *db, int64_t collection)
 {
     pthread_mutex_lock(&db->lock);
     struct cached *e = entry_of(db, collection, false);
-    if (e) {
-        view_release(db, e->view);
-        e->view = NULL;
-    }
+    if (e)
+        entry_empty(db, e);
     pthread_mutex_unlock(&db->lock);
 }
 
@@ -644,7 +703,8 @@ static mn_status bring_up(mn_conn *conn, struct coll *c, const struct view *base
         return st;
     /* Beyond half the rows one ordered pass is cheaper than so many look-ups. */
     bool many = n > 4096 && n > base->rows / 2;
-    if (!many && make_room(conn->db, c->entry.number, n * (c->vector_bytes + 16) + (64 << 10)))
+    if (!many &&
+        cache_make_room(conn->db, c->entry.number, n * (c->vector_bytes + 16) + (64 << 10)))
         st = view_advance(conn, c, base, head, ids, n, out, err);
     if (st == MN_OK && *out)
         *pending = n;
@@ -668,7 +728,7 @@ static mn_status find_base(mn_conn *conn, struct coll *c, struct log_position he
     struct view *own = conn->own_view;
     *out = NULL;
     *load = false;
-    if (own && own->collection == c->entry.number) {
+    if (own && own->collection == c->entry.number && !own->base) {
         st = follows(conn, c, own->at, &leads, err);
         if (st)
             return st;
@@ -734,6 +794,194 @@ mn_status cache_view(mn_conn *conn, struct coll *c, struct view **out, bool *loa
             *load = false;
     }
     view_release(conn->db, base);
+    return st;
+}
+
+/* ---- By the hybrid index --------------------------------------------------------------------- */
+
+void cache_share_index(mn_db *db, int64_t collection, struct ivf *x)
+{
+    pthread_mutex_lock(&db->lock);
+    struct cached *e = entry_of(db, collection, true);
+    if (e && (!e->index || e->index->generation < x->generation)) {
+        ivf_release(db, e->index);
+        view_release(db, e->delta);
+        e->index = ivf_share(x);
+        e->delta = NULL;
+        e->last_use = ++db->uses;
+    }
+    pthread_mutex_unlock(&db->lock);
+}
+
+struct ivf *cache_take_index(mn_db *db, int64_t collection)
+{
+    pthread_mutex_lock(&db->lock);
+    struct cached *e = entry_of(db, collection, false);
+    struct ivf *x = e && e->index ? ivf_share(e->index) : NULL;
+    pthread_mutex_unlock(&db->lock);
+    return x;
+}
+
+/* What is shared now, referenced; *load: the caller should read the index from the sidecar, and
+ * must end with index_loaded(). */
+static void take_indexed(mn_db *db, const struct coll *c, uint64_t generation, struct ivf **x,
+                         struct view **delta, bool *load)
+{
+    *x = NULL;
+    *delta = NULL;
+    *load = false;
+    pthread_mutex_lock(&db->lock);
+    struct cached *e = entry_of(db, c->entry.number, true);
+    if (e) {
+        e->last_use = ++db->uses;
+        *x = e->index ? ivf_share(e->index) : NULL;
+        *delta = e->delta ? view_share(e->delta) : NULL;
+        if ((!e->index || e->index->generation < generation) && !e->index_loading)
+            *load = e->index_loading = true;
+    }
+    pthread_mutex_unlock(&db->lock);
+}
+
+static void index_loaded(mn_db *db, int64_t collection)
+{
+    pthread_mutex_lock(&db->lock);
+    struct cached *e = entry_of(db, collection, false);
+    if (e)
+        e->index_loading = false;
+    pthread_mutex_unlock(&db->lock);
+}
+
+static void share_delta(mn_db *db, struct view *v)
+{
+    pthread_mutex_lock(&db->lock);
+    struct cached *e = entry_of(db, v->collection, false);
+    if (e && e->index == v->base && (!e->delta || e->delta->at.seq <= v->at.seq)) {
+        view_release(db, e->delta);
+        e->delta = view_share(v);
+    }
+    pthread_mutex_unlock(&db->lock);
+}
+
+/* The index that this snapshot's catalog names, from memory or the sidecar. */
+static mn_status current_index(mn_conn *conn, struct coll *c, uint64_t generation, struct ivf **x,
+                               struct view **delta, mn_error *err)
+{
+    mn_db *db = conn->db;
+    bool load;
+    take_indexed(db, c, generation, x, delta, &load);
+    if (load) {
+        struct ivf *fresh = NULL;
+        mn_status st = ivf_load(conn, c, *x, &fresh, err);
+        if (fresh)
+            cache_share_index(db, c->entry.number, fresh);
+        index_loaded(db, c->entry.number);
+        ivf_release(db, *x);
+        view_release(db, *delta);
+        *x = fresh;
+        *delta = NULL;
+        if (st)
+            return st;
+    }
+    if (*x && (*x)->generation != generation) {
+        /* An old snapshot, or another connection is loading: this search streams. */
+        ivf_release(db, *x);
+        view_release(db, *delta);
+        *x = NULL;
+        *delta = NULL;
+    }
+    return MN_OK;
+}
+
+/* A view that says: as the index has it. */
+static struct view *empty_delta(mn_db *db, const struct coll *c, struct ivf *x)
+{
+    struct view *v = view_create(db, c, 1);
+    if (v) {
+        v->at = x->at;
+        v->base = ivf_share(x);
+    }
+    return v;
+}
+
+/* The newest view on the index that this snapshot's log leads on from; NULL: none. */
+static mn_status indexed_base(mn_conn *conn, struct coll *c, struct ivf *x, struct view *delta,
+                              struct view **out, mn_error *err)
+{
+    struct view *own = conn->own_view;
+    bool leads = false;
+    mn_status st = MN_OK;
+    *out = NULL;
+    if (own && own->base == x)
+        st = follows(conn, c, own->at, &leads, err);
+    if (st == MN_OK && leads) {
+        *out = view_share(own);
+        return MN_OK;
+    }
+    if (st == MN_OK && delta && delta->base == x)
+        st = follows(conn, c, delta->at, &leads, err);
+    if (st == MN_OK && leads) {
+        *out = view_share(delta);
+        return MN_OK;
+    }
+    if (st == MN_OK)
+        st = follows(conn, c, x->at, &leads, err);
+    if (st == MN_OK && leads)
+        *out = empty_delta(conn->db, c, x);
+    return st;
+}
+
+static mn_status advance_indexed(mn_conn *conn, struct coll *c, struct view *base,
+                                 struct log_position head, struct view **out, uint64_t *pending,
+                                 mn_error *err)
+{
+    int64_t *ids = NULL;
+    size_t n = 0;
+    mn_status st = changed_ids(conn, c, base->at.seq, &ids, &n, err);
+    if (st == MN_OK &&
+        cache_make_room(conn->db, c->entry.number, n * (c->vector_bytes + 32) + (64 << 10)))
+        st = view_advance(conn, c, base, head, ids, n, out, err);
+    mn_free(conn->db->alloc, ids);
+    if (st == MN_OK && *out) {
+        *pending = (*out)->n_changed;
+        if (conn_may_be_dirty(conn)) {
+            view_release(conn->db, conn->own_view);
+            conn->own_view = view_share(*out);
+        } else {
+            share_delta(conn->db, *out);
+        }
+    }
+    return st;
+}
+
+mn_status cache_indexed(mn_conn *conn, struct coll *c, struct view **out, uint64_t *pending,
+                        mn_error *err)
+{
+    struct ivf_place place;
+    struct log_position head;
+    struct ivf *x = NULL;
+    struct view *delta = NULL, *base = NULL;
+    *out = NULL;
+    *pending = 0;
+    if (!c->watched)
+        return MN_OK;
+    mn_status st = ivf_where(conn, c, &place, err);
+    if (st || !place.there)
+        return st;
+    st = coll_head(conn, c, &head, err);
+    if (st == MN_OK)
+        st = current_index(conn, c, place.generation, &x, &delta, err);
+    if (st == MN_OK && x)
+        st = indexed_base(conn, c, x, delta, &base, err);
+    if (st == MN_OK && base && same_position(base->at, head)) {
+        *pending = base->n_changed;
+        *out = base;
+        base = NULL;
+    } else if (st == MN_OK && base) {
+        st = advance_indexed(conn, c, base, head, out, pending, err);
+    }
+    view_release(conn->db, base);
+    view_release(conn->db, delta);
+    ivf_release(conn->db, x);
     return st;
 }
 
@@ -804,7 +1052,7 @@ bool view_build_add(struct view_build *b, const struct scan_block *block)
         }
     }
     b->bytes += bytes;
-    if (b->view->n_parts < b->cap_parts && make_room(db, b->view->collection, bytes))
+    if (b->view->n_parts < b->cap_parts && cache_make_room(db, b->view->collection, bytes))
         s = segment_create(db, block->n, b->view->vector_bytes);
     if (!s) {
         b->refused = true;

@@ -16,6 +16,18 @@ struct view;
 mn_status cache_view(mn_conn *conn, struct coll *c, struct view **out, bool *load,
                      uint64_t *pending, mn_error *err);
 
+/* The same by the hybrid index: a view whose base is the collection's index and which itself holds
+ * only the rows changed since. NULL: there is no index that this snapshot can use. */
+mn_status cache_indexed(mn_conn *conn, struct coll *c, struct view **out, uint64_t *pending,
+                        mn_error *err);
+struct ivf *view_base(const struct view *v);
+bool view_changed(const struct view *v, int64_t id); /* the base's copy of the row is not current */
+size_t view_n_changed(const struct view *v);
+
+/* The folder has published a version: searches use it from now on. */
+void cache_share_index(mn_db *db, int64_t collection, struct ivf *x);
+struct ivf *cache_take_index(mn_db *db, int64_t collection); /* referenced; NULL: none in memory */
+
 void view_release(mn_db *db, struct view *v); /* NULL is fine */
 
 /* Parts of a view, to be scanned in any order; *block is borrowed from the view. */
@@ -41,6 +53,11 @@ void view_build_end(struct view_build *b, bool complete);
 
 /* Rows of one block: as many as make about 1 MiB of vectors. */
 size_t cache_block_rows(const struct coll *c);
+
+/* Whether the cap leaves cached things so many bytes more; making room throws other collections'
+ * views away. */
+bool cache_has_room(const mn_db *db, size_t bytes);
+bool cache_make_room(mn_db *db, int64_t collection, size_t bytes);
 
 /* Forgets every view; for close. */
 void cache_clear(mn_db *db);

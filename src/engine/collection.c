@@ -13,6 +13,7 @@
 
 #include "src/engine/cache.h"
 #include "src/engine/engine.h"
+#include "storage/extents.h"
 #include "storage/sql.h"
 
 static void coll_free(mn_conn *conn, struct coll *c)
@@ -136,6 +137,10 @@ static char *stmt_sql(const struct coll *c, enum coll_stmt_kind which)
         return changelog_sql_next(number);
     case STMT_LOG_TRIM:
         return changelog_sql_trim(number);
+    case STMT_INDEX:
+        return sqlite3_mprintf(
+            "SELECT generation, seq, stamp FROM mneme_indexes WHERE collection = %lld",
+            (long long)c->entry.number);
     default:
         return NULL;
     }
@@ -221,7 +226,13 @@ static mn_status coll_load(mn_conn *conn, const char *name, bool trusted, struct
     struct coll *c = mn_alloc_array(conn->db->alloc, 1, sizeof *c, MN_TAG_HANDLE);
     if (!c)
         return mn_fail(err, MN_NOMEM, "collection '%s': out of memory", name);
+    int64_t tables = 0;
     mn_status st = catalog_find(conn->sql, name, &c->entry, err);
+    if (st == MN_OK)
+        st = sql_int(conn->sql,
+                     "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = "
+                     "'mneme_indexes'",
+                     0, &tables, err);
     if (st == MN_OK)
         st = table_is_there(conn, &c->entry, err);
     if (st == MN_OK)
@@ -233,6 +244,7 @@ static mn_status coll_load(mn_conn *conn, const char *name, bool trusted, struct
         return st;
     }
     c->vector_bytes = mn_vector_bytes(c->entry.dtype, c->entry.dim);
+    c->indexable = tables == 1 && c->entry.metric != MN_HAMMING;
     c->next = conn->colls;
     conn->colls = c;
     *out = c;
@@ -403,6 +415,21 @@ mn_status mn_create(mn_conn *conn, const char *name, const mn_collection_opts *o
     return conn_leave(conn, st, err);
 }
 
+/* The index's row and extents; its blocks come back with the next fold. */
+static mn_status forget_index(mn_conn *conn, const struct catalog_entry *e, mn_error *err)
+{
+    int64_t tables = 0;
+    mn_status st = sql_int(conn->sql,
+                           "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN "
+                           "('mneme_indexes', 'mneme_extents')",
+                           0, &tables, err);
+    if (st || tables < 2)
+        return st;
+    st = sql_execf(conn->sql, err, "DELETE FROM mneme_indexes WHERE collection = %lld",
+                   (long long)e->number);
+    return st ? st : extents_drop_collection(conn->sql, (uint32_t)e->number, err);
+}
+
 mn_status mn_drop(mn_conn *conn, const char *name, mn_error *err)
 {
     struct catalog_entry e;
@@ -418,7 +445,9 @@ mn_status mn_drop(mn_conn *conn, const char *name, mn_error *err)
         if (st == MN_OK) {
             conn->schema_dirty = true;
             colls_forget(conn); /* its statements would hold the table */
-            st = catalog_drop(conn->sql, &e, err);
+            st = forget_index(conn, &e, err);
+            if (st == MN_OK)
+                st = catalog_drop(conn->sql, &e, err);
         }
         st = scope_end(conn, st, err);
         if (st == MN_OK)
@@ -507,6 +536,9 @@ static mn_status fill_info(mn_conn *conn, const struct catalog_entry *e, mn_coll
     out->dtype = e->dtype;
     out->metric = e->metric;
     out->id_kind = e->id_kind;
+    out->rerank = e->rerank;
+    out->bits = e->bits;
+    out->recall = e->recall > 0 ? e->recall : DEFAULT_RECALL;
     mn_status st = catalog_attributes(conn->sql, e, &names, &n, err);
     if (st)
         return st;

@@ -6,6 +6,7 @@
 #include "src/engine/cache.h"
 #include "src/engine/engine.h"
 #include "src/engine/iter.h"
+#include "src/engine/ivf_store.h"
 #include "storage/sql.h"
 
 enum { TICKS = 2000 }; /* SQLite virtual machine steps between two looks, some 20 us */
@@ -82,6 +83,8 @@ void mn_disconnect(mn_conn *conn)
         mn_iter_close(conn->iters);
     colls_forget(conn);
     view_release(db, conn->own_view);
+    ann_scratch_destroy(db->alloc, conn->scratch);
+    ivf_reader_destroy(conn->reader);
     if (conn->schema_now)
         sqlite3_finalize(conn->schema_now);
     sqlite3_finalize(conn->rollback);

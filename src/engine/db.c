@@ -22,8 +22,12 @@
 
 #include "src/engine/cache.h"
 #include "src/engine/engine.h"
+#include "src/engine/fold.h"
 #include "src/engine/memory_db.h"
 #include "src/engine/pool.h"
+#include "storage/fs_disk.h"
+#include "storage/io_disk.h"
+#include "storage/sidecar.h"
 #include "storage/sql.h"
 
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -83,7 +87,8 @@ void db_log(mn_db *db, mn_log_level level, const char *topic, const char *format
 static mn_status check_opts(const mn_open_opts *given, mn_open_opts *out, mn_error *err)
 {
     *out = given ? *given : (mn_open_opts){0};
-    const uint32_t known = MN_OPEN_READONLY | MN_OPEN_MUST_EXIST | MN_OPEN_IMMUTABLE;
+    const uint32_t known =
+        MN_OPEN_READONLY | MN_OPEN_MUST_EXIST | MN_OPEN_IMMUTABLE | MN_OPEN_NO_BACKGROUND;
     if (out->flags & ~known)
         return mn_fail(err, MN_INVALID, "open: unknown flags 0x%x", out->flags & ~known);
     if ((out->flags & MN_OPEN_IMMUTABLE) && !(out->flags & MN_OPEN_READONLY))
@@ -373,8 +378,11 @@ static void db_free(mn_db *db)
     pool_destroy(db->pool);
     if (db->alloc)
         cache_clear(db);
+    sidecar_close(db->sidecar);
+    io_disk_destroy(db->disk);
     mn_alloc_destroy(db->alloc);
     pthread_mutex_destroy(&db->lock);
+    pthread_mutex_destroy(&db->sidecar_lock);
     free(db->path);
     free(db->vfs);
     free(db);
@@ -391,6 +399,7 @@ static mn_status db_create(char *path, const mn_open_opts *opts, const char *vfs
         return mn_fail(err, MN_NOMEM, "open: out of memory");
     }
     pthread_mutex_init(&db->lock, NULL);
+    pthread_mutex_init(&db->sidecar_lock, NULL);
     db->path = path;
     db->opts = *opts;
     db->refs = 1;
@@ -406,6 +415,10 @@ static mn_status db_create(char *path, const mn_open_opts *opts, const char *vfs
         st = mn_fail(err, MN_NOMEM, "%s: out of memory", path);
     if (st == MN_OK && !db->vfs)
         st = check_file(path, opts->flags, err);
+    if (st == MN_OK && !db->vfs) {
+        db->fs = fs_disk();
+        st = io_disk_create(db->alloc, &(struct io_disk_opts){0}, &db->disk, err);
+    }
     if (st == MN_OK)
         st = db_open_sqlite(db, FURTHER_PAGE_CACHE, &db->keeper, err);
     if (st == MN_OK)
@@ -548,7 +561,7 @@ mn_status mn_close(mn_db *db, mn_error *err)
                        db->path);
     pthread_mutex_lock(&registry_lock);
     pthread_mutex_lock(&db->lock);
-    unsigned conns = db->conns;
+    unsigned conns = db->conns - folder_conns(db);
     pthread_mutex_unlock(&db->lock);
     mn_status st = MN_OK;
     bool last = db->refs == 1;
@@ -558,8 +571,10 @@ mn_status mn_close(mn_db *db, mn_error *err)
     else if (--db->refs == 0)
         registry_remove(db);
     /* Closed under the lock: an open of the same path that comes now must find the file free. */
-    if (st == MN_OK && last)
+    if (st == MN_OK && last) {
+        folder_destroy(db);
         db_free(db);
+    }
     pthread_mutex_unlock(&registry_lock);
     return st;
 }

@@ -17,6 +17,12 @@
 struct pool;
 struct view;
 struct cached;
+struct folder;
+struct io_disk;
+struct ivf_reader;
+struct ann_scratch;
+struct mn_fs;
+struct sidecar;
 
 enum {
     MIN_MEMORY_BYTES = 4 << 20,
@@ -27,6 +33,8 @@ enum {
     FIRST_PAGE_CACHE = 8 << 20,  /* SQLite's page cache of a database's first connection, bytes */
     FURTHER_PAGE_CACHE = 1 << 20 /* and of each further one */
 };
+
+#define DEFAULT_RECALL 0.95
 
 /* Counters of mn_stats_info; relaxed, statistics only. */
 struct counters {
@@ -49,6 +57,14 @@ struct mn_db {
     struct cached *cached;         /* lock; vectors held in memory, one entry a collection */
     uint64_t uses;                 /* lock; counts uses of cached vectors, for eviction */
     struct pool *pool;             /* lock; made by the first search with threads */
+    struct mn_fs *fs;              /* set in open; for the sidecar; NULL: none, in memory */
+    struct io_disk *disk;          /* set in open; NULL with fs */
+    pthread_mutex_t sidecar_lock;  /* guards the three below */
+    struct sidecar *sidecar;       /* sidecar_lock; stays until close once it is there */
+    bool sidecar_tried, sidecar_replaced; /* sidecar_lock */
+    bool paused;                   /* lock; mn_pause */
+    struct folder *folder;         /* lock; made when there is something to fold; see fold.c */
+    int sidecar_state;             /* sidecar_lock; enum sidecar_state of the last opening */
     struct counters count;
     mn_db *next;                   /* registry lock */
 };
@@ -74,6 +90,7 @@ enum coll_stmt_kind {
     STMT_LOG_SINCE,
     STMT_LOG_NEXT,
     STMT_LOG_TRIM,
+    STMT_INDEX,      /* -> generation, seq, stamp of the index's last publish */
     STMT_COUNT
 };
 
@@ -85,6 +102,7 @@ struct coll {
     char *attr_block;   /* sqlite3_free; the names behind each other */
     const char **attrs; /* [n_attrs] into attr_block */
     size_t n_attrs;
+    bool indexable;     /* the database has the table mneme_indexes */
     bool watched;       /* the change log can be believed: vectors may be held in memory */
     sqlite3_stmt *stmts[STMT_COUNT];
 };
@@ -109,9 +127,13 @@ struct mn_conn {
     int64_t schema;           /* that version; -1: none looked at */
     bool trusted;             /* that version is one that Mneme left: change logs are believed */
     bool no_wait;             /* the busy handler gives up at once */
+    bool must_help;           /* too many changes are pending: the writer folds before it returns */
     sqlite3_stmt *schema_now; /* PRAGMA schema_version */
     sqlite3_stmt *rollback;   /* ROLLBACK; set in connect */
     bool must_undo;           /* SQLite's transaction could not be rolled back yet */
+    struct ann_scratch *scratch; /* memory for searches by the index; made by the first */
+    uint32_t scratch_lists, scratch_k, scratch_dim;
+    struct ivf_reader *reader; /* of vectors in the sidecar; made when first needed */
     struct batch *batch;      /* rows of the running put; see batch.h */
     struct view *own_view;    /* vectors with this transaction's own writes; see cache.c */
 };

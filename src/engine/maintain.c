@@ -12,6 +12,8 @@
 #include "index/scan.h"
 #include "src/engine/cache.h"
 #include "src/engine/engine.h"
+#include "src/engine/ivf.h"
+#include "src/engine/ivf_verify.h"
 #include "storage/sql.h"
 
 /* ---- Statistics ------------------------------------------------------------------------------ */
@@ -107,6 +109,42 @@ mn_status mn_collection_stats_get(mn_conn *conn, const char *name, mn_collection
         st = coll_get(conn, name, &c, err);
         if (st == MN_OK)
             st = count_rows(conn, c, out, err);
+        st = scope_end(conn, st, err);
+    }
+    return conn_leave(conn, st, err);
+}
+
+static void describe_index(const struct ivf *x, mn_index_info *out)
+{
+    out->exists = true;
+    out->generation = x->generation;
+    out->rows = x->rows;
+    out->postings = x->core->n_lists;
+    out->bits = x->core->rabitq->bits;
+    out->vectors_in_memory = ivf_warm(x);
+    out->memory_bytes = ivf_bytes(x);
+}
+
+mn_status mn_index_stats(mn_conn *conn, const char *name, mn_index_info *out, mn_error *err)
+{
+    struct coll *c;
+    struct view *v = NULL;
+    uint64_t pending = 0;
+    mn_status st = conn_enter(conn, err);
+    if (st)
+        return st;
+    memset(out, 0, sizeof *out);
+    st = scope_read(conn, err);
+    if (st == MN_OK) {
+        st = coll_get(conn, name, &c, err);
+        if (st == MN_OK)
+            st = cache_indexed(conn, c, &v, &pending, err);
+        if (st == MN_OK && v) {
+            describe_index(view_base(v), out);
+            out->pending = pending;
+            out->sidecar_bytes = file_bytes(conn->db->path, "-mneme");
+        }
+        view_release(conn->db, v);
         st = scope_end(conn, st, err);
     }
     return conn_leave(conn, st, err);
@@ -264,6 +302,27 @@ static mn_status verify_rows(struct verify *v, const struct catalog_entry *e, mn
     return as_finding(v, c->entry.name, status, err);
 }
 
+struct index_findings {
+    struct verify *v;
+    const char *collection;
+};
+
+static void index_finding(void *ctx, const char *what)
+{
+    const struct index_findings *to = ctx;
+    report(to->v, to->collection, "%s", what);
+}
+
+static mn_status verify_index(struct verify *v, const struct catalog_entry *e, mn_error *err)
+{
+    struct coll *c;
+    struct index_findings to = {v, e->name};
+    mn_status st = coll_get(v->conn, e->name, &c, err);
+    if (st == MN_OK)
+        st = ivf_verify(v->conn, c, index_finding, &to, err);
+    return as_finding(v, e->name, st, err);
+}
+
 static mn_status verify_all(struct verify *v, mn_error *err)
 {
     enum catalog_state state = CATALOG_ABSENT;
@@ -277,6 +336,8 @@ static mn_status verify_all(struct verify *v, mn_error *err)
         st = verify_log(v, &v->entries[i], err);
     for (size_t i = 0; i < v->n && st == MN_OK; i++)
         st = verify_rows(v, &v->entries[i], err);
+    for (size_t i = 0; i < v->n && st == MN_OK; i++)
+        st = verify_index(v, &v->entries[i], err);
     return st;
 }
 

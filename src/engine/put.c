@@ -15,11 +15,19 @@
 #include "index/scan.h"
 #include "src/engine/batch.h"
 #include "src/engine/engine.h"
+#include "src/engine/fold.h"
 #include "storage/base/utf8.h"
 #include "storage/sql.h"
 
 /* Log entries are trimmed each time the sequence passes a multiple of this. */
 enum { TRIM_SHIFT = 13 };
+
+/* The folder is told each time it passes a multiple of this. */
+enum { TELL_SHIFT = 10 };
+
+enum { PENDING_MAX = 65536 }; /* changes not folded from which on writers help to fold */
+
+enum { LOG_MAX = 2000000 }; /* entries kept for an index that is not folded */
 
 enum {
     RUN_BYTES = 1 << 20,  /* rows of one statement; SQLite holds them in memory meanwhile */
@@ -419,16 +427,48 @@ static mn_status log_next(mn_conn *conn, struct coll *c, int64_t *out, mn_error 
     return status ? status : sql_stmt_int(st, 0, out, err);
 }
 
+/* The oldest position that an index of the table's collections still has to be folded from. */
+static mn_status oldest_index(mn_conn *conn, const struct coll *c, int64_t otherwise, int64_t *out,
+                              mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    *out = otherwise;
+    if (!c->indexable)
+        return MN_OK;
+    mn_status status = sql_preparef(conn->sql, &st, err,
+                                    "SELECT min(i.seq) FROM mneme_indexes i JOIN mneme_collections "
+                                    "c ON c.number = i.collection WHERE c.table_number = %lld",
+                                    (long long)c->entry.table_number);
+    if (status == MN_OK)
+        status = sql_stmt_int(st, otherwise, out, err);
+    sqlite3_finalize(st);
+    return status;
+}
+
 static mn_status trim_log(mn_conn *conn, struct coll *c, int64_t before, int64_t after,
                           mn_error *err)
 {
     sqlite3_stmt *st;
-    if (before >> TRIM_SHIFT == after >> TRIM_SHIFT || after <= CHANGELOG_KEEP)
+    int64_t floor = 0;
+    if (before >> TELL_SHIFT != after >> TELL_SHIFT && c->indexable)
+        folder_tell(conn->db, c->entry.name);
+    if (before >> TRIM_SHIFT == after >> TRIM_SHIFT)
         return MN_OK;
-    mn_status status = coll_stmt(conn, c, STMT_LOG_TRIM, &st, err);
+    mn_status status = oldest_index(conn, c, after, &floor, err);
+    if (status == MN_OK && after - floor > PENDING_MAX)
+        conn->must_help = true;
+    if (status || after <= CHANGELOG_KEEP)
+        return status;
+    if (status == MN_OK)
+        status = coll_stmt(conn, c, STMT_LOG_TRIM, &st, err);
     if (status)
         return status;
-    sqlite3_bind_int64(st, 1, after - CHANGELOG_KEEP);
+    int64_t end = after - CHANGELOG_KEEP;
+    if (end >= floor)
+        end = floor - 1; /* the entry at the index's position stays: it is what it follows from */
+    if (end < after - LOG_MAX)
+        end = after - LOG_MAX; /* nobody has folded for so long: that index will be built anew */
+    sqlite3_bind_int64(st, 1, end);
     return sql_run(st, err);
 }
 
@@ -529,6 +569,8 @@ mn_status mn_put(mn_conn *conn, const char *name, const mn_row *rows, size_t n,
         st = scope_write(conn, err);
     if (st == MN_OK)
         st = scope_end(conn, put_checked(conn, name, rows, n, opts, err), err);
+    if (st == MN_OK)
+        folder_help(conn, name);
     return conn_leave(conn, st, err);
 }
 

@@ -21,31 +21,17 @@
 #include "index/scan.h"
 #include "src/engine/cache.h"
 #include "src/engine/engine.h"
+#include "src/engine/fold.h"
+#include "src/engine/ivf_make.h"
 #include "src/engine/pool.h"
+#include "src/engine/search.h"
 #include "storage/sql.h"
 
 enum {
     QUERY_GROUP = 1024, /* queries scanned at once: bounds memory, and the time between ticks */
-    SMALLEST_BLOCK = 8,        /* vectors read from the rows before they are scored */
-    FEW_IDS = 2048,     /* look them up one by one rather than stream the table */
+    SMALLEST_BLOCK = 8, /* vectors read from the rows before they are scored */
     DEFAULT_MAX_HITS = 1000000,
     PARALLEL_BYTES = 4 << 20 /* less work than this is not worth a second thread */
-};
-
-struct search {
-    mn_conn *conn;
-    struct coll *c;
-    mn_search_opts opts; /* the caller's, or zeros */
-    const char *queries; /* of the collection's dtype */
-    size_t nq;
-    uint32_t k; /* 0: radius search */
-    double radius;
-    uint64_t max_hits;
-    int64_t *ids; /* [n_ids] ascending, each once; NULL: all rows */
-    size_t n_ids;
-    mn_attr *attrs; /* [n_attrs], for the filter */
-    mn_search_stats stats;
-    struct scan_spec spec; /* of the running group */
 };
 
 static uint64_t thread_cpu_us(void)
@@ -85,7 +71,7 @@ static mn_status admit_row(struct search *s, int64_t id, bool *keep, mn_error *e
     return status;
 }
 
-static enum scan_verdict admit(void *ctx, int64_t id, mn_error *err)
+enum scan_verdict search_admit(void *ctx, int64_t id, mn_error *err)
 {
     struct search *s = ctx;
     bool keep = true;
@@ -96,9 +82,9 @@ static enum scan_verdict admit(void *ctx, int64_t id, mn_error *err)
     return keep ? SCAN_ADMIT : SCAN_REJECT;
 }
 
-static scan_admit_fn admit_fn(const struct search *s)
+scan_admit_fn search_admit_fn(const struct search *s)
 {
-    return s->ids || s->opts.filter ? admit : NULL;
+    return s->ids || s->opts.filter ? search_admit : NULL;
 }
 
 /* ---- A view, by several threads -------------------------------------------------------------- */
@@ -136,7 +122,7 @@ static mn_status sweep_parts(struct sweep *w, struct scan *scan, bool first, mn_
         if (part >= n)
             break;
         view_block(w->view, part, &block);
-        st = scan_block(scan, &block, admit_fn(w->s), w->s, err);
+        st = scan_block(scan, &block, search_admit_fn(w->s), w->s, err);
         if (st == MN_OK && first) {
             w->s->conn->done = part;
             st = conn_tick(w->s->conn, err);
@@ -307,7 +293,7 @@ static mn_status look_up(struct search *s, int64_t id, struct gather *g, mn_erro
 static mn_status scan_ids(struct search *s, const struct view *v, struct scan *scan, mn_error *err)
 {
     struct gather g;
-    scan_admit_fn admission = s->opts.filter ? admit : NULL;
+    scan_admit_fn admission = s->opts.filter ? search_admit : NULL;
     size_t block = cache_block_rows(s->c);
     mn_status st =
         gather_init(s->conn->db->alloc, &g, s->n_ids < block ? s->n_ids : block,
@@ -354,14 +340,14 @@ static mn_status stream_rows(struct search *s, struct scan *scan, struct view_bu
                 view_build_bad(build, sqlite3_column_int64(st, 0));
         }
         if (g.n == g.cap) {
-            status = gather_scan(s, &g, scan, build, admit_fn(s), err);
+            status = gather_scan(s, &g, scan, build, search_admit_fn(s), err);
             if (status)
                 break;
         }
     }
     sqlite3_reset(st);
     if (status == MN_OK)
-        status = gather_scan(s, &g, scan, build, admit_fn(s), err);
+        status = gather_scan(s, &g, scan, build, search_admit_fn(s), err);
     gather_fini(s->conn->db->alloc, &g);
     return status;
 }
@@ -398,9 +384,17 @@ static mn_status scan_group(struct search *s, struct scan *scan, mn_error *err)
     else
         st = stream(s, scan, load, err);
     s->stats.rows_invalid += scan_invalid_rows(scan);
+    if (st == MN_OK && s->c->indexable && s->stats.rows_scanned / s->spec.nq >= IVF_MIN_ROWS)
+        folder_tell(s->conn->db, s->c->entry.name);
     view_release(s->conn->db, v);
     return st;
 }
+
+/* Where a search for the nearest rows puts them. */
+struct nearest {
+    mn_hit *hits;
+    uint32_t *found;
+};
 
 typedef mn_status (*group_done_fn)(struct search *s, struct scan *scan, size_t first, void *out,
                                    mn_error *err);
@@ -503,6 +497,7 @@ static mn_status search_scoped(struct search *s, const char *name, const void *q
 {
     struct mn_alloc *a = s->conn->db->alloc;
     char *converted = NULL;
+    bool answered = false;
     uint64_t wall = clock_us(), cpu = thread_cpu_us();
     mn_status st = coll_get(s->conn, name, &s->c, err);
     if (st == MN_OK)
@@ -512,7 +507,11 @@ static mn_status search_scoped(struct search *s, const char *name, const void *q
     if (st == MN_OK && s->opts.filter &&
         !(s->attrs = mn_alloc_array(a, s->c->n_attrs, sizeof *s->attrs, MN_TAG_SEARCH)))
         st = mn_fail(err, MN_NOMEM, "search: out of memory under the cap");
-    if (st == MN_OK)
+    if (st == MN_OK && s->k) {
+        struct nearest *nearest = out;
+        st = search_indexed(s, nearest->hits, nearest->found, &answered, err);
+    }
+    if (st == MN_OK && !answered)
         st = scan_all(s, done, out, err);
     mn_free(a, s->attrs);
     mn_free(a, s->ids);
@@ -541,11 +540,6 @@ static mn_status search_run(struct search *s, const char *name, const void *quer
 }
 
 /* ---- Nearest --------------------------------------------------------------------------------- */
-
-struct nearest {
-    mn_hit *hits;
-    uint32_t *found;
-};
 
 static mn_status take_nearest(struct search *s, struct scan *scan, size_t first, void *out,
                               mn_error *err)

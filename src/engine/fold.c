@@ -1,0 +1,510 @@
+/*
+ * Folding: the change log's entries since the index's position become a new version of the index,
+ * in memory and in the sidecar. storage/publish.h has the protocol; here is what is folded, when,
+ * and by whom.
+ *
+ * The folder is one thread per database handle with a connection of its own. It sleeps until a
+ * search or a put tells it of a collection; it takes the lease for each fold, so that the folders
+ * of several processes take turns. A fold that fails is logged and tried again when it is told
+ * next.
+ */
+#include "src/engine/fold.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "src/engine/cache.h"
+#include "src/engine/ivf_store.h"
+#include "storage/sql.h"
+
+enum { CLOSE_S = 1 }; /* seconds that closing may work off what is due */
+
+enum { QUEUE = 64 }; /* collections waiting; more are told of again by their next search */
+
+struct folder {
+    pthread_t thread;
+    pthread_cond_t work;                /* something was told, or the end */
+    char names[QUEUE][MN_MAX_NAME + 1]; /* db->lock */
+    size_t n;                           /* db->lock */
+    pthread_cond_t idle;                /* the thread has nothing in hand */
+    bool ending;                        /* db->lock */
+    bool paused;                        /* db->lock */
+    bool busy;                          /* db->lock; a fold is in hand */
+    bool counted;                       /* db->lock; the thread's connection is among db->conns */
+    mn_conn *conn;                      /* db->lock for the pointer; the thread's */
+};
+
+/* ---- One fold -------------------------------------------------------------------------------- */
+
+static mn_status ensure_tables(mn_conn *conn, mn_error *err)
+{
+    int64_t there = 0;
+    mn_status st = sql_int(conn->sql,
+                           "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = "
+                           "'mneme_indexes'",
+                           0, &there, err);
+    if (st || there)
+        return st;
+    st = scope_write(conn, err);
+    if (st)
+        return st;
+    conn->schema_dirty = true;
+    st = sql_exec(conn->sql,
+                  "CREATE TABLE IF NOT EXISTS mneme_indexes(collection INTEGER PRIMARY KEY, "
+                  "generation INTEGER NOT NULL, seq INTEGER NOT NULL, stamp INTEGER NOT NULL, "
+                  "rows INTEGER NOT NULL)",
+                  err);
+    if (st == MN_OK)
+        st = catalog_schema_keep(conn->sql, err);
+    return scope_end(conn, st, err);
+}
+
+static mn_status forget_indexes(void *ctx, sqlite3 *sql, mn_error *err)
+{
+    (void)ctx;
+    mn_status st = sql_exec(sql, "DELETE FROM mneme_indexes", err);
+    /* The call may have made its table: that change of the schema is ours. */
+    return st ? st : catalog_schema_keep(sql, err);
+}
+
+/* The sidecar, made if there is none. */
+static mn_status ensure_sidecar(mn_conn *conn, struct sidecar **out, mn_error *err)
+{
+    mn_db *db = conn->db;
+    mn_status st = ensure_tables(conn, err);
+    if (st == MN_OK)
+        st = scope_read(conn, err);
+    if (st == MN_OK)
+        st = scope_end(conn, ivf_sidecar(conn, out, err), err);
+    if (st || *out)
+        return st;
+    char *path = ivf_sidecar_path(db);
+    if (!path)
+        return mn_fail(err, MN_NOMEM, "%s: out of memory", db->path);
+    struct sidecar_opts opts = {.fs = db->fs, .alloc = db->alloc, .path = path, .writable = true};
+    struct sidecar *made = NULL;
+    st = sidecar_build(conn->sql, &opts, false, forget_indexes, NULL, &made, err);
+    free(path);
+    if (st)
+        return st;
+    pthread_mutex_lock(&db->sidecar_lock);
+    sidecar_close(db->sidecar);
+    db->sidecar = made;
+    db->sidecar_tried = true;
+    db->sidecar_replaced = false;
+    pthread_mutex_unlock(&db->sidecar_lock);
+    *out = made;
+    return MN_OK;
+}
+
+/* Ids that the log names since `seq`; *ids for mn_free. */
+static mn_status ids_since(mn_conn *conn, struct coll *c, int64_t seq, int64_t **ids, size_t *n,
+                           mn_error *err)
+{
+    sqlite3_stmt *st;
+    bool row = false;
+    size_t cap = 0;
+    *ids = NULL;
+    *n = 0;
+    mn_status status = coll_stmt(conn, c, STMT_LOG_SINCE, &st, err);
+    if (status)
+        return status;
+    sqlite3_bind_int64(st, 1, seq);
+    while ((status = sql_step(st, &row, err)) == MN_OK && row) {
+        if (*n == cap) {
+            cap = cap ? 2 * cap : 1024;
+            int64_t *more = mn_realloc(conn->db->alloc, *ids, cap * sizeof *more, MN_TAG_PENDING);
+            if (!more) {
+                status = mn_fail(err, MN_NOMEM, "fold: out of memory under the cap");
+                break;
+            }
+            *ids = more;
+        }
+        (*ids)[(*n)++] = sqlite3_column_int64(st, 0);
+    }
+    sqlite3_reset(st);
+    return status;
+}
+
+/* Whether the log still leads on from the position. */
+static mn_status leads_on(mn_conn *conn, struct coll *c, struct log_position at, bool *yes,
+                          mn_error *err)
+{
+    sqlite3_stmt *st;
+    bool row;
+    *yes = false;
+    mn_status status = coll_stmt(conn, c, STMT_LOG_AT, &st, err);
+    if (status == MN_OK) {
+        sqlite3_bind_int64(st, 1, at.seq);
+        status = sql_step(st, &row, err);
+    }
+    if (status == MN_OK) {
+        *yes = row && sqlite3_column_int64(st, 0) == at.stamp;
+        sqlite3_reset(st);
+    }
+    return status;
+}
+
+/* The index that the catalog names, from memory if it is there; *out NULL: build one. */
+static mn_status published(mn_conn *conn, struct coll *c, struct ivf **out, mn_error *err)
+{
+    struct ivf_place place;
+    bool leads = false;
+    *out = NULL;
+    mn_status st = ivf_where(conn, c, &place, err);
+    if (st || !place.there)
+        return st;
+    st = leads_on(conn, c, place.at, &leads, err);
+    if (st || !leads)
+        return st;
+    struct ivf *have = cache_take_index(conn->db, c->entry.number);
+    if (have && have->generation == place.generation) {
+        *out = have;
+        return MN_OK;
+    }
+    st = ivf_load(conn, c, have, out, err);
+    ivf_release(conn->db, have);
+    return st;
+}
+
+/* What is to be done: what is due, all that is pending, or a new index. */
+enum fold_mode { FOLD_DUE, FOLD_ALL, FOLD_REBUILD };
+
+/* Makes the next version in a read transaction; *out NULL: nothing to do. */
+static mn_status make_next(mn_conn *conn, const char *name, struct lease *l, enum fold_mode mode,
+                           struct coll *copy, struct ivf **out, mn_error *err)
+{
+    struct coll *c;
+    struct ivf *old = NULL;
+    int64_t *ids = NULL;
+    size_t n = 0;
+    struct ivf_writer w = {.db = conn->db, .lease = l};
+    mn_status st = coll_get(conn, name, &c, err);
+    if (st || !c->watched || !c->indexable)
+        return st;
+    *copy = *c;
+    w.collection = (uint32_t)c->entry.number;
+    struct ivf_sink sink = ivf_writer_sink(&w);
+    if (mode != FOLD_REBUILD)
+        st = published(conn, c, &old, err);
+    if (st == MN_OK && old && ivf_outgrown(old)) {
+        ivf_release(conn->db, old);
+        old = NULL;
+    }
+    if (st == MN_OK && !old) {
+        st = ivf_build(conn, c, &sink, out, err);
+    } else if (st == MN_OK) {
+        st = ids_since(conn, c, old->at.seq, &ids, &n, err);
+        if (st == MN_OK && n && (mode == FOLD_ALL || n >= FOLD_PENDING))
+            st = ivf_fold(conn, c, old, ids, n, &sink, out, err);
+    }
+    mn_free(conn->db->alloc, ids);
+    ivf_release(conn->db, old);
+    return st;
+}
+
+/* Folds one collection with the lease held. *did: something was published. */
+static mn_status fold_leased(mn_conn *conn, const char *name, struct lease *l, enum fold_mode mode,
+                             bool *did, mn_error *err)
+{
+    struct coll copy;
+    struct ivf *x = NULL;
+    *did = false;
+    mn_status st = publish_open(l, err);
+    if (st)
+        return st;
+    st = scope_read(conn, err);
+    if (st == MN_OK)
+        st = scope_end(conn, make_next(conn, name, l, mode, &copy, &x, err), err);
+    if (st == MN_OK && x)
+        st = ivf_publish(conn, l, &copy, x, err);
+    else
+        publish_abort(l);
+    if (st == MN_OK && x) {
+        cache_share_index(conn->db, copy.entry.number, x);
+        *did = true;
+    }
+    ivf_release(conn->db, x);
+    return st;
+}
+
+static mn_status fold_collection(mn_conn *conn, const char *name, enum fold_mode mode,
+                                 mn_error *err)
+{
+    mn_db *db = conn->db;
+    struct sidecar *s = NULL;
+    struct lease *l = NULL;
+    bool did = false, complete;
+    if (!db->fs)
+        return mn_fail(err, MN_INVALID, "%s: a database in memory has no index", db->path);
+    if (db->opts.flags & MN_OPEN_READONLY)
+        return mn_fail(err, MN_READONLY, "%s: was opened read-only", db->path);
+    mn_status st = ensure_sidecar(conn, &s, err);
+    if (st == MN_OK)
+        st = lease_take(conn->sql, s, db->alloc, &l, err);
+    if (st == MN_OK)
+        st = fold_leased(conn, name, l, mode, &did, err);
+    if (st == MN_OK && did)
+        st = lease_reclaim(l, &complete, err);
+    lease_drop(l);
+    return st;
+}
+
+/* Reads the vectors of an index into memory, if they are not there and there is room. */
+static mn_status warm_collection(mn_conn *conn, const char *name, mn_error *err)
+{
+    struct coll *c;
+    struct ivf_place place;
+    mn_status st = scope_read(conn, err);
+    if (st)
+        return st;
+    st = coll_get(conn, name, &c, err);
+    if (st == MN_OK)
+        st = ivf_where(conn, c, &place, err);
+    struct ivf *x = st == MN_OK && place.there ? cache_take_index(conn->db, c->entry.number) : NULL;
+    if (x && x->generation == place.generation && !ivf_warm(x) && ivf_can_warm(conn->db, x))
+        st = ivf_warm_up(conn, x, err);
+    ivf_release(conn->db, x);
+    return scope_end(conn, st, err);
+}
+
+static mn_status fold_public(mn_conn *conn, const char *name, enum fold_mode mode, mn_error *err)
+{
+    mn_status st = conn_enter(conn, err);
+    if (st)
+        return st;
+    conn->stage = "fold";
+    if (conn->txn != TXN_NONE || conn->iters)
+        st = mn_fail(err, MN_MISUSE, "fold: a transaction or iterator is open; end it first");
+    else
+        st = fold_collection(conn, name, mode, err);
+    return conn_leave(conn, st, err);
+}
+
+mn_status mn_fold(mn_conn *conn, const char *name, mn_error *err)
+{
+    return fold_public(conn, name, FOLD_ALL, err);
+}
+
+mn_status mn_rebuild(mn_conn *conn, const char *name, mn_error *err)
+{
+    return fold_public(conn, name, FOLD_REBUILD, err);
+}
+
+void folder_help(mn_conn *conn, const char *collection)
+{
+    mn_error err = {0};
+    const uint32_t no = MN_OPEN_NO_BACKGROUND;
+    if (!conn->must_help || conn->txn != TXN_NONE || conn->iters || (conn->db->opts.flags & no))
+        return;
+    conn->must_help = false;
+    uint64_t start = clock_us(), wait = (uint64_t)conn->db->opts.busy_timeout_ms * 1000;
+    mn_status st;
+    do {
+        mn_error_clear(&err);
+        st = fold_collection(conn, collection, FOLD_DUE, &err);
+        if (st == MN_BUSY)
+            nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+    } while (st == MN_BUSY && clock_us() - start < wait);
+    if (st && st != MN_BUSY)
+        db_log(conn->db, MN_LOG_WARN, "fold", "'%s' was not folded: %s", collection, err.message);
+}
+
+/* ---- Compacting ------------------------------------------------------------------------------ */
+
+/* VACUUM counts the schema's version up by one; that step is ours. */
+static mn_status vacuum(mn_conn *conn, mn_error *err)
+{
+    int64_t before = 0, ours = 0, after = 0;
+    mn_status st = catalog_schema(conn->sql, &before, &ours, err);
+    if (st == MN_OK)
+        st = sql_exec(conn->sql, "VACUUM", err);
+    if (st == MN_OK)
+        st = scope_write(conn, err);
+    if (st)
+        return st;
+    st = sql_int(conn->sql, "PRAGMA schema_version", 0, &after, err);
+    if (st == MN_OK && before == ours && after == before + 1)
+        st = catalog_schema_keep(conn->sql, err);
+    st = scope_end(conn, st, err);
+    return st ? st : sql_exec(conn->sql, "PRAGMA wal_checkpoint(TRUNCATE)", err);
+}
+
+static mn_status shrink_sidecar(mn_conn *conn, mn_error *err)
+{
+    struct sidecar *s = NULL;
+    struct lease *l = NULL;
+    bool complete = false;
+    mn_status st = scope_read(conn, err);
+    if (st == MN_OK)
+        st = scope_end(conn, ivf_sidecar(conn, &s, err), err);
+    if (st || !s)
+        return st;
+    st = lease_take(conn->sql, s, conn->db->alloc, &l, err);
+    if (st == MN_OK)
+        st = lease_reclaim(l, &complete, err);
+    if (st == MN_OK)
+        st = lease_shrink(l, true, err);
+    lease_drop(l);
+    return st;
+}
+
+mn_status mn_compact(mn_conn *conn, mn_error *err)
+{
+    enum catalog_state state;
+    mn_status st = conn_enter(conn, err);
+    if (st)
+        return st;
+    conn->stage = "compact";
+    if (conn->txn != TXN_NONE || conn->iters)
+        st = mn_fail(err, MN_MISUSE, "compact: a transaction or iterator is open; end it first");
+    else if (conn->db->opts.flags & MN_OPEN_READONLY)
+        st = mn_fail(err, MN_READONLY, "%s: was opened read-only", conn->db->path);
+    else
+        st = catalog_check(conn->sql, &state, err);
+    if (st == MN_OK && state == CATALOG_PRESENT) {
+        st = vacuum(conn, err);
+        if (st == MN_OK && conn->db->fs)
+            st = shrink_sidecar(conn, err);
+    }
+    return conn_leave(conn, st, err);
+}
+
+/* ---- The thread ------------------------------------------------------------------------------ */
+
+static bool take_name(mn_db *db, char *name)
+{
+    struct folder *f = db->folder;
+    pthread_mutex_lock(&db->lock);
+    f->busy = false;
+    pthread_cond_broadcast(&f->idle);
+    while (!f->ending && (f->n == 0 || f->paused))
+        pthread_cond_wait(&f->work, &db->lock);
+    bool more = !f->ending;
+    f->busy = more;
+    if (more) {
+        memcpy(name, f->names[0], sizeof f->names[0]);
+        memmove(f->names[0], f->names[1], --f->n * sizeof f->names[0]);
+    }
+    pthread_mutex_unlock(&db->lock);
+    return more;
+}
+
+static void *run(void *arg)
+{
+    mn_db *db = arg;
+    struct folder *f = db->folder;
+    char name[MN_MAX_NAME + 1];
+    mn_error err = {0};
+    mn_conn *conn = NULL;
+    if (mn_connect(db, &conn, &err)) {
+        db_log(db, MN_LOG_WARN, "fold", "%s", err.message);
+        return NULL;
+    }
+    pthread_mutex_lock(&db->lock);
+    f->conn = conn;
+    f->counted = true;
+    pthread_mutex_unlock(&db->lock);
+    while (take_name(db, name)) {
+        mn_status st = conn_enter(conn, &err);
+        if (st == MN_OK) {
+            st = fold_collection(conn, name, FOLD_DUE, &err);
+            if (st == MN_OK || st == MN_BUSY) {
+                mn_error_clear(&err);
+                st = warm_collection(conn, name, &err);
+            }
+            st = conn_leave(conn, st, &err);
+        }
+        if (st && st != MN_BUSY && st != MN_INTERRUPTED && st != MN_NOTFOUND)
+            db_log(db, MN_LOG_WARN, "fold", "'%s' was not folded: %s", name, err.message);
+    }
+    pthread_mutex_lock(&db->lock);
+    f->conn = NULL;
+    f->counted = false;
+    pthread_mutex_unlock(&db->lock);
+    mn_disconnect(conn);
+    return NULL;
+}
+
+bool folder_may_run(const mn_db *db)
+{
+    return db->fs && !(db->opts.flags & (MN_OPEN_NO_BACKGROUND | MN_OPEN_READONLY));
+}
+
+void folder_tell(mn_db *db, const char *collection)
+{
+    if (!folder_may_run(db))
+        return;
+    pthread_mutex_lock(&db->lock);
+    if (!db->folder) {
+        struct folder *f = calloc(1, sizeof *f);
+        if (f) {
+            pthread_cond_init(&f->work, NULL);
+            pthread_cond_init(&f->idle, NULL);
+            f->paused = db->paused;
+            db->folder = f;
+            if (pthread_create(&f->thread, NULL, run, db) != 0) {
+                db->folder = NULL;
+                pthread_cond_destroy(&f->work);
+                pthread_cond_destroy(&f->idle);
+                free(f);
+            }
+        }
+    }
+    struct folder *f = db->folder;
+    bool there = !f || f->n == QUEUE;
+    for (size_t i = 0; !there && i < f->n; i++)
+        there = strcmp(f->names[i], collection) == 0;
+    if (!there) {
+        memcpy(f->names[f->n], collection, strlen(collection) + 1);
+        f->n++;
+        pthread_cond_signal(&f->work);
+    }
+    pthread_mutex_unlock(&db->lock);
+}
+
+void mn_pause(mn_db *db, bool pause)
+{
+    pthread_mutex_lock(&db->lock);
+    db->paused = pause;
+    if (db->folder) {
+        db->folder->paused = pause;
+        pthread_cond_signal(&db->folder->work);
+        while (pause && db->folder->busy)
+            pthread_cond_wait(&db->folder->idle, &db->lock);
+    }
+    pthread_mutex_unlock(&db->lock);
+}
+
+unsigned folder_conns(const mn_db *db)
+{
+    return db->folder && db->folder->counted ? 1 : 0;
+}
+
+void folder_destroy(mn_db *db)
+{
+    pthread_mutex_lock(&db->lock);
+    struct folder *f = db->folder;
+    if (f) {
+        /* What is due may take a second more; then it is the next process's work. */
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_sec += CLOSE_S;
+        while ((f->busy || f->n) && !f->paused &&
+               pthread_cond_timedwait(&f->idle, &db->lock, &until) == 0) {
+        }
+        f->ending = true;
+        if (f->conn)
+            mn_interrupt(f->conn);
+        pthread_cond_signal(&f->work);
+    }
+    pthread_mutex_unlock(&db->lock);
+    if (!f)
+        return;
+    pthread_join(f->thread, NULL);
+    pthread_cond_destroy(&f->work);
+    pthread_cond_destroy(&f->idle);
+    free(f);
+    db->folder = NULL;
+}

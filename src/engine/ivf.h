@@ -1,0 +1,201 @@
+/* The hybrid index of one collection in memory: centroids, the codes of all rows in their postings,
+ * and, as far as the memory cap goes, the vectors themselves. Immutable once others can see it;
+ * versions share what did not change. The structures and their invariants stand in ivf.c; how they
+ * are kept in the sidecar, in ivf_store.c. */
+#ifndef MN_ENGINE_IVF_H
+#define MN_ENGINE_IVF_H
+
+#include "index/ann.h"
+#include "index/calibrate.h"
+#include "src/engine/engine.h"
+#include "storage/extent.h"
+
+enum {
+    IVF_BITS = 4,        /* of a row's code, the sign included; fewer where memory is short */
+    IVF_MAX_PARTS = 5,   /* a posting with more is merged into one part by the next fold */
+    HEAP_PAGE = EXTENT_BLOCK,
+    HEAP_BLOCK_PAGES = 256 /* 1 MiB */
+};
+
+/* What the versions of an index share: how vectors become codes, and where the centroids are. */
+struct ivf_core {
+    _Atomic unsigned refs;
+    struct catalog_entry entry;
+    size_t vector_bytes;
+    struct rabitq *rabitq;
+    struct centroids *centroids;
+    float *vectors; /* [n_lists][dim] of the centroids: parts are coded against them */
+    float *origin;  /* [dim] */
+    uint32_t n_lists;
+    uint64_t seed;
+    uint64_t built_rows;   /* that the centroids were made from */
+    struct extent_ref ref; /* zeros: not saved yet. Written by the folder only */
+};
+
+struct ivf_core_spec {
+    const struct catalog_entry *entry;
+    const float *centroids; /* [n_lists][dim], copied */
+    const float *origin;    /* [dim], copied */
+    uint32_t n_lists;
+    uint64_t seed;
+    uint64_t built_rows;
+    uint32_t bits;          /* 1 .. IVF_BITS */
+};
+
+/* A part of a posting: rows of one centroid coded at one time. Lies in a pack's bytes. */
+struct ivf_part {
+    uint32_t posting;
+    struct posting_view view;
+    const uint8_t *slots; /* [view.n] le32: places of the rows' vectors in the heap; NULL: they
+                             follow each other from first_slot on */
+    uint32_t first_slot;
+};
+
+/* Parts made by one fold, as one extent of the sidecar and in memory. */
+struct ivf_pack {
+    _Atomic unsigned refs;
+    uint32_t object;       /* number of its extent */
+    struct extent_ref ref; /* zeros: not saved yet. Written by the folder only */
+    uint32_t n_parts;
+    struct ivf_part *parts; /* [n_parts] */
+    size_t len;
+    uint8_t *bytes;         /* [len] the extent's payload */
+};
+
+/* Vectors of consecutive slots, as they stand in one extent of the sidecar. */
+struct heap_block {
+    _Atomic unsigned refs;
+    struct extent_ref ref; /* as ivf_pack.ref */
+    uint32_t n;            /* slots used */
+    size_t vector_bytes;
+    /* [HEAP_BLOCK_PAGES] pages; NULL: not in memory. Set once by whoever reads them in; release,
+     * with acquire by searches. */
+    _Atomic(char *) pages;
+    /* [HEAP_BLOCK_PAGES] of the pages as they stand in the sidecar; NULL: the header was not read
+     * yet. Set once, by compare-and-swap; release, acquire. */
+    _Atomic(uint32_t *) crcs;
+};
+
+/* Rows of a part that do not exist any more, or not so. */
+struct ivf_bitmap {
+    _Atomic unsigned refs;
+    uint32_t n; /* bits set */
+    uint64_t words[];
+};
+
+/* One part as a version of the index sees it. */
+struct ivf_use {
+    struct ivf_pack *pack;
+    uint32_t index;            /* in the pack */
+    struct ivf_bitmap *hidden; /* NULL: none */
+};
+
+struct ivf {
+    _Atomic unsigned refs;
+    struct ivf_core *core;
+    struct ann_tuning tuning;
+    struct log_position at; /* it holds the rows of this position of the change log */
+    uint64_t generation;    /* of the publish that made it visible */
+    struct extent_ref directory; /* zeros: not saved. Written by the folder, before it is shared */
+    uint64_t rows;          /* live ones */
+    int64_t max_id;         /* no row of it has a greater id */
+    struct ivf_use *uses;   /* [n_uses] by posting; within one, the part of most rows first */
+    uint32_t n_uses;
+    struct heap_block **heap; /* [n_heap] */
+    uint32_t n_heap, n_slots; /* n_slots: the next slot to be given out */
+    struct ann_part *ann_parts;    /* [n_uses] */
+    struct ann_posting *postings;  /* [n_lists], into ann_parts */
+    uint32_t *first;               /* [n_lists + 1] into uses */
+    struct ann_index *ann;
+};
+
+/* Memory: MN_TAG_CACHE. Fails with MN_NOMEM under the cap, and what index/ finds wrong. */
+mn_status ivf_core_create(mn_db *db, const struct ivf_core_spec *spec, struct ivf_core **out,
+                          mn_error *err);
+void ivf_core_release(mn_db *db, struct ivf_core *c); /* NULL is fine */
+
+/* f32 vectors as the index sees them: widened, of length 1 under cosine. False: no direction. */
+bool ivf_widen(const struct ivf_core *c, const struct kernels *kn, const void *vector, float *out);
+
+/* A distance as the key that index/ann.h orders by, and back. */
+double ivf_key(mn_metric metric, double distance);
+double ivf_distance(mn_dtype dtype, mn_metric metric, double key);
+
+/* Takes `bytes` [len] over (from mn_alloc) and checks all of it: MN_CORRUPT says what is wrong. */
+mn_status ivf_pack_open(mn_db *db, const struct ivf_core *core, uint32_t object, uint8_t *bytes,
+                        size_t len, struct ivf_pack **out, mn_error *err);
+struct ivf_pack *ivf_pack_share(struct ivf_pack *p);
+void ivf_pack_release(mn_db *db, struct ivf_pack *p);
+
+/* pages NULL: the vectors stay in the sidecar. Otherwise from mn_alloc, taken over. */
+struct heap_block *heap_block_create(mn_db *db, size_t vector_bytes, uint32_t n, char *pages);
+struct heap_block *heap_block_share(struct heap_block *b);
+void heap_block_release(mn_db *db, struct heap_block *b);
+uint32_t heap_block_rows(size_t vector_bytes);         /* slots of a block */
+size_t heap_offset(size_t vector_bytes, uint32_t row); /* of a slot within its block; bytes */
+size_t heap_pages(size_t vector_bytes, uint32_t rows); /* pages that so many slots take */
+
+/* Arrays from mn_alloc_array(MN_TAG_CACHE); everything in it is taken over by ivf_create, also when
+ * that fails. */
+struct ivf_draft {
+    struct ivf_core *core;
+    struct ann_tuning tuning;
+    struct log_position at;
+    struct ivf_use *uses;
+    uint32_t n_uses;
+    struct heap_block **heap;
+    uint32_t n_heap, n_slots;
+    uint64_t generation;
+};
+mn_status ivf_create(mn_db *db, struct ivf_draft *d, struct ivf **out, mn_error *err);
+void ivf_draft_fini(mn_db *db, struct ivf_draft *d); /* zeroed is fine */
+struct ivf *ivf_share(struct ivf *x);
+void ivf_release(mn_db *db, struct ivf *x); /* NULL is fine */
+struct ivf_core *ivf_core_share(struct ivf_core *c);
+
+uint64_t ivf_bytes(const struct ivf *x); /* of codes, centroids and vectors in memory */
+
+/* Vector of a row found by ann_search; NULL if it is not in memory. */
+const void *ivf_vector(const struct ivf *x, uint32_t posting, uint32_t part, uint32_t slot);
+
+/* Whether all vectors are in memory now. */
+bool ivf_warm(const struct ivf *x);
+
+/* Sets the pages' CRCs, if nobody has; a copy is made. False when memory runs out. */
+bool heap_block_set_crcs(mn_db *db, struct heap_block *b, const uint32_t *crcs, size_t n);
+
+/* The block and the row in it; NULL if the place is none. */
+struct heap_block *ivf_heap_place(const struct ivf *x, uint32_t posting, uint32_t part,
+                                        uint32_t slot, uint32_t *row);
+
+/* Hides the rows with the listed ids (ascending) in the uses; for a draft. *hid counts them. */
+mn_status ivf_hide(mn_db *db, struct ivf_draft *d, const int64_t *ids, size_t n, uint64_t *hid,
+                   mn_error *err);
+struct ivf_bitmap *ivf_bitmap_create(mn_db *db, uint32_t rows, const struct ivf_bitmap *from);
+
+/* Place of a row's vector in the heap. */
+uint32_t ivf_slot(const struct ivf_part *p, uint32_t row);
+
+static inline const struct ivf_part *ivf_use_part(const struct ivf_use *u)
+{
+    return &u->pack->parts[u->index];
+}
+
+/* Writing a pack's bytes: parts are added one by one. */
+struct pack_writer {
+    mn_db *db;
+    uint8_t *bytes; /* NULL before the first part */
+    size_t len, cap;
+    struct {
+        uint32_t posting, offset, len, rows, first_slot;
+    } *entries;
+    uint32_t n, entries_cap;
+};
+/* Adds what the encoder holds as a part of the posting; slots [rows]. */
+mn_status pack_add(struct pack_writer *w, uint32_t posting, const struct posting_encoder *e,
+                   const uint32_t *slots, mn_error *err);
+/* The finished payload, for ivf_pack_open; the writer is empty again. */
+mn_status pack_finish(struct pack_writer *w, uint8_t **bytes, size_t *len, mn_error *err);
+void pack_writer_fini(struct pack_writer *w);
+
+#endif

@@ -1,0 +1,950 @@
+/*
+ * Building: ids of all rows in order; clustering; then posting by posting, each row's vector into
+ * the heap and its code into a part. So the heap lies in posting order, and neighbours share pages.
+ *
+ * Folding: the old copies of changed rows are hidden; the new rows become tails of the postings of
+ * their nearest centroids, one part a posting, all of a fold in one pack. A posting of too many
+ * parts, or with more hidden rows than live ones, is merged into one part: codes move, vectors stay
+ * where they are. A pack of which less than half is still in use is copied together with others.
+ *
+ * Calibration: SAMPLE rows are searched for, each left out of its own search, and the exact answer
+ * is known; that gives the knob for each recall (index/calibrate.h).
+ */
+#include "src/engine/ivf_make.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "index/cluster.h"
+#include "index/scan.h"
+#include "src/engine/cache.h"
+#include "storage/sql.h"
+
+enum {
+    PACK_BYTES = 1 << 20,     /* a pack is closed when it has so many */
+    CHUNK_ROWS = 256,         /* rows fetched and coded at once */
+    CLUSTER_BYTES = 64 << 20, /* memory for clustering */
+    SAMPLE = 512,             /* rows that calibration searches for */
+    SAMPLE_K = 10,
+    SKIP = 16 /* rows that a cursor steps over rather than seek anew */
+};
+
+/* ---- Making packs and blocks ----------------------------------------------------------------- */
+
+struct make {
+    mn_conn *conn;
+    mn_db *db;
+    struct coll *c;
+    const struct ivf_sink *sink;
+    struct ivf_draft d; /* what is being made */
+    uint32_t uses_cap, heap_cap;
+    struct pack_writer writer;
+    uint32_t next_object; /* number of the next pack */
+    struct posting_encoder *encoder;
+    size_t encoder_rows;
+    uint32_t *slots; /* [encoder_rows] of the part being made */
+    size_t n_slots;
+    struct heap_block *open; /* the heap block being filled; d.heap has it too */
+    float *wide;             /* [CHUNK_ROWS][dim] */
+    bool keep_heap;          /* vectors fit in memory beside the codes */
+};
+
+static mn_status no_memory(const struct make *m, mn_error *err)
+{
+    return mn_fail(err, MN_NOMEM, "index of '%s': out of memory under the cap; raise memory",
+                   m->c->entry.name);
+}
+
+static void make_fini(struct make *m)
+{
+    struct mn_alloc *a = m->db->alloc;
+    pack_writer_fini(&m->writer);
+    posting_encoder_destroy(a, m->encoder);
+    mn_free(a, m->slots);
+    mn_free(a, m->wide);
+    ivf_draft_fini(m->db, &m->d);
+}
+
+/* Takes core over. */
+static mn_status make_init(struct make *m, mn_conn *conn, struct coll *c,
+                           const struct ivf_sink *sink, struct ivf_core *core, mn_error *err)
+{
+    *m = (struct make){.conn = conn, .db = conn->db, .c = c, .sink = sink};
+    m->writer.db = conn->db;
+    m->d.core = core;
+    m->wide =
+        mn_alloc_array(m->db->alloc, CHUNK_ROWS, core->entry.dim * sizeof(float), MN_TAG_SEARCH);
+    return m->wide ? MN_OK : no_memory(m, err);
+}
+
+/* Room for a posting of so many rows. */
+static mn_status make_encoder(struct make *m, size_t rows, mn_error *err)
+{
+    if (m->encoder && rows <= m->encoder_rows)
+        return MN_OK;
+    size_t cap = rows + rows / 2 + 256;
+    posting_encoder_destroy(m->db->alloc, m->encoder);
+    m->encoder = NULL;
+    mn_free(m->db->alloc, m->slots);
+    m->slots = mn_alloc_array(m->db->alloc, cap, sizeof *m->slots, MN_TAG_SEARCH);
+    if (!m->slots)
+        return no_memory(m, err);
+    m->encoder_rows = cap;
+    return posting_encoder_create(m->db->alloc, m->d.core->rabitq, cap, &m->encoder, err);
+}
+
+static bool grow(struct make *m, void **array, uint32_t *cap, uint32_t n, size_t each)
+{
+    if (n < *cap)
+        return true;
+    uint32_t more = *cap ? 2 * *cap : 64;
+    while (more <= n)
+        more *= 2;
+    void *p = mn_realloc(m->db->alloc, *array, more * each, MN_TAG_CACHE);
+    if (!p)
+        return false;
+    *array = p;
+    *cap = more;
+    return true;
+}
+
+/* The block being filled is full, or the last: to the sink, and out of memory if there is no room
+ * for vectors. */
+static mn_status close_block(struct make *m, mn_error *err)
+{
+    struct heap_block *b = m->open;
+    mn_status st = MN_OK;
+    m->open = NULL;
+    if (!b)
+        return MN_OK;
+    if (m->sink->block)
+        st = m->sink->block(m->sink->ctx, m->d.n_heap - 1, b, err);
+    if (st == MN_OK && m->sink->block && !m->keep_heap) {
+        char *pages = atomic_exchange(&b->pages, NULL); /* nobody else sees the block yet */
+        mn_free(m->db->alloc, pages);
+    }
+    return st;
+}
+
+/* A block to append to: the open one, a copy of the last if it has room, or a new one. */
+static mn_status open_block(struct make *m, mn_error *err)
+{
+    uint32_t rows = heap_block_rows(m->c->vector_bytes);
+    struct heap_block *last = NULL;
+    const char *last_pages = NULL;
+    if (m->open && m->open->n < rows)
+        return MN_OK;
+    mn_status st = close_block(m, err);
+    if (st)
+        return st;
+    if (m->d.n_heap && m->d.n_slots % rows)
+        last = m->d.heap[m->d.n_heap - 1];
+    if (last)
+        last_pages = atomic_load_explicit(&last->pages, memory_order_acquire);
+    if (last && !last_pages) /* its vectors are not here: leave its rest unused */
+        m->d.n_slots = m->d.n_heap * rows;
+    if (last && !last_pages)
+        last = NULL;
+    size_t bytes = (size_t)HEAP_BLOCK_PAGES * HEAP_PAGE;
+    char *pages = mn_alloc(m->db->alloc, bytes, MN_TAG_CACHE);
+    if (!pages)
+        return no_memory(m, err);
+    if (last)
+        memcpy(pages, last_pages, bytes);
+    else
+        memset(pages, 0, bytes);
+    struct heap_block *b = heap_block_create(m->db, m->c->vector_bytes, last ? last->n : 0, pages);
+    if (!b ||
+        (!last && !grow(m, (void **)&m->d.heap, &m->heap_cap, m->d.n_heap, sizeof *m->d.heap))) {
+        heap_block_release(m->db, b);
+        return no_memory(m, err);
+    }
+    if (last) {
+        heap_block_release(m->db, last);
+        m->d.heap[m->d.n_heap - 1] = b;
+    } else {
+        m->d.heap[m->d.n_heap++] = b;
+    }
+    m->open = b;
+    return MN_OK;
+}
+
+/* Without a copy of the vectors slots mean nothing. */
+static mn_status heap_append(struct make *m, const void *vector, uint32_t *slot, mn_error *err)
+{
+    *slot = 0;
+    if (m->c->entry.rerank != MN_RERANK_COPY)
+        return MN_OK;
+    mn_status st = open_block(m, err);
+    if (st)
+        return st;
+    size_t bytes = m->c->vector_bytes;
+    char *pages = atomic_load_explicit(&m->open->pages, memory_order_relaxed);
+    memcpy(pages + heap_offset(bytes, m->open->n), vector, bytes);
+    m->open->n++;
+    *slot = m->d.n_slots++;
+    return MN_OK;
+}
+
+/* The pack being written becomes one, and its parts are used. */
+static mn_status close_pack(struct make *m, mn_error *err)
+{
+    uint8_t *bytes = NULL;
+    size_t len = 0;
+    struct ivf_pack *pack = NULL;
+    if (m->writer.n == 0)
+        return MN_OK;
+    mn_status st = pack_finish(&m->writer, &bytes, &len, err);
+    if (st == MN_OK)
+        st = ivf_pack_open(m->db, m->d.core, m->next_object, bytes, len, &pack, err);
+    if (st == MN_OK && m->sink->pack)
+        st = m->sink->pack(m->sink->ctx, pack, err);
+    for (uint32_t i = 0; st == MN_OK && i < pack->n_parts; i++) {
+        if (!grow(m, (void **)&m->d.uses, &m->uses_cap, m->d.n_uses, sizeof *m->d.uses))
+            st = no_memory(m, err);
+        else
+            m->d.uses[m->d.n_uses++] = (struct ivf_use){.pack = ivf_pack_share(pack), .index = i};
+    }
+    ivf_pack_release(m->db, pack);
+    m->next_object++;
+    return st;
+}
+
+static void begin_part(struct make *m, uint32_t posting)
+{
+    const struct ivf_core *core = m->d.core;
+    posting_begin(m->encoder, core->vectors + (size_t)posting * core->entry.dim);
+    m->n_slots = 0;
+}
+
+/* Codes rows of the posting begun: vectors of the collection's dtype. A row without a direction is
+ * no row of the index. */
+static mn_status add_rows(struct make *m, const char *vectors, const int64_t *ids, size_t n,
+                          mn_error *err)
+{
+    mn_status st = MN_OK;
+    for (size_t i = 0; i < n && st == MN_OK; i++) {
+        const char *v = vectors + i * m->c->vector_bytes;
+        if (!ivf_widen(m->d.core, m->db->kernels, v, m->wide))
+            continue;
+        st = heap_append(m, v, &m->slots[m->n_slots], err);
+        if (st == MN_OK)
+            st = posting_add(m->encoder, m->wide, &ids[i], 1, err);
+        m->n_slots++;
+    }
+    return st;
+}
+
+static mn_status end_part(struct make *m, uint32_t posting, mn_error *err)
+{
+    if (m->n_slots == 0)
+        return MN_OK;
+    mn_status st = pack_add(&m->writer, posting, m->encoder, m->slots, err);
+    if (st == MN_OK && m->writer.len >= PACK_BYTES)
+        st = close_pack(m, err);
+    return st;
+}
+
+static mn_status make_finish(struct make *m, struct ivf **out, mn_error *err)
+{
+    mn_status st = close_pack(m, err);
+    if (st == MN_OK)
+        st = close_block(m, err);
+    return st ? st : ivf_create(m->db, &m->d, out, err);
+}
+
+/* ---- The snapshot's rows --------------------------------------------------------------------- */
+
+/* Rows by ordinal: a cursor over the table that seeks when asked for a far row. */
+struct rows {
+    mn_conn *conn;
+    struct coll *c;
+    sqlite3_stmt *st;   /* id, vector WHERE id >= ?1 ORDER BY id */
+    const int64_t *ids; /* [n] ascending */
+    size_t n;
+    size_t at;                   /* ordinal that st stands on; n: nowhere */
+    const struct ivf_core *core; /* for widening; may be a stand-in */
+    char *buffer;                /* [CHUNK_ROWS] vectors */
+    bool normalise;
+};
+
+static mn_status rows_changed(const struct rows *r, int64_t id, mn_error *err)
+{
+    return mn_fail(err, MN_CORRUPT, "index of '%s': row %" PRId64 " went missing within a snapshot",
+                   r->c->entry.name, id);
+}
+
+static mn_status rows_seek(struct rows *r, size_t ordinal, mn_error *err)
+{
+    bool row = true;
+    mn_status st = MN_OK;
+    if (r->at >= r->n || ordinal < r->at || ordinal - r->at > SKIP) {
+        sqlite3_reset(r->st);
+        sqlite3_bind_int64(r->st, 1, r->ids[ordinal]);
+        st = sql_step(r->st, &row, err);
+    } else {
+        while (st == MN_OK && row && sqlite3_column_int64(r->st, 0) < r->ids[ordinal])
+            st = sql_step(r->st, &row, err);
+    }
+    r->at = st == MN_OK && row ? ordinal : r->n;
+    if (st == MN_OK && (!row || sqlite3_column_int64(r->st, 0) != r->ids[ordinal] ||
+                        (size_t)sqlite3_column_bytes(r->st, 1) != r->c->vector_bytes))
+        st = rows_changed(r, r->ids[ordinal], err);
+    return st;
+}
+
+/* Vectors of n rows, ordinals ascending, as they are. */
+static mn_status rows_raw(struct rows *r, const uint32_t *ordinals, size_t n, char *out,
+                          mn_error *err)
+{
+    mn_status st = MN_OK;
+    for (size_t i = 0; i < n && st == MN_OK; i++) {
+        st = rows_seek(r, ordinals[i], err);
+        if (st == MN_OK)
+            memcpy(out + i * r->c->vector_bytes, sqlite3_column_blob(r->st, 1), r->c->vector_bytes);
+        if (st == MN_OK && i % 1024 == 1023)
+            st = conn_tick(r->conn, err);
+    }
+    return st;
+}
+
+/* The same as f32, as the index sees them: the clustering's source. */
+static mn_status rows_fetch(void *ctx, const uint32_t *ordinals, size_t n, float *out,
+                            mn_error *err)
+{
+    struct rows *r = ctx;
+    mn_status st = MN_OK;
+    for (size_t i = 0; i < n && st == MN_OK; i++) {
+        st = rows_seek(r, ordinals[i], err);
+        if (st == MN_OK)
+            ivf_widen(r->core, r->conn->db->kernels, sqlite3_column_blob(r->st, 1),
+                      out + i * r->c->entry.dim);
+        if (st == MN_OK && i % 1024 == 1023)
+            st = conn_tick(r->conn, err);
+    }
+    return st;
+}
+
+/* Ids of all rows that can stand in the index. *ids for mn_free. */
+static mn_status list_rows(mn_conn *conn, struct coll *c, const struct ivf_core *like,
+                           int64_t **ids, size_t *n, mn_error *err)
+{
+    sqlite3_stmt *st;
+    struct mn_alloc *a = conn->db->alloc;
+    size_t cap = 0;
+    bool row = false;
+    float *wide = mn_alloc(a, c->entry.dim * sizeof *wide, MN_TAG_SEARCH);
+    mn_status status = wide ? coll_stmt(conn, c, STMT_SCAN, &st, err)
+                            : mn_fail(err, MN_NOMEM, "index: out of memory under the cap");
+    *ids = NULL;
+    *n = 0;
+    while (status == MN_OK && (status = sql_step(st, &row, err)) == MN_OK && row) {
+        if (*n == cap) {
+            cap = cap ? 2 * cap : 4096;
+            int64_t *more = mn_realloc(a, *ids, cap * sizeof *more, MN_TAG_SEARCH);
+            if (!more) {
+                status = mn_fail(err, MN_NOMEM, "index: out of memory under the cap");
+                break;
+            }
+            *ids = more;
+        }
+        float norm = 0;
+        if ((size_t)sqlite3_column_bytes(st, 1) != c->vector_bytes)
+            continue;
+        scan_norms(conn->db->kernels, c->entry.dtype, c->entry.dim, sqlite3_column_blob(st, 1), 1,
+                   &norm);
+        if (norm - norm != 0 ||
+            !ivf_widen(like, conn->db->kernels, sqlite3_column_blob(st, 1), wide))
+            continue;
+        (*ids)[(*n)++] = sqlite3_column_int64(st, 0);
+        if (*n % 4096 == 0)
+            status = conn_tick(conn, err);
+    }
+    if (wide && st)
+        sqlite3_reset(st);
+    mn_free(a, wide);
+    return status;
+}
+
+/* ---- Calibration ----------------------------------------------------------------------------- */
+
+/* Everything that searches for sampled rows need. */
+struct sample {
+    mn_conn *conn;
+    struct coll *c;
+    struct ivf *x;
+    char *vectors;   /* [n] of the collection's dtype */
+    float *wide;     /* [n][dim] */
+    int64_t *ids;    /* [n] */
+    mn_hit *truth;   /* [n][SAMPLE_K] by key */
+    uint32_t *found; /* [n] */
+    size_t n;
+    struct scan *scan; /* of all n queries */
+    size_t current;    /* the query being searched */
+};
+
+/* The key of a row that is not in memory, from the snapshot. */
+static mn_status sample_key(struct sample *s, int64_t id, double *key, mn_error *err)
+{
+    sqlite3_stmt *st;
+    bool row;
+    mn_status status = coll_stmt(s->conn, s->c, STMT_GET_VECTOR, &st, err);
+    if (status)
+        return status;
+    sqlite3_bind_int64(st, 1, id);
+    status = sql_step(st, &row, err);
+    if (status)
+        return status;
+    *key = NAN;
+    if (row && (size_t)sqlite3_column_bytes(st, 0) == s->c->vector_bytes) {
+        scan_distances(s->scan, s->current, sqlite3_column_blob(st, 0), 1, key);
+        *key = ivf_key(s->c->entry.metric, *key);
+    }
+    sqlite3_reset(st);
+    return MN_OK;
+}
+
+static mn_status sample_rerank(void *ctx, const struct ann_candidate *c, size_t n, double *keys,
+                               mn_error *err)
+{
+    struct sample *s = ctx;
+    mn_status st = MN_OK;
+    for (size_t i = 0; i < n && st == MN_OK; i++) {
+        const void *v = ivf_vector(s->x, c[i].posting, c[i].part, c[i].slot);
+        if (v) {
+            scan_distances(s->scan, s->current, v, 1, &keys[i]);
+            keys[i] = ivf_key(s->c->entry.metric, keys[i]);
+        } else {
+            st = sample_key(s, c[i].id, &keys[i], err);
+        }
+    }
+    return st;
+}
+
+static void sample_next(void *ctx, size_t i)
+{
+    ((struct sample *)ctx)->current = i;
+}
+
+static mn_status sample_tick(void *ctx, mn_error *err)
+{
+    return conn_tick(((struct sample *)ctx)->conn, err);
+}
+
+/* Nearest rows of each sampled row but itself, by a scan of all rows. */
+static mn_status sample_truth(struct sample *s, struct rows *r, mn_error *err)
+{
+    struct mn_alloc *a = s->conn->db->alloc;
+    uint32_t ordinals[CHUNK_ROWS];
+    mn_hit hits[SAMPLE_K + 1];
+    char *block = mn_alloc_array(a, CHUNK_ROWS, s->c->vector_bytes, MN_TAG_SEARCH);
+    mn_status st = block ? MN_OK : mn_fail(err, MN_NOMEM, "index: out of memory under the cap");
+    for (size_t first = 0; first < r->n && st == MN_OK; first += CHUNK_ROWS) {
+        size_t n = r->n - first < CHUNK_ROWS ? r->n - first : CHUNK_ROWS;
+        for (size_t i = 0; i < n; i++)
+            ordinals[i] = (uint32_t)(first + i);
+        st = rows_raw(r, ordinals, n, block, err);
+        struct scan_block b = {.ids = r->ids + first, .vectors = block, .n = n};
+        if (st == MN_OK)
+            st = scan_block(s->scan, &b, NULL, NULL, err);
+    }
+    for (size_t q = 0; q < s->n && st == MN_OK; q++) {
+        size_t n = scan_count(s->scan, q), k = 0;
+        scan_hits(s->scan, q, hits);
+        for (size_t i = 0; i < n && k < SAMPLE_K; i++)
+            if (hits[i].id != s->ids[q])
+                s->truth[q * SAMPLE_K + k++] =
+                    (mn_hit){hits[i].id, ivf_key(s->c->entry.metric, hits[i].distance)};
+        s->found[q] = (uint32_t)k;
+    }
+    mn_free(a, block);
+    return st;
+}
+
+static mn_status sample_run(struct sample *s, struct rows *r, struct ann_tuning *t, mn_error *err)
+{
+    struct mn_alloc *a = s->conn->db->alloc;
+    struct ann_scratch *scratch = NULL;
+    struct scan_spec spec = {.dtype = s->c->entry.dtype,
+                             .metric = s->c->entry.metric,
+                             .dim = s->c->entry.dim,
+                             .queries = s->vectors,
+                             .nq = s->n,
+                             .k = SAMPLE_K + 1};
+    mn_status st = scan_create(a, s->conn->db->kernels, &spec, &s->scan, err);
+    if (st == MN_OK)
+        st = sample_truth(s, r, err);
+    if (st == MN_OK)
+        st = ann_scratch_create(a, s->c->entry.dim, s->x->core->n_lists, SAMPLE_K + 1, &scratch,
+                                err);
+    if (st == MN_OK) {
+        struct ann_sample sample = {.vectors = s->wide,
+                                    .ids = s->ids,
+                                    .n = s->n,
+                                    .k = SAMPLE_K,
+                                    .truth = s->truth,
+                                    .found = s->found,
+                                    .rerank = sample_rerank,
+                                    .rerank_ctx = s,
+                                    .next = sample_next,
+                                    .tick = sample_tick,
+                                    .tick_ctx = s};
+        st = ann_calibrate(a, s->x->ann, scratch, &sample, t, err);
+    }
+    ann_scratch_destroy(a, scratch);
+    scan_destroy(s->scan);
+    return st;
+}
+
+/* Sets x->tuning; x is not shared yet. */
+static mn_status calibrate(mn_conn *conn, struct coll *c, struct ivf *x, struct rows *r,
+                           mn_error *err)
+{
+    struct mn_alloc *a = conn->db->alloc;
+    struct sample s = {.conn = conn, .c = c, .x = x, .n = r->n < SAMPLE ? r->n : SAMPLE};
+    s.vectors = mn_alloc_array(a, s.n, c->vector_bytes, MN_TAG_SEARCH);
+    s.wide = mn_alloc_array(a, s.n, c->entry.dim * sizeof(float), MN_TAG_SEARCH);
+    s.ids = mn_alloc_array(a, s.n, sizeof *s.ids, MN_TAG_SEARCH);
+    s.truth = mn_alloc_array(a, s.n * SAMPLE_K, sizeof *s.truth, MN_TAG_SEARCH);
+    s.found = mn_alloc_array(a, s.n, sizeof *s.found, MN_TAG_SEARCH);
+    mn_status st = s.vectors && s.wide && s.ids && s.truth && s.found
+                       ? MN_OK
+                       : mn_fail(err, MN_NOMEM, "index: out of memory under the cap");
+    for (size_t i = 0; i < s.n && st == MN_OK; i++) {
+        /* Spread evenly over the rows, at a place within each stretch that looks random. */
+        size_t from = i * r->n / s.n, to = (i + 1) * r->n / s.n;
+        uint32_t ordinal = (uint32_t)(from + (i * 2654435761u >> 7) % (to - from));
+        s.ids[i] = r->ids[ordinal];
+        st = rows_raw(r, &ordinal, 1, s.vectors + i * c->vector_bytes, err);
+        if (st == MN_OK)
+            ivf_widen(x->core, conn->db->kernels, s.vectors + i * c->vector_bytes,
+                      s.wide + i * c->entry.dim);
+    }
+    if (st == MN_OK)
+        st = sample_run(&s, r, &x->tuning, err);
+    mn_free(a, s.vectors);
+    mn_free(a, s.wide);
+    mn_free(a, s.ids);
+    mn_free(a, s.truth);
+    mn_free(a, s.found);
+    return st;
+}
+
+/* ---- Building -------------------------------------------------------------------------------- */
+
+static mn_status cluster_tick(void *ctx, uint64_t done, uint64_t total, mn_error *err)
+{
+    mn_conn *conn = ctx;
+    conn->done = done;
+    conn->total = total;
+    return conn_tick(conn, err);
+}
+
+/* Ordinals by posting, and within one ascending; first [k + 1]. */
+static void order_by_posting(const struct clusters *cl, size_t n, uint32_t *order, uint32_t *first)
+{
+    memset(first, 0, ((size_t)cl->k + 1) * sizeof *first);
+    for (size_t i = 0; i < n; i++)
+        first[cl->of[i] + 1]++;
+    for (uint32_t j = 0; j < cl->k; j++)
+        first[j + 1] += first[j];
+    for (size_t i = 0; i < n; i++)
+        order[first[cl->of[i]]++] = (uint32_t)i;
+    for (uint32_t j = cl->k; j > 0; j--)
+        first[j] = first[j - 1];
+    first[0] = 0;
+}
+
+static mn_status build_posting(struct make *m, struct rows *r, uint32_t posting,
+                               const uint32_t *ordinals, size_t n, mn_error *err)
+{
+    int64_t ids[CHUNK_ROWS];
+    mn_status st = make_encoder(m, n, err);
+    if (st)
+        return st;
+    begin_part(m, posting);
+    for (size_t first = 0; first < n && st == MN_OK; first += CHUNK_ROWS) {
+        size_t count = n - first < CHUNK_ROWS ? n - first : CHUNK_ROWS;
+        for (size_t i = 0; i < count; i++)
+            ids[i] = r->ids[ordinals[first + i]];
+        st = rows_raw(r, ordinals + first, count, r->buffer, err);
+        if (st == MN_OK)
+            st = add_rows(m, r->buffer, ids, count, err);
+    }
+    return st ? st : end_part(m, posting, err);
+}
+
+static mn_status build_postings(struct make *m, struct rows *r, const struct clusters *cl,
+                                mn_error *err)
+{
+    struct mn_alloc *a = m->db->alloc;
+    uint32_t *order = mn_alloc_array(a, r->n, sizeof *order, MN_TAG_SEARCH);
+    uint32_t *first = mn_alloc_array(a, (size_t)cl->k + 1, sizeof *first, MN_TAG_SEARCH);
+    mn_status st = order && first ? MN_OK : no_memory(m, err);
+    if (st == MN_OK)
+        order_by_posting(cl, r->n, order, first);
+    m->conn->total = r->n;
+    for (uint32_t j = 0; j < cl->k && st == MN_OK; j++) {
+        m->conn->done = first[j];
+        st = build_posting(m, r, j, order + first[j], first[j + 1] - first[j], err);
+        if (st == MN_OK)
+            st = conn_tick(m->conn, err);
+    }
+    mn_free(a, order);
+    mn_free(a, first);
+    return st;
+}
+
+/* The mean of the centroids, by their sizes. */
+static void mean_of(const struct clusters *cl, size_t n, float *mean)
+{
+    for (uint32_t z = 0; z < cl->dim; z++) {
+        double sum = 0;
+        for (uint32_t j = 0; j < cl->k; j++)
+            sum += (double)cl->centroids[(size_t)j * cl->dim + z] * cl->sizes[j];
+        mean[z] = (float)(sum / (double)n);
+    }
+}
+
+/* Bytes of memory that codes of n rows take, about: not all blocks are full. */
+static double code_bytes(uint32_t dim, uint32_t bits, size_t n)
+{
+    double code = dim / 8.0 + 4 + (bits > 1 ? dim * (bits - 1) / 8.0 + 4 : 0);
+    return (1.08 * code + sizeof(int64_t)) * (double)n;
+}
+
+/* Bits of a code such that all codes fit: they are searched in memory. 0: not even one does. */
+static uint32_t bits_for(const mn_db *db, const struct catalog_entry *e, size_t n)
+{
+    /* While it is built, ids, order and clusters of the rows stand beside the codes. */
+    double room = 0.95 * (double)mn_alloc_cap(db->alloc) - 16.0 * (double)n - (4 << 20);
+    for (uint32_t bits = e->bits ? e->bits : IVF_BITS; bits >= 1; bits--)
+        if (code_bytes(e->dim, bits, n) <= room)
+            return bits;
+    return 0;
+}
+
+static mn_status make_core(mn_conn *conn, struct coll *c, const struct clusters *cl, size_t n,
+                           struct ivf_core **out, mn_error *err)
+{
+    struct mn_alloc *a = conn->db->alloc;
+    float *origin = mn_alloc(a, c->entry.dim * sizeof *origin, MN_TAG_SEARCH);
+    if (!origin)
+        return mn_fail(err, MN_NOMEM, "index: out of memory under the cap");
+    mean_of(cl, n, origin);
+    struct ivf_core_spec spec = {.entry = &c->entry,
+                                 .centroids = cl->centroids,
+                                 .n_lists = cl->k,
+                                 .seed = 0x6d6e656d65u + (uint64_t)c->entry.number,
+                                 .origin = origin,
+                                 .bits = bits_for(conn->db, &c->entry, n),
+                                 .built_rows = n};
+    mn_status st = ivf_core_create(conn->db, &spec, out, err);
+    mn_free(a, origin);
+    return st;
+}
+
+static mn_status build_from(mn_conn *conn, struct coll *c, struct rows *r,
+                            const struct ivf_sink *sink, struct ivf **out, mn_error *err)
+{
+    struct clusters cl = {0};
+    struct make m = {0};
+    struct ivf_core *core = NULL;
+    struct mn_alloc *a = conn->db->alloc;
+    struct ann_source source = {.n = r->n, .dim = c->entry.dim, .fetch = rows_fetch, .ctx = r};
+    struct cluster_opts opts = {
+        .seed = 42, .budget_bytes = CLUSTER_BYTES, .tick = cluster_tick, .tick_ctx = conn};
+    uint64_t room = mn_alloc_cap(a) - mn_alloc_used(a);
+    if (opts.budget_bytes > room / 2)
+        opts.budget_bytes = room / 2;
+    mn_status st = cluster(a, conn->db->kernels, &source, &opts, &cl, err);
+    if (st == MN_OK)
+        st = make_core(conn, c, &cl, r->n, &core, err);
+    if (st == MN_OK && sink->core)
+        st = sink->core(sink->ctx, core, err);
+    if (core) {
+        mn_status made = make_init(&m, conn, c, sink, core, err);
+        st = st ? st : made;
+        m.next_object = 1;
+        double heap = (double)heap_pages(c->vector_bytes, (uint32_t)r->n) * HEAP_PAGE;
+        m.keep_heap = code_bytes(c->entry.dim, core->rabitq->bits, r->n) + heap <=
+                      0.85 * (double)mn_alloc_cap(a);
+        if (st == MN_OK)
+            st = coll_head(conn, c, &m.d.at, err);
+        if (st == MN_OK)
+            st = build_postings(&m, r, &cl, err);
+    }
+    clusters_fini(a, &cl);
+    if (st == MN_OK)
+        st = make_finish(&m, out, err);
+    if (core)
+        make_fini(&m);
+    if (st == MN_OK)
+        st = calibrate(conn, c, *out, r, err);
+    if (st) {
+        ivf_release(conn->db, *out);
+        *out = NULL;
+    }
+    return st;
+}
+
+mn_status ivf_build(mn_conn *conn, struct coll *c, const struct ivf_sink *sink, struct ivf **out,
+                    mn_error *err)
+{
+    struct mn_alloc *a = conn->db->alloc;
+    struct ivf_core like = {.entry = c->entry, .vector_bytes = c->vector_bytes};
+    struct rows r = {.conn = conn, .c = c, .core = &like};
+    int64_t *ids = NULL;
+    *out = NULL;
+    mn_status st = list_rows(conn, c, &like, &ids, &r.n, err);
+    r.ids = ids;
+    r.at = r.n;
+    if (st == MN_OK && r.n >= IVF_MIN_ROWS && !bits_for(conn->db, &c->entry, r.n)) {
+        db_log(conn->db, MN_LOG_WARN, "index",
+               "'%s': memory of %" PRIu64 " MiB does not hold the codes of %zu rows; searches read "
+               "the rows",
+               c->entry.name, mn_alloc_cap(a) >> 20, r.n);
+    } else if (st == MN_OK && r.n >= IVF_MIN_ROWS) {
+        r.buffer = mn_alloc_array(a, CHUNK_ROWS, c->vector_bytes, MN_TAG_SEARCH);
+        st = r.buffer ? sql_preparef(conn->sql, &r.st, err,
+                                     "SELECT id, \"%w\" FROM \"%w\" WHERE id >= ?1 AND \"%w\" IS "
+                                     "NOT NULL ORDER BY id",
+                                     c->entry.column, c->entry.table, c->entry.column)
+                      : mn_fail(err, MN_NOMEM, "index: out of memory under the cap");
+        if (st == MN_OK)
+            st = build_from(conn, c, &r, sink, out, err);
+        sqlite3_finalize(r.st);
+        mn_free(a, r.buffer);
+    }
+    mn_free(a, ids);
+    return st;
+}
+
+bool ivf_outgrown(const struct ivf *x)
+{
+    return x->rows > 2 * (uint64_t)x->core->built_rows ||
+           x->n_slots > 2 * (uint64_t)x->core->built_rows + 2 * x->rows;
+}
+
+/* ---- Folding --------------------------------------------------------------------------------- */
+
+/* Fresh rows of a fold, in the order of their postings. */
+struct fresh {
+    int64_t *ids;
+    char *vectors;
+    float *wide;
+    uint32_t *postings;
+    uint32_t *order; /* [n] */
+    size_t n;
+};
+
+static void fresh_fini(struct mn_alloc *a, struct fresh *f)
+{
+    mn_free(a, f->ids);
+    mn_free(a, f->vectors);
+    mn_free(a, f->wide);
+    mn_free(a, f->postings);
+    mn_free(a, f->order);
+}
+
+static mn_status read_fresh(struct make *m, const int64_t *changed, size_t n, struct fresh *f,
+                            mn_error *err)
+{
+    struct mn_alloc *a = m->db->alloc;
+    uint32_t dim = m->c->entry.dim;
+    sqlite3_stmt *st;
+    bool row;
+    f->ids = mn_alloc_array(a, n, sizeof *f->ids, MN_TAG_PENDING);
+    f->vectors = mn_alloc_array(a, n, m->c->vector_bytes, MN_TAG_PENDING);
+    f->wide = mn_alloc_array(a, n, dim * sizeof(float), MN_TAG_PENDING);
+    f->postings = mn_alloc_array(a, n, sizeof *f->postings, MN_TAG_PENDING);
+    f->order = mn_alloc_array(a, n, sizeof *f->order, MN_TAG_PENDING);
+    if (!f->ids || !f->vectors || !f->wide || !f->postings || !f->order)
+        return no_memory(m, err);
+    mn_status status = coll_stmt(m->conn, m->c, STMT_GET_VECTOR, &st, err);
+    for (size_t i = 0; i < n && status == MN_OK; i++) {
+        sqlite3_bind_int64(st, 1, changed[i]);
+        status = sql_step(st, &row, err);
+        if (status)
+            break;
+        float norm = 0;
+        char *to = f->vectors + f->n * m->c->vector_bytes;
+        if (row && sqlite3_column_type(st, 0) == SQLITE_BLOB &&
+            (size_t)sqlite3_column_bytes(st, 0) == m->c->vector_bytes) {
+            memcpy(to, sqlite3_column_blob(st, 0), m->c->vector_bytes);
+            scan_norms(m->db->kernels, m->c->entry.dtype, dim, to, 1, &norm);
+            if (norm - norm == 0 &&
+                ivf_widen(m->d.core, m->db->kernels, to, f->wide + f->n * dim)) {
+                f->order[f->n] = (uint32_t)f->n;
+                f->ids[f->n++] = changed[i];
+            }
+        }
+        sqlite3_reset(st);
+    }
+    return status;
+}
+
+static int by_list(const void *a, const void *b, void *ctx)
+{
+    const struct fresh *f = ctx;
+    uint32_t i = *(const uint32_t *)a, j = *(const uint32_t *)b;
+    if (f->postings[i] != f->postings[j])
+        return f->postings[i] < f->postings[j] ? -1 : 1;
+    return (i > j) - (i < j);
+}
+
+static mn_status add_fresh(struct make *m, const struct ivf *old, struct fresh *f, mn_error *err)
+{
+    struct ann_scratch *scratch = NULL;
+    if (f->n == 0)
+        return MN_OK;
+    mn_status st =
+        ann_scratch_create(m->db->alloc, m->c->entry.dim, old->core->n_lists, 1, &scratch, err);
+    if (st)
+        return st;
+    ann_assign(old->ann, scratch, f->wide, f->n, f->postings);
+    ann_scratch_destroy(m->db->alloc, scratch);
+    qsort_r(f->order, f->n, sizeof *f->order, by_list, f);
+    for (size_t first = 0; first < f->n && st == MN_OK;) {
+        uint32_t posting = f->postings[f->order[first]];
+        size_t end = first;
+        while (end < f->n && f->postings[f->order[end]] == posting)
+            end++;
+        st = make_encoder(m, end - first, err);
+        if (st == MN_OK)
+            begin_part(m, posting);
+        for (size_t i = first; i < end && st == MN_OK; i++) {
+            uint32_t row = f->order[i];
+            st = add_rows(m, f->vectors + row * m->c->vector_bytes, &f->ids[row], 1, err);
+        }
+        if (st == MN_OK)
+            st = end_part(m, posting, err);
+        first = end;
+    }
+    return st;
+}
+
+static uint32_t use_live(const struct ivf_use *u)
+{
+    return ivf_use_part(u)->view.n - (u->hidden ? u->hidden->n : 0);
+}
+
+static void drop_use(struct make *m, struct ivf_use *u)
+{
+    struct ivf_draft one = {.uses = mn_alloc(m->db->alloc, sizeof *u, MN_TAG_CACHE), .n_uses = 1};
+    if (!one.uses)
+        return;
+    one.uses[0] = *u;
+    ivf_draft_fini(m->db, &one);
+    *u = (struct ivf_use){0};
+}
+
+/* Joins the uses [n] of one posting into one part; they are dropped. */
+static mn_status merge_uses(struct make *m, struct ivf_use *uses, uint32_t n, mn_error *err)
+{
+    uint32_t posting = ivf_use_part(&uses[0])->posting;
+    size_t rows = 0;
+    for (uint32_t i = 0; i < n; i++)
+        rows += use_live(&uses[i]);
+    mn_status st = make_encoder(m, rows, err);
+    if (st)
+        return st;
+    begin_part(m, posting);
+    for (uint32_t i = 0; i < n && st == MN_OK; i++) {
+        const struct ivf_part *p = ivf_use_part(&uses[i]);
+        const struct ivf_bitmap *h = uses[i].hidden;
+        for (uint32_t row = 0; row < p->view.n; row++)
+            if (!h || !(h->words[row / 64] >> (row % 64) & 1))
+                m->slots[m->n_slots++] = ivf_slot(p, row);
+        st = posting_add_view(m->encoder, &p->view, h ? h->words : NULL, err);
+    }
+    if (st == MN_OK)
+        st = end_part(m, posting, err);
+    for (uint32_t i = 0; i < n && st == MN_OK; i++)
+        drop_use(m, &uses[i]);
+    return st;
+}
+
+/* Uses are in the order of an old version: by posting. */
+static mn_status merge_postings(struct make *m, uint32_t n_old, mn_error *err)
+{
+    mn_status st = MN_OK;
+    for (uint32_t i = 0; i < n_old && st == MN_OK;) {
+        uint32_t end = i, rows = 0, live = 0, posting = ivf_use_part(&m->d.uses[i])->posting;
+        for (; end < n_old && ivf_use_part(&m->d.uses[end])->posting == posting; end++) {
+            rows += ivf_use_part(&m->d.uses[end])->view.n;
+            live += use_live(&m->d.uses[end]);
+        }
+        if (end - i >= IVF_MAX_PARTS || live * 2 < rows)
+            st = merge_uses(m, &m->d.uses[i], end - i, err);
+        i = end;
+    }
+    return st;
+}
+
+/* Removes uses that were dropped. */
+static void squeeze_uses(struct ivf_draft *d)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < d->n_uses; i++)
+        if (d->uses[i].pack)
+            d->uses[kept++] = d->uses[i];
+    d->n_uses = kept;
+}
+
+/* A draft that shares everything with `old`. */
+static mn_status start_from(struct make *m, const struct ivf *old, mn_error *err)
+{
+    struct mn_alloc *a = m->db->alloc;
+    m->d.tuning = old->tuning;
+    m->d.n_slots = old->n_slots;
+    m->uses_cap = old->n_uses + 64;
+    m->heap_cap = old->n_heap + 64;
+    m->d.uses = mn_alloc_array(a, m->uses_cap, sizeof *m->d.uses, MN_TAG_CACHE);
+    m->d.heap = mn_alloc_array(a, m->heap_cap, sizeof *m->d.heap, MN_TAG_CACHE);
+    if (!m->d.uses || !m->d.heap)
+        return no_memory(m, err);
+    for (; m->d.n_uses < old->n_uses; m->d.n_uses++) {
+        struct ivf_use u = old->uses[m->d.n_uses];
+        u.pack = ivf_pack_share(u.pack);
+        if (u.hidden)
+            atomic_fetch_add_explicit(&u.hidden->refs, 1, memory_order_relaxed);
+        m->d.uses[m->d.n_uses] = u;
+        if (u.pack->object >= m->next_object)
+            m->next_object = u.pack->object + 1;
+    }
+    for (; m->d.n_heap < old->n_heap; m->d.n_heap++)
+        m->d.heap[m->d.n_heap] = heap_block_share(old->heap[m->d.n_heap]);
+    m->keep_heap = ivf_warm(old);
+    return MN_OK;
+}
+
+mn_status ivf_fold(mn_conn *conn, struct coll *c, const struct ivf *old, const int64_t *changed,
+                   size_t n, const struct ivf_sink *sink, struct ivf **out, mn_error *err)
+{
+    struct make m;
+    struct fresh f = {0};
+    uint64_t hid = 0;
+    *out = NULL;
+    mn_status st = make_init(&m, conn, c, sink, ivf_core_share(old->core), err);
+    if (st == MN_OK)
+        st = start_from(&m, old, err);
+    if (st == MN_OK)
+        st = coll_head(conn, c, &m.d.at, err);
+    if (st == MN_OK)
+        st = ivf_hide(m.db, &m.d, changed, n, &hid, err);
+    if (st == MN_OK)
+        st = merge_postings(&m, old->n_uses, err);
+    squeeze_uses(&m.d);
+    if (st == MN_OK)
+        st = read_fresh(&m, changed, n, &f, err);
+    if (st == MN_OK)
+        st = add_fresh(&m, old, &f, err);
+    if (st == MN_OK)
+        st = make_finish(&m, out, err);
+    fresh_fini(m.db->alloc, &f);
+    make_fini(&m);
+    return st;
+}

@@ -1,0 +1,33 @@
+/* Makes versions of the hybrid index: the first one from a snapshot's rows, the next ones by
+ * folding in what changed. Works on the folder's own connection, inside its read transaction, and
+ * hands finished packs and heap blocks to a sink as they are made. One thread at a time. */
+#ifndef MN_ENGINE_IVF_MAKE_H
+#define MN_ENGINE_IVF_MAKE_H
+
+#include "src/engine/ivf.h"
+
+/* Where finished packs and heap blocks go. NULL functions: nowhere, they live in memory alone. */
+struct ivf_sink {
+    mn_status (*core)(void *ctx, struct ivf_core *core, mn_error *err);
+    mn_status (*pack)(void *ctx, struct ivf_pack *pack, mn_error *err);
+    mn_status (*block)(void *ctx, uint32_t number, struct heap_block *block, mn_error *err);
+    void *ctx;
+};
+
+/* Fewer rows than this are searched exactly: that costs less than an index. */
+enum { IVF_MIN_ROWS = 10000 };
+
+/* Builds the index of all rows of the open snapshot. *out NULL and MN_OK: too few rows for one.
+ * Memory beyond the index itself: 12 bytes a row, and 64 MiB at most for clustering. */
+mn_status ivf_build(mn_conn *conn, struct coll *c, const struct ivf_sink *sink, struct ivf **out,
+                    mn_error *err);
+
+/* The version after `old` that holds the open snapshot's rows; `changed` are the ids that the
+ * change log names since, ascending. */
+mn_status ivf_fold(mn_conn *conn, struct coll *c, const struct ivf *old, const int64_t *changed,
+                   size_t n, const struct ivf_sink *sink, struct ivf **out, mn_error *err);
+
+/* True if so much changed since the index was clustered that it should be built anew. */
+bool ivf_outgrown(const struct ivf *x);
+
+#endif

@@ -1,0 +1,861 @@
+/*
+ * The extents of a collection's index, all little-endian:
+ *
+ *   KIND_CORE       object 0. magic u32, version u32, seed u64, built_rows u64, n_lists u32, dim
+ * u32, bits u32, pad u32, origin f32[dim], centroids f32[n_lists][dim] KIND_PACK       object:
+ * number of the pack. ivf.c KIND_HEAP       object: number of the block. Pages of vectors; ivf.c.
+ * `rows` are the slots used KIND_DIRECTORY  object 0. magic u32, version u32, seq i64, stamp i64,
+ * n_uses u32, n_hidden u32, n_heap u32, n_slots u32, tuning[TUNING_BYTES], uses[n_uses] { pack u32,
+ * index u32 }, hidden[n_hidden] { use u32, row u32 }
+ *
+ * and in app.db: mneme_indexes(collection, generation, seq, stamp, rows), one row an index.
+ *
+ * The directory says which parts count and which rows are hidden; it is written anew by each fold.
+ * An extent that is lost makes the whole index unusable: answers come from the rows until the
+ * folder has built it anew. */
+#include "src/engine/ivf_store.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/engine/cache.h"
+#include "src/engine/fold.h"
+#include "storage/extents.h"
+#include "storage/fs_disk.h"
+#include "storage/io_disk.h"
+#include "storage/sql.h"
+
+enum { EAGER_BLOCKS = 32 }; /* heap blocks, MiB, that are read in at once when an index is loaded */
+
+enum { KIND_CORE = 1, KIND_PACK = 2, KIND_HEAP = 3, KIND_DIRECTORY = 4 };
+enum { CORE_MAGIC = 0x524f434d, DIRECTORY_MAGIC = 0x5249444d, STORE_VERSION = 1 };
+enum { CORE_HEAD = 40, DIRECTORY_HEAD = 40 + TUNING_BYTES };
+
+static void put32(uint8_t *p, uint32_t v)
+{
+    for (int i = 0; i < 4; i++)
+        p[i] = (uint8_t)(v >> 8 * i);
+}
+
+static void put64(uint8_t *p, uint64_t v)
+{
+    for (int i = 0; i < 8; i++)
+        p[i] = (uint8_t)(v >> 8 * i);
+}
+
+static uint32_t get32(const uint8_t *p)
+{
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+static uint64_t get64(const uint8_t *p)
+{
+    return get32(p) | (uint64_t)get32(p + 4) << 32;
+}
+
+static mn_status no_memory(const mn_db *db, mn_error *err)
+{
+    return mn_fail(err, MN_NOMEM, "%s: out of memory under the cap for the index", db->path);
+}
+
+/* ---- Writing --------------------------------------------------------------------------------- */
+
+static mn_status write_extent(const struct ivf_writer *w, uint16_t kind, uint32_t object,
+                              uint32_t rows, const void *payload, size_t len, uint32_t *crcs,
+                              struct extent_ref *ref, mn_error *err)
+{
+    struct extent_spec spec = {.collection = w->collection,
+                               .object = object,
+                               .kind = kind,
+                               .flags = kind == KIND_HEAP ? EXTENT_PAGES : 0,
+                               .rows = rows,
+                               .payload_len = len};
+    return publish_write(w->lease, &spec, payload, crcs, ref, err);
+}
+
+/* Floats as they lie in memory: x86 and ARM are little-endian, checked at build time. */
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "floats are stored as they lie in memory");
+
+static mn_status write_core(void *ctx, struct ivf_core *core, mn_error *err)
+{
+    const struct ivf_writer *w = ctx;
+    size_t dim = core->entry.dim;
+    size_t len = CORE_HEAD + (1 + (size_t)core->n_lists) * dim * sizeof(float);
+    uint8_t *p = malloc(len);
+    if (!p)
+        return mn_fail(err, MN_NOMEM, "index: out of memory");
+    put32(p, CORE_MAGIC);
+    put32(p + 4, STORE_VERSION);
+    put64(p + 8, core->seed);
+    put64(p + 16, core->built_rows);
+    put32(p + 24, core->n_lists);
+    put32(p + 28, core->entry.dim);
+    put32(p + 32, core->rabitq->bits);
+    put32(p + 36, 0);
+    memcpy(p + CORE_HEAD, core->origin, dim * sizeof(float));
+    memcpy(p + CORE_HEAD + dim * sizeof(float), core->vectors, core->n_lists * dim * sizeof(float));
+    mn_status st = write_extent(w, KIND_CORE, 0, core->n_lists, p, len, NULL, &core->ref, err);
+    free(p);
+    return st;
+}
+
+static mn_status write_pack(void *ctx, struct ivf_pack *pack, mn_error *err)
+{
+    return write_extent(ctx, KIND_PACK, pack->object, pack->n_parts, pack->bytes, pack->len, NULL,
+                        &pack->ref, err);
+}
+
+static mn_status write_block(void *ctx, uint32_t number, struct heap_block *b, mn_error *err)
+{
+    const struct ivf_writer *w = ctx;
+    size_t pages = heap_pages(b->vector_bytes, b->n);
+    uint32_t crcs[HEAP_BLOCK_PAGES];
+    mn_status st = write_extent(w, KIND_HEAP, number, b->n, atomic_load(&b->pages),
+                                pages * HEAP_PAGE, crcs, &b->ref, err);
+    if (st == MN_OK && !heap_block_set_crcs(w->db, b, crcs, pages))
+        st = no_memory(w->db, err);
+    return st;
+}
+
+struct ivf_sink ivf_writer_sink(struct ivf_writer *w)
+{
+    return (struct ivf_sink){
+        .core = write_core, .pack = write_pack, .block = write_block, .ctx = w};
+}
+
+static mn_status write_directory(const struct ivf_writer *w, const mn_db *db, struct ivf *x,
+                                 mn_error *err)
+{
+    uint32_t n_hidden = 0;
+    for (uint32_t i = 0; i < x->n_uses; i++)
+        n_hidden += x->uses[i].hidden ? x->uses[i].hidden->n : 0;
+    size_t len = DIRECTORY_HEAD + 8 * ((size_t)x->n_uses + n_hidden);
+    uint8_t *p = mn_alloc(db->alloc, len, MN_TAG_IO), *at = p + DIRECTORY_HEAD;
+    if (!p)
+        return no_memory(db, err);
+    put32(p, DIRECTORY_MAGIC);
+    put32(p + 4, STORE_VERSION);
+    put64(p + 8, (uint64_t)x->at.seq);
+    put64(p + 16, (uint64_t)x->at.stamp);
+    put32(p + 24, x->n_uses);
+    put32(p + 28, n_hidden);
+    put32(p + 32, x->n_heap);
+    put32(p + 36, x->n_slots);
+    ann_tuning_put(&x->tuning, p + 40);
+    for (uint32_t i = 0; i < x->n_uses; i++, at += 8) {
+        put32(at, x->uses[i].pack->object);
+        put32(at + 4, x->uses[i].index);
+    }
+    for (uint32_t i = 0; i < x->n_uses; i++) {
+        const struct ivf_bitmap *h = x->uses[i].hidden;
+        for (uint32_t row = 0; h && row < ivf_use_part(&x->uses[i])->view.n; row++) {
+            if (!(h->words[row / 64] >> (row % 64) & 1))
+                continue;
+            put32(at, i);
+            put32(at + 4, row);
+            at += 8;
+        }
+    }
+    mn_status st =
+        write_extent(w, KIND_DIRECTORY, 0, (uint32_t)x->rows, p, len, NULL, &x->directory, err);
+    mn_free(db->alloc, p);
+    return st;
+}
+
+/* ---- Publishing ------------------------------------------------------------------------------ */
+
+static bool uses_extent(const struct ivf *x, const struct extent_ref *ref)
+{
+    switch (ref->kind) {
+    case KIND_CORE:
+        return ref->first_block == x->core->ref.first_block;
+    case KIND_DIRECTORY:
+        return ref->first_block == x->directory.first_block;
+    case KIND_HEAP:
+        return ref->object < x->n_heap && x->heap[ref->object]->ref.first_block == ref->first_block;
+    case KIND_PACK:
+        for (uint32_t i = 0; i < x->n_uses; i++)
+            if (x->uses[i].pack->object == ref->object)
+                return x->uses[i].pack->ref.first_block == ref->first_block;
+        return false;
+    default:
+        return false;
+    }
+}
+
+static mn_status drop_replaced(struct lease *l, const struct coll *c, const struct ivf *x,
+                               mn_error *err)
+{
+    const struct extents *all = lease_extents(l);
+    mn_status st = MN_OK;
+    for (size_t i = 0; i < all->n && st == MN_OK; i++) {
+        const struct extent_ref *ref = &all->refs[i];
+        if (ref->collection == (uint32_t)c->entry.number && !uses_extent(x, ref))
+            st = publish_drop(l, ref->first_block, err);
+    }
+    return st;
+}
+
+/* The engine's own rows, inside the publish's transaction. The collection may have been dropped or
+ * its table's log restarted meanwhile. */
+static mn_status store_row(mn_conn *conn, const struct coll *c, const struct ivf *x, mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    int64_t there = 0;
+    mn_status status =
+        sql_preparef(conn->sql, &st, err,
+                     "SELECT count(*) FROM mneme_collections, mneme_log_%lld l WHERE number = %lld "
+                     "AND l.seq = %lld AND l.stamp = %lld",
+                     (long long)c->entry.table_number, (long long)c->entry.number,
+                     (long long)x->at.seq, (long long)x->at.stamp);
+    if (status == MN_OK)
+        status = sql_stmt_int(st, 0, &there, err);
+    sqlite3_finalize(st);
+    if (status == MN_OK && !there)
+        status = mn_fail(err, MN_CONFLICT, "index of '%s': the collection changed meanwhile",
+                         c->entry.name);
+    if (status == MN_OK)
+        status = sql_execf(conn->sql, err,
+                           "INSERT OR REPLACE INTO mneme_indexes(collection, generation, seq, "
+                           "stamp, rows) VALUES (%lld, %lld, %lld, %lld, %lld)",
+                           (long long)c->entry.number, (long long)x->generation,
+                           (long long)x->at.seq, (long long)x->at.stamp, (long long)x->rows);
+    return status;
+}
+
+mn_status ivf_publish(mn_conn *conn, struct lease *l, const struct coll *c, struct ivf *x,
+                      mn_error *err)
+{
+    struct ivf_writer w = {.db = conn->db, .lease = l, .collection = (uint32_t)c->entry.number};
+    x->generation = publish_generation(l);
+    mn_status st = write_directory(&w, conn->db, x, err);
+    if (st == MN_OK)
+        st = publish_flush(l, err);
+    if (st == MN_OK)
+        st = publish_begin(l, err);
+    if (st == MN_OK)
+        st = drop_replaced(l, c, x, err);
+    if (st == MN_OK)
+        st = store_row(conn, c, x, err);
+    if (st == MN_OK)
+        st = publish_commit(l, err);
+    else
+        publish_abort(l);
+    return st;
+}
+
+/* ---- The sidecar ----------------------------------------------------------------------------- */
+
+char *ivf_sidecar_path(const mn_db *db)
+{
+    char *path = NULL;
+    return asprintf(&path, "%s-mneme", db->path) < 0 ? NULL : path;
+}
+
+/* db->sidecar_lock is held. */
+static mn_status open_sidecar(mn_conn *conn, const struct sidecar_meta *meta, mn_error *err)
+{
+    mn_db *db = conn->db;
+    struct extents all = {0};
+    struct sidecar_finding found = {0};
+    char *path = ivf_sidecar_path(db);
+    struct sidecar_opts opts = {.fs = db->fs,
+                                .alloc = db->alloc,
+                                .path = path,
+                                .writable = !(db->opts.flags & MN_OPEN_READONLY)};
+    mn_status st = path ? extents_load(conn->sql, db->alloc, meta, 0, &all, err)
+                        : mn_fail(err, MN_NOMEM, "%s: out of memory", db->path);
+    if (st == MN_OK)
+        st = sidecar_open(&opts, meta, all.refs, all.n, NULL, &db->sidecar, &found, err);
+    if (st == MN_OK && found.message[0])
+        db_log(db, MN_LOG_WARN, "sidecar", "%s", found.message);
+    if (st == MN_OK)
+        db->sidecar_state = found.state;
+    extents_fini(db->alloc, &all);
+    free(path);
+    return st;
+}
+
+mn_status ivf_sidecar(mn_conn *conn, struct sidecar **out, mn_error *err)
+{
+    mn_db *db = conn->db;
+    struct sidecar_meta meta;
+    *out = NULL;
+    if (!db->fs)
+        return MN_OK;
+    mn_status st = extents_meta(conn->sql, &meta, err);
+    if (st || !meta.exists)
+        return st;
+    pthread_mutex_lock(&db->sidecar_lock);
+    if (db->sidecar && !sidecar_matches(db->sidecar, &meta)) {
+        /* Built anew by another process. Searches on the old one hold no reference of their own:
+         * the handle is kept until close. */
+        db_log(db, MN_LOG_WARN, "sidecar", "%s: replaced by another process", db->path);
+        db->sidecar_replaced = true;
+    } else if (!db->sidecar && !db->sidecar_tried) {
+        db->sidecar_tried = true;
+        st = open_sidecar(conn, &meta, err);
+    }
+    if (!db->sidecar_replaced)
+        *out = db->sidecar;
+    pthread_mutex_unlock(&db->sidecar_lock);
+    return st;
+}
+
+/* ---- Loading --------------------------------------------------------------------------------- */
+
+mn_status ivf_where(mn_conn *conn, struct coll *c, struct ivf_place *out, mn_error *err)
+{
+    sqlite3_stmt *st;
+    bool row;
+    *out = (struct ivf_place){0};
+    if (!c->indexable)
+        return MN_OK;
+    mn_status status = coll_stmt(conn, c, STMT_INDEX, &st, err);
+    if (status == MN_OK)
+        status = sql_step(st, &row, err);
+    if (status)
+        return status;
+    if (row) {
+        out->there = true;
+        out->generation = (uint64_t)sqlite3_column_int64(st, 0);
+        out->at.seq = sqlite3_column_int64(st, 1);
+        out->at.stamp = sqlite3_column_int64(st, 2);
+    }
+    sqlite3_reset(st);
+    return MN_OK;
+}
+
+struct load {
+    mn_conn *conn;
+    struct coll *c;
+    struct sidecar *sidecar;
+    const struct ivf *have;
+    struct extents extents;
+    struct ivf_draft d;
+    struct ivf_pack **packs; /* [n_packs], by ascending object */
+    size_t n_packs;
+    struct extent_ref directory;
+};
+
+/* A whole extent into memory of its own; *payload is within *buffer (for mn_free). */
+static mn_status read_extent(struct load *l, const struct extent_ref *ref, enum mn_tag tag,
+                             void **buffer, struct extent_view *view, mn_error *err)
+{
+    struct mn_alloc *a = l->conn->db->alloc;
+    size_t bytes = (size_t)ref->n_blocks * EXTENT_BLOCK;
+    char *raw = mn_alloc(a, bytes + IO_ALIGN, tag);
+    *buffer = raw;
+    if (!raw)
+        return no_memory(l->conn->db, err);
+    char *aligned = raw + (IO_ALIGN - (uintptr_t)raw % IO_ALIGN) % IO_ALIGN;
+    return sidecar_read(l->sidecar, ref, aligned, view, err);
+}
+
+static const struct extent_ref *find_ref(const struct load *l, uint16_t kind, uint32_t object)
+{
+    for (size_t i = 0; i < l->extents.n; i++)
+        if (l->extents.refs[i].kind == kind && l->extents.refs[i].object == object)
+            return &l->extents.refs[i];
+    return NULL;
+}
+
+static mn_status lost(const struct load *l, const char *what, uint32_t object, mn_error *err)
+{
+    return mn_fail(err, MN_CORRUPT, "index of '%s': %s %u is lost", l->c->entry.name, what, object);
+}
+
+static mn_status load_core(struct load *l, mn_error *err)
+{
+    mn_db *db = l->conn->db;
+    const struct extent_ref *ref = find_ref(l, KIND_CORE, 0);
+    struct extent_view v;
+    void *buffer = NULL;
+    if (!ref)
+        return lost(l, "core", 0, err);
+    if (l->have && l->have->core->ref.first_block == ref->first_block &&
+        l->have->core->ref.generation == ref->generation) {
+        l->d.core = ivf_core_share(l->have->core);
+        return MN_OK;
+    }
+    mn_status st = read_extent(l, ref, MN_TAG_IO, &buffer, &v, err);
+    uint32_t dim = l->c->entry.dim;
+    if (st == MN_OK) {
+        const uint8_t *p = v.payload;
+        uint64_t len = v.spec.payload_len, lists = len >= CORE_HEAD ? get32(p + 24) : 0;
+        if (len < CORE_HEAD || get32(p) != CORE_MAGIC || get32(p + 28) != dim || lists == 0 ||
+            len != CORE_HEAD + (1 + lists) * dim * sizeof(float)) {
+            st = lost(l, "core", 0, err);
+        } else {
+            const float *floats = (const float *)(const void *)(p + CORE_HEAD);
+            struct ivf_core_spec spec = {.entry = &l->c->entry,
+                                         .centroids = floats + dim,
+                                         .origin = floats,
+                                         .n_lists = (uint32_t)lists,
+                                         .seed = get64(p + 8),
+                                         .built_rows = get64(p + 16),
+                                         .bits = get32(p + 32)};
+            st = ivf_core_create(db, &spec, &l->d.core, err);
+            if (st == MN_OK)
+                l->d.core->ref = *ref;
+        }
+    }
+    mn_free(db->alloc, buffer);
+    return st;
+}
+
+/* A pack that an older version in memory has already. */
+static struct ivf_pack *have_pack(const struct load *l, const struct extent_ref *ref)
+{
+    if (!l->have || l->have->core != l->d.core)
+        return NULL;
+    for (uint32_t i = 0; i < l->have->n_uses; i++) {
+        struct ivf_pack *p = l->have->uses[i].pack;
+        if (p->object == ref->object && p->ref.first_block == ref->first_block &&
+            p->ref.generation == ref->generation)
+            return ivf_pack_share(p);
+    }
+    return NULL;
+}
+
+static mn_status load_pack(struct load *l, const struct extent_ref *ref, struct ivf_pack **out,
+                           mn_error *err)
+{
+    mn_db *db = l->conn->db;
+    struct extent_view v;
+    void *buffer = NULL;
+    *out = have_pack(l, ref);
+    if (*out)
+        return MN_OK;
+    mn_status st = read_extent(l, ref, MN_TAG_IO, &buffer, &v, err);
+    uint8_t *bytes = NULL;
+    if (st == MN_OK && !(bytes = mn_alloc(db->alloc, v.spec.payload_len, MN_TAG_CACHE)))
+        st = no_memory(db, err);
+    if (st == MN_OK) {
+        memcpy(bytes, v.payload, v.spec.payload_len);
+        st = ivf_pack_open(db, l->d.core, ref->object, bytes, v.spec.payload_len, out, err);
+    }
+    if (st == MN_OK)
+        (*out)->ref = *ref;
+    mn_free(db->alloc, buffer);
+    return st;
+}
+
+static int by_object(const void *a, const void *b)
+{
+    const struct ivf_pack *x = *(struct ivf_pack *const *)a, *y = *(struct ivf_pack *const *)b;
+    return (x->object > y->object) - (x->object < y->object);
+}
+
+static mn_status load_packs(struct load *l, mn_error *err)
+{
+    mn_status st = MN_OK;
+    l->packs = mn_alloc_array(l->conn->db->alloc, l->extents.n, sizeof *l->packs, MN_TAG_IO);
+    if (!l->packs)
+        return no_memory(l->conn->db, err);
+    for (size_t i = 0; i < l->extents.n && st == MN_OK; i++) {
+        if (l->extents.refs[i].kind != KIND_PACK)
+            continue;
+        st = load_pack(l, &l->extents.refs[i], &l->packs[l->n_packs], err);
+        if (st == MN_OK)
+            l->n_packs++;
+        if (st == MN_OK)
+            st = conn_tick(l->conn, err);
+    }
+    qsort(l->packs, l->n_packs, sizeof *l->packs, by_object);
+    return st;
+}
+
+static struct ivf_pack *pack_of(const struct load *l, uint32_t object)
+{
+    struct ivf_pack key = {.object = object}, *k = &key;
+    struct ivf_pack **p = bsearch(&k, l->packs, l->n_packs, sizeof *l->packs, by_object);
+    return p ? *p : NULL;
+}
+
+static mn_status load_uses(struct load *l, const uint8_t *p, uint32_t n_uses, uint32_t n_hidden,
+                           mn_error *err)
+{
+    mn_db *db = l->conn->db;
+    l->d.uses = mn_alloc_array(db->alloc, n_uses, sizeof *l->d.uses, MN_TAG_CACHE);
+    if (!l->d.uses)
+        return no_memory(db, err);
+    for (uint32_t i = 0; i < n_uses; i++, p += 8) {
+        struct ivf_pack *pack = pack_of(l, get32(p));
+        if (!pack || get32(p + 4) >= pack->n_parts)
+            return lost(l, "pack", get32(p), err);
+        l->d.uses[l->d.n_uses++] =
+            (struct ivf_use){.pack = ivf_pack_share(pack), .index = get32(p + 4)};
+    }
+    for (uint32_t i = 0; i < n_hidden; i++, p += 8) {
+        uint32_t use = get32(p), row = get32(p + 4);
+        if (use >= n_uses || row >= ivf_use_part(&l->d.uses[use])->view.n)
+            return lost(l, "hidden row", i, err);
+        struct ivf_use *u = &l->d.uses[use];
+        if (!u->hidden && !(u->hidden = ivf_bitmap_create(db, ivf_use_part(u)->view.n, NULL)))
+            return no_memory(db, err);
+        if (u->hidden->words[row / 64] >> (row % 64) & 1)
+            return lost(l, "hidden row", i, err);
+        u->hidden->words[row / 64] |= (uint64_t)1 << (row % 64);
+        u->hidden->n++;
+    }
+    return MN_OK;
+}
+
+static struct heap_block *have_block(const struct load *l, const struct extent_ref *ref,
+                                     bool memory)
+{
+    if (!l->have || ref->object >= l->have->n_heap)
+        return NULL;
+    struct heap_block *b = l->have->heap[ref->object];
+    bool same = b->ref.first_block == ref->first_block && b->ref.generation == ref->generation;
+    return same && (atomic_load(&b->pages) || !memory) ? heap_block_share(b) : NULL;
+}
+
+/* The pages of a block into memory. */
+static mn_status read_block(mn_db *db, struct sidecar *sidecar, const struct extent_ref *ref,
+                            char **pages, mn_error *err)
+{
+    size_t bytes = (size_t)ref->n_blocks * EXTENT_BLOCK;
+    struct extent_view v;
+    char *raw = mn_alloc(db->alloc, bytes + IO_ALIGN, MN_TAG_IO);
+    *pages = NULL;
+    if (!raw)
+        return no_memory(db, err);
+    mn_status st = sidecar_read(sidecar, ref,
+                                raw + (IO_ALIGN - (uintptr_t)raw % IO_ALIGN) % IO_ALIGN, &v, err);
+    size_t whole = (size_t)HEAP_BLOCK_PAGES * HEAP_PAGE;
+    if (st == MN_OK && v.spec.payload_len > whole)
+        st = mn_fail(err, MN_CORRUPT, "heap block %u is too long", ref->object);
+    if (st == MN_OK && !(*pages = mn_alloc(db->alloc, whole, MN_TAG_CACHE)))
+        st = no_memory(db, err);
+    if (st == MN_OK) {
+        memcpy(*pages, v.payload, v.spec.payload_len);
+        memset(*pages + v.spec.payload_len, 0, whole - v.spec.payload_len);
+    }
+    mn_free(db->alloc, raw);
+    return st;
+}
+
+static mn_status load_block(struct load *l, const struct extent_ref *ref, bool memory,
+                            struct heap_block **out, mn_error *err)
+{
+    mn_db *db = l->conn->db;
+    char *pages = NULL;
+    *out = have_block(l, ref, memory);
+    if (*out)
+        return MN_OK;
+    if (ref->rows > heap_block_rows(l->c->vector_bytes))
+        return lost(l, "heap block", ref->object, err);
+    mn_status st = memory ? read_block(db, l->sidecar, ref, &pages, err) : MN_OK;
+    if (st == MN_OK && !(*out = heap_block_create(db, l->c->vector_bytes, ref->rows, pages)))
+        st = no_memory(db, err);
+    if (st == MN_OK)
+        (*out)->ref = *ref;
+    return st;
+}
+
+bool ivf_can_warm(mn_db *db, const struct ivf *x)
+{
+    return cache_make_room(db, x->core->entry.number,
+                           (size_t)x->n_heap * HEAP_BLOCK_PAGES * (HEAP_PAGE + 16));
+}
+
+mn_status ivf_warm_up(mn_conn *conn, struct ivf *x, mn_error *err)
+{
+    struct sidecar *s = NULL;
+    mn_status st = ivf_sidecar(conn, &s, err);
+    for (uint32_t i = 0; i < x->n_heap && st == MN_OK && s; i++) {
+        struct heap_block *b = x->heap[i];
+        char *pages = NULL, *none = NULL;
+        if (atomic_load_explicit(&b->pages, memory_order_relaxed))
+            continue;
+        st = read_block(conn->db, s, &b->ref, &pages, err);
+        if (st == MN_OK && !atomic_compare_exchange_strong_explicit(
+                               &b->pages, &none, pages, memory_order_release, memory_order_relaxed))
+            mn_free(conn->db->alloc, pages);
+        if (st == MN_OK)
+            st = conn_tick(conn, err);
+    }
+    return st;
+}
+
+static mn_status load_heap(struct load *l, uint32_t n_heap, mn_error *err)
+{
+    mn_db *db = l->conn->db;
+    /* With a folder, much is left for it to read in: the first answer should not wait. */
+    bool memory = n_heap <= EAGER_BLOCKS || !folder_may_run(db);
+    memory = memory && cache_make_room(db, l->c->entry.number,
+                                       (size_t)n_heap * HEAP_BLOCK_PAGES * (HEAP_PAGE + 16));
+    l->d.heap = mn_alloc_array(db->alloc, n_heap, sizeof *l->d.heap, MN_TAG_CACHE);
+    if (!l->d.heap)
+        return no_memory(db, err);
+    mn_status st = MN_OK;
+    struct extent_ref **by_number = mn_alloc_array(db->alloc, n_heap, sizeof *by_number, MN_TAG_IO);
+    if (!by_number)
+        return no_memory(db, err);
+    for (size_t i = 0; i < l->extents.n; i++)
+        if (l->extents.refs[i].kind == KIND_HEAP && l->extents.refs[i].object < n_heap)
+            by_number[l->extents.refs[i].object] = &l->extents.refs[i];
+    for (uint32_t i = 0; i < n_heap && st == MN_OK; i++) {
+        struct heap_block *b = NULL;
+        st = by_number[i] ? load_block(l, by_number[i], memory, &b, err)
+                          : lost(l, "heap block", i, err);
+        if (st == MN_OK)
+            l->d.heap[l->d.n_heap++] = b;
+        if (st == MN_OK)
+            st = conn_tick(l->conn, err);
+    }
+    mn_free(db->alloc, by_number);
+    return st;
+}
+
+static mn_status load_directory(struct load *l, mn_error *err)
+{
+    mn_db *db = l->conn->db;
+    const struct extent_ref *ref = find_ref(l, KIND_DIRECTORY, 0);
+    struct extent_view v;
+    void *buffer = NULL;
+    if (!ref)
+        return lost(l, "directory", 0, err);
+    mn_status st = read_extent(l, ref, MN_TAG_IO, &buffer, &v, err);
+    if (st == MN_OK) {
+        const uint8_t *p = v.payload;
+        uint64_t len = v.spec.payload_len;
+        if (len < DIRECTORY_HEAD || get32(p) != DIRECTORY_MAGIC ||
+            len != DIRECTORY_HEAD + 8 * ((uint64_t)get32(p + 24) + get32(p + 28)))
+            st = lost(l, "directory", 0, err);
+        l->d.at = (struct log_position){0};
+        if (st == MN_OK) {
+            l->d.at.seq = (int64_t)get64(p + 8);
+            l->d.at.stamp = (int64_t)get64(p + 16);
+            l->d.n_slots = get32(p + 36);
+            l->d.generation = ref->generation;
+            l->directory = *ref;
+            st = ann_tuning_get(p + 40, TUNING_BYTES, &l->d.tuning, err);
+        }
+        if (st == MN_OK)
+            st = load_uses(l, p + DIRECTORY_HEAD, get32(p + 24), get32(p + 28), err);
+        if (st == MN_OK)
+            st = load_heap(l, get32(p + 32), err);
+    }
+    mn_free(db->alloc, buffer);
+    return st;
+}
+
+static mn_status load_all(struct load *l, struct ivf **out, mn_error *err)
+{
+    mn_db *db = l->conn->db;
+    struct sidecar_meta meta;
+    mn_status st = extents_meta(l->conn->sql, &meta, err);
+    if (st == MN_OK)
+        st = extents_load(l->conn->sql, db->alloc, &meta, (uint32_t)l->c->entry.number, &l->extents,
+                          err);
+    if (st == MN_OK)
+        st = load_core(l, err);
+    if (st == MN_OK)
+        st = load_packs(l, err);
+    if (st == MN_OK)
+        st = load_directory(l, err);
+    if (st == MN_OK)
+        st = ivf_create(db, &l->d, out, err);
+    if (st == MN_OK)
+        (*out)->directory = l->directory;
+    for (size_t i = 0; i < l->n_packs; i++)
+        ivf_pack_release(db, l->packs[i]);
+    mn_free(db->alloc, l->packs);
+    ivf_draft_fini(db, &l->d);
+    extents_fini(db->alloc, &l->extents);
+    return st;
+}
+
+mn_status ivf_load(mn_conn *conn, struct coll *c, const struct ivf *have, struct ivf **out,
+                   mn_error *err)
+{
+    struct load l = {.conn = conn, .c = c, .have = have};
+    mn_error own = {0};
+    *out = NULL;
+    mn_status st = ivf_sidecar(conn, &l.sidecar, err);
+    if (st || !l.sidecar)
+        return st;
+    st = load_all(&l, out, &own);
+    if (st == MN_CORRUPT || st == MN_NEWER || st == MN_IO) {
+        sidecar_count_lost(l.sidecar);
+        db_log(conn->db, MN_LOG_WARN, "index", "%s; searches read the rows until it is built anew",
+               own.message);
+        return MN_OK;
+    }
+    if (st && err)
+        *err = own;
+    return st;
+}
+
+/* ---- Vectors that are not in memory ---------------------------------------------------------- */
+
+enum { READER_PAGES = 512 };
+
+#define HEADER_PAGE UINT32_MAX /* the block's header, for the CRCs of its pages */
+
+struct ivf_reader {
+    mn_conn *conn;
+    struct sidecar *sidecar;
+    struct io_batch *batch;
+    char *raw;   /* for mn_free */
+    char *arena; /* [READER_PAGES] pages, aligned */
+    struct {
+        struct heap_block *block;
+        uint32_t page; /* in the block, or HEADER_PAGE */
+        bool good;
+    } pages[READER_PAGES];
+    size_t n_pages;
+};
+
+void ivf_reader_destroy(struct ivf_reader *r)
+{
+    if (!r)
+        return;
+    io_batch_destroy(r->batch);
+    mn_free(r->conn->db->alloc, r->raw);
+    mn_free(r->conn->db->alloc, r);
+}
+
+mn_status ivf_reader_create(mn_conn *conn, struct ivf_reader **out, mn_error *err)
+{
+    mn_db *db = conn->db;
+    *out = NULL;
+    struct sidecar *s = NULL;
+    mn_status st = ivf_sidecar(conn, &s, err);
+    if (st || !s)
+        return st;
+    struct ivf_reader *r = mn_alloc_array(db->alloc, 1, sizeof *r, MN_TAG_HANDLE);
+    if (!r)
+        return no_memory(db, err);
+    r->conn = conn;
+    r->sidecar = s;
+    r->raw = mn_alloc(db->alloc, (size_t)READER_PAGES * HEAP_PAGE + IO_ALIGN, MN_TAG_IO);
+    if (!r->raw)
+        st = no_memory(db, err);
+    if (st == MN_OK) {
+        r->arena = r->raw + (IO_ALIGN - (uintptr_t)r->raw % IO_ALIGN) % IO_ALIGN;
+        struct mn_file *file = sidecar_file(s);
+        struct io_batch_opts opts = {.depth = 64,
+                                     .max_reads = READER_PAGES,
+                                     .files = &file,
+                                     .n_files = 1,
+                                     .arena = r->arena,
+                                     .arena_bytes = (size_t)READER_PAGES * HEAP_PAGE};
+        st = io_batch_create(db->disk, &opts, &r->batch, err);
+    }
+    if (st)
+        ivf_reader_destroy(r);
+    else
+        *out = r;
+    return st;
+}
+
+/* Index of a page in r->pages, added if it is new; READER_PAGES: no room. */
+static size_t want_page(struct ivf_reader *r, struct heap_block *b, uint32_t page)
+{
+    for (size_t i = 0; i < r->n_pages; i++)
+        if (r->pages[i].block == b && r->pages[i].page == page)
+            return i;
+    if (r->n_pages == READER_PAGES)
+        return READER_PAGES;
+    r->pages[r->n_pages].block = b;
+    r->pages[r->n_pages].page = page;
+    r->pages[r->n_pages].good = false;
+    return r->n_pages++;
+}
+
+/* Block of the file that an entry of r->pages stands for. */
+static uint64_t page_place(const struct ivf_reader *r, size_t i)
+{
+    const struct extent_ref *ref = &r->pages[i].block->ref;
+    return r->pages[i].page == HEADER_PAGE ? ref->first_block : extent_page(ref, r->pages[i].page);
+}
+
+/* CRCs out of a header that was read. */
+static bool take_header(struct ivf_reader *r, size_t i)
+{
+    struct extent_view v;
+    uint32_t crcs[HEAP_BLOCK_PAGES];
+    struct heap_block *b = r->pages[i].block;
+    if (extent_header_check(sidecar_path(r->sidecar), sidecar_db_tag(r->sidecar), &b->ref,
+                            r->arena + i * HEAP_PAGE, EXTENT_BLOCK, &v, NULL) ||
+        v.at.n_crcs > HEAP_BLOCK_PAGES)
+        return false;
+    for (uint32_t j = 0; j < v.at.n_crcs; j++)
+        crcs[j] = get32(v.crc_table + 4 * (size_t)j);
+    return heap_block_set_crcs(r->conn->db, b, crcs, v.at.n_crcs);
+}
+
+static bool check_page(struct ivf_reader *r, size_t i)
+{
+    const uint32_t *crcs = atomic_load_explicit(&r->pages[i].block->crcs, memory_order_acquire);
+    return crcs &&
+           extent_page_check(sidecar_path(r->sidecar), page_place(r, i), crcs[r->pages[i].page],
+                             r->arena + i * HEAP_PAGE, NULL) == MN_OK;
+}
+
+static mn_status read_pages(struct ivf_reader *r, mn_error *err)
+{
+    struct io_want wants[READER_PAGES];
+    struct io_done done;
+    for (size_t i = 0; i < r->n_pages; i++)
+        wants[i] = (struct io_want){.file = sidecar_file(r->sidecar),
+                                    .off = page_place(r, i) * EXTENT_BLOCK,
+                                    .len = HEAP_PAGE,
+                                    .buf = r->arena + i * HEAP_PAGE,
+                                    .tag = i};
+    mn_status st = io_batch_submit(r->batch, wants, r->n_pages, err);
+    while (st == MN_OK && io_batch_next(r->batch, -1, &done))
+        r->pages[done.tag].good = done.error == 0;
+    for (size_t i = 0; i < r->n_pages && st == MN_OK; i++)
+        if (r->pages[i].page == HEADER_PAGE)
+            r->pages[i].good = r->pages[i].good && take_header(r, i);
+    for (size_t i = 0; i < r->n_pages && st == MN_OK; i++) {
+        if (r->pages[i].page != HEADER_PAGE)
+            r->pages[i].good = r->pages[i].good && check_page(r, i);
+        if (!r->pages[i].good)
+            sidecar_count_lost(r->sidecar);
+    }
+    return st;
+}
+
+mn_status ivf_read(struct ivf_reader *r, const struct ivf *x, const struct ann_candidate *c,
+                   size_t n, const void **vectors, uint64_t *reads, mn_error *err)
+{
+    size_t bytes = x->core->vector_bytes, per = (bytes + HEAP_PAGE - 1) / HEAP_PAGE;
+    size_t first[ANN_MAX_BATCH];
+    r->n_pages = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t row = 0;
+        struct heap_block *b = ivf_heap_place(x, c[i].posting, c[i].part, c[i].slot, &row);
+        size_t page = b ? heap_offset(bytes, row) / HEAP_PAGE : 0;
+        first[i] = READER_PAGES;
+        for (size_t j = 0; b && j < per; j++) {
+            size_t at = want_page(r, b, (uint32_t)(page + j));
+            if (j == 0)
+                first[i] = at;
+            else if (at != first[i] + j) /* pages of one vector must lie side by side */
+                first[i] = READER_PAGES;
+        }
+        if (b && !atomic_load_explicit(&b->crcs, memory_order_relaxed))
+            want_page(r, b, HEADER_PAGE);
+    }
+    mn_status st = read_pages(r, err);
+    *reads += r->n_pages;
+    for (size_t i = 0; i < n && st == MN_OK; i++) {
+        uint32_t row = 0;
+        const struct heap_block *b = ivf_heap_place(x, c[i].posting, c[i].part, c[i].slot, &row);
+        bool good = b && first[i] < READER_PAGES;
+        for (size_t j = 0; good && j < per; j++)
+            good = first[i] + j < r->n_pages && r->pages[first[i] + j].good;
+        vectors[i] =
+            good ? r->arena + first[i] * HEAP_PAGE + heap_offset(bytes, row) % HEAP_PAGE : NULL;
+    }
+    return st;
+}

@@ -1,0 +1,59 @@
+/* The hybrid index in the sidecar: writing what a build or fold made, publishing it, loading it.
+ * What the extents hold stands in ivf_store.c. */
+#ifndef MN_ENGINE_IVF_STORE_H
+#define MN_ENGINE_IVF_STORE_H
+
+#include "src/engine/ivf_make.h"
+#include "storage/publish.h"
+
+/* Where a version's extents go while it is made; ctx of an ivf_sink. */
+struct ivf_writer {
+    mn_db *db;
+    struct lease *lease;
+    uint32_t collection;
+};
+struct ivf_sink ivf_writer_sink(struct ivf_writer *w);
+
+/* Writes the directory of a version whose packs and blocks were written, publishes all of it in
+ * place of what stood there, and trims the change log. Outside a transaction, on the connection of
+ * the lease. MN_CONFLICT: somebody changed the schema or published meanwhile. */
+mn_status ivf_publish(mn_conn *conn, struct lease *l, const struct coll *c, struct ivf *x,
+                      mn_error *err);
+
+/* What the catalog says of a collection's index, in the open scope. */
+struct ivf_place {
+    bool there;
+    uint64_t generation;
+    struct log_position at;
+};
+mn_status ivf_where(mn_conn *conn, struct coll *c, struct ivf_place *out, mn_error *err);
+
+/* Loads the published index, in the open scope; packs and blocks that `have` (or NULL) has are
+ * shared. *out NULL: there is none, or it cannot be used (logged; it is built anew by the next
+ * fold). */
+mn_status ivf_load(mn_conn *conn, struct coll *c, const struct ivf *have, struct ivf **out,
+                   mn_error *err);
+
+/* "app.db-mneme", from malloc; NULL when memory runs out. */
+char *ivf_sidecar_path(const mn_db *db);
+
+/* The sidecar of the database, opened if it is not; NULL: none, or not to be used. Lives as long as
+ * the database is open. */
+mn_status ivf_sidecar(mn_conn *conn, struct sidecar **out, mn_error *err);
+
+/* Whether the cap leaves room for all vectors; makes some. */
+bool ivf_can_warm(mn_db *db, const struct ivf *x);
+/* Reads the vectors that are not in memory, in the open scope, whose catalog must name this
+ * version. Searches use each block as it comes. */
+mn_status ivf_warm_up(mn_conn *conn, struct ivf *x, mn_error *err);
+
+/* Vectors of candidates that are not in memory, read from the sidecar in one batch. */
+struct ivf_reader;
+mn_status ivf_reader_create(mn_conn *conn, struct ivf_reader **out, mn_error *err);
+void ivf_reader_destroy(struct ivf_reader *r); /* NULL is fine */
+/* vectors[i] takes candidate i's vector, borrowed until the next call; NULL where it cannot be
+ * read: take it from the row. *reads counts pages read. */
+mn_status ivf_read(struct ivf_reader *r, const struct ivf *x, const struct ann_candidate *c,
+                   size_t n, const void **vectors, uint64_t *reads, mn_error *err);
+
+#endif

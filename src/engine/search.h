@@ -1,0 +1,38 @@
+/* A search while it runs: what the parts of search share. search.c takes the arguments and scans
+ * exactly; search_indexed.c asks the hybrid index. */
+#ifndef MN_ENGINE_SEARCH_H
+#define MN_ENGINE_SEARCH_H
+
+#include "index/scan.h"
+#include "src/engine/cache.h"
+#include "src/engine/engine.h"
+
+enum { FEW_IDS = 2048 }; /* so many are looked up one by one rather than searched for */
+
+struct search {
+    mn_conn *conn;
+    struct coll *c;
+    mn_search_opts opts; /* the caller's, or zeros */
+    const char *queries; /* of the collection's dtype */
+    size_t nq;
+    uint32_t k; /* 0: radius search */
+    double radius;
+    uint64_t max_hits;
+    int64_t *ids; /* [n_ids] ascending, each once; NULL: all rows */
+    size_t n_ids;
+    mn_attr *attrs; /* [n_attrs], for the filter */
+    mn_search_stats stats;
+    struct scan_spec spec; /* of the running group */
+};
+
+/* Whether the row may be a hit, by the caller's ids and filter. A scan_admit_fn over a struct
+ * search; search_admit_fn says NULL when there is nothing to ask. */
+enum scan_verdict search_admit(void *ctx, int64_t id, mn_error *err);
+scan_admit_fn search_admit_fn(const struct search *s);
+
+/* Answers all queries of a nearest search by the hybrid index, if this snapshot has one and the
+ * search allows it; else *answered is false and nothing was done. hits [nq][k], found [nq]. */
+mn_status search_indexed(struct search *s, mn_hit *hits, uint32_t *found, bool *answered,
+                         mn_error *err);
+
+#endif

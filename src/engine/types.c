@@ -87,7 +87,7 @@ const mn_default *mn_defaults(void)
         {"busy timeout", "5000ms", "how long a writer waits for another writer"},
         {"threads", "1", "threads that one search may use"},
         {"deadline", "none", "per search"},
-        {"recall", "0.95", "of a search by the index; small collections are searched exactly"},
+        {"recall", "0.95", "of a search by the index; small collections are exact"},
         {"max hits", "1000000", "of a radius search; more is an error"},
         {"log", "off", "no hook; nothing is printed, ever"},
         {NULL, NULL, NULL}};

@@ -59,12 +59,11 @@ struct mn_db {
     struct pool *pool;             /* lock; made by the first search with threads */
     struct mn_fs *fs;              /* set in open; for the sidecar; NULL: none, in memory */
     struct io_disk *disk;          /* set in open; NULL with fs */
-    pthread_mutex_t sidecar_lock;  /* guards the three below */
+    pthread_mutex_t sidecar_lock;  /* guards the next three */
     struct sidecar *sidecar;       /* sidecar_lock; stays until close once it is there */
     bool sidecar_tried, sidecar_replaced; /* sidecar_lock */
     bool paused;                   /* lock; mn_pause */
     struct folder *folder;         /* lock; made when there is something to fold; see fold.c */
-    int sidecar_state;             /* sidecar_lock; enum sidecar_state of the last opening */
     struct counters count;
     mn_db *next;                   /* registry lock */
 };

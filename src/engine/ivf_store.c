@@ -272,8 +272,6 @@ static mn_status open_sidecar(mn_conn *conn, const struct sidecar_meta *meta, mn
         st = sidecar_open(&opts, meta, all.refs, all.n, NULL, &db->sidecar, &found, err);
     if (st == MN_OK && found.message[0])
         db_log(db, MN_LOG_WARN, "sidecar", "%s", found.message);
-    if (st == MN_OK)
-        db->sidecar_state = found.state;
     extents_fini(db->alloc, &all);
     free(path);
     return st;

@@ -933,8 +933,11 @@ mn_status ivf_fold(mn_conn *conn, struct coll *c, const struct ivf *old, const i
         st = start_from(&m, old, err);
     if (st == MN_OK)
         st = coll_head(conn, c, &m.d.at, err);
+    size_t old_ids = 0; /* of the changed ones; ids above the greatest are new */
+    while (old_ids < n && changed[old_ids] <= old->max_id)
+        old_ids++;
     if (st == MN_OK)
-        st = ivf_hide(m.db, &m.d, changed, n, &hid, err);
+        st = ivf_hide(m.db, &m.d, changed, old_ids, &hid, err);
     if (st == MN_OK)
         st = merge_postings(&m, old->n_uses, err);
     squeeze_uses(&m.d);

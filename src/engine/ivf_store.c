@@ -6,7 +6,7 @@
  * number of the pack. ivf.c KIND_HEAP       object: number of the block. Pages of vectors; ivf.c.
  * `rows` are the slots used KIND_DIRECTORY  object 0. magic u32, version u32, seq i64, stamp i64,
  * n_uses u32, n_hidden u32, n_heap u32, n_slots u32, tuning[TUNING_BYTES], uses[n_uses] { pack u32,
- * index u32 }, hidden[n_hidden] { use u32, row u32 }
+ * index u32 }, hidden[n_hidden] { use u32, bitmap u64[(rows of its part + 63) / 64] }
  *
  * and in app.db: mneme_indexes(collection, generation, seq, stamp, rows), one row an index.
  *
@@ -126,13 +126,22 @@ struct ivf_sink ivf_writer_sink(struct ivf_writer *w)
         .core = write_core, .pack = write_pack, .block = write_block, .ctx = w};
 }
 
+static size_t bitmap_words(const struct ivf_use *u)
+{
+    return (ivf_use_part(u)->view.n + 63) / 64;
+}
+
 static mn_status write_directory(const struct ivf_writer *w, const mn_db *db, struct ivf *x,
                                  mn_error *err)
 {
     uint32_t n_hidden = 0;
-    for (uint32_t i = 0; i < x->n_uses; i++)
-        n_hidden += x->uses[i].hidden ? x->uses[i].hidden->n : 0;
-    size_t len = DIRECTORY_HEAD + 8 * ((size_t)x->n_uses + n_hidden);
+    size_t len = DIRECTORY_HEAD + 8 * (size_t)x->n_uses;
+    for (uint32_t i = 0; i < x->n_uses; i++) {
+        if (x->uses[i].hidden) {
+            n_hidden++;
+            len += 4 + 8 * bitmap_words(&x->uses[i]);
+        }
+    }
     uint8_t *p = mn_alloc(db->alloc, len, MN_TAG_IO), *at = p + DIRECTORY_HEAD;
     if (!p)
         return no_memory(db, err);
@@ -151,13 +160,12 @@ static mn_status write_directory(const struct ivf_writer *w, const mn_db *db, st
     }
     for (uint32_t i = 0; i < x->n_uses; i++) {
         const struct ivf_bitmap *h = x->uses[i].hidden;
-        for (uint32_t row = 0; h && row < ivf_use_part(&x->uses[i])->view.n; row++) {
-            if (!(h->words[row / 64] >> (row % 64) & 1))
-                continue;
-            put32(at, i);
-            put32(at + 4, row);
-            at += 8;
-        }
+        if (!h)
+            continue;
+        put32(at, i);
+        at += 4;
+        for (size_t j = 0; j < bitmap_words(&x->uses[i]); j++, at += 8)
+            put64(at, h->words[j]);
     }
     mn_status st =
         write_extent(w, KIND_DIRECTORY, 0, (uint32_t)x->rows, p, len, NULL, &x->directory, err);
@@ -474,8 +482,31 @@ static struct ivf_pack *pack_of(const struct load *l, uint32_t object)
     return p ? *p : NULL;
 }
 
-static mn_status load_uses(struct load *l, const uint8_t *p, uint32_t n_uses, uint32_t n_hidden,
-                           mn_error *err)
+static mn_status load_hidden(struct load *l, const uint8_t *p, const uint8_t *end, uint32_t n,
+                             mn_error *err)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        if (end - p < 4 || get32(p) >= l->d.n_uses)
+            return lost(l, "hidden rows", i, err);
+        struct ivf_use *u = &l->d.uses[get32(p)];
+        size_t words = bitmap_words(u);
+        uint32_t rows = ivf_use_part(u)->view.n;
+        p += 4;
+        if ((size_t)(end - p) < 8 * words || u->hidden)
+            return lost(l, "hidden rows", i, err);
+        if (!(u->hidden = ivf_bitmap_create(l->conn->db, rows, NULL)))
+            return no_memory(l->conn->db, err);
+        for (size_t j = 0; j < words; j++, p += 8) {
+            u->hidden->words[j] = get64(p);
+            u->hidden->n += (uint32_t)__builtin_popcountll(u->hidden->words[j]);
+        }
+        if (rows % 64 && u->hidden->words[words - 1] >> (rows % 64))
+            return lost(l, "hidden rows", i, err);
+    }
+    return p == end ? MN_OK : lost(l, "directory", 0, err);
+}
+
+static mn_status load_uses(struct load *l, const uint8_t *p, uint32_t n_uses, mn_error *err)
 {
     mn_db *db = l->conn->db;
     l->d.uses = mn_alloc_array(db->alloc, n_uses, sizeof *l->d.uses, MN_TAG_CACHE);
@@ -487,18 +518,6 @@ static mn_status load_uses(struct load *l, const uint8_t *p, uint32_t n_uses, ui
             return lost(l, "pack", get32(p), err);
         l->d.uses[l->d.n_uses++] =
             (struct ivf_use){.pack = ivf_pack_share(pack), .index = get32(p + 4)};
-    }
-    for (uint32_t i = 0; i < n_hidden; i++, p += 8) {
-        uint32_t use = get32(p), row = get32(p + 4);
-        if (use >= n_uses || row >= ivf_use_part(&l->d.uses[use])->view.n)
-            return lost(l, "hidden row", i, err);
-        struct ivf_use *u = &l->d.uses[use];
-        if (!u->hidden && !(u->hidden = ivf_bitmap_create(db, ivf_use_part(u)->view.n, NULL)))
-            return no_memory(db, err);
-        if (u->hidden->words[row / 64] >> (row % 64) & 1)
-            return lost(l, "hidden row", i, err);
-        u->hidden->words[row / 64] |= (uint64_t)1 << (row % 64);
-        u->hidden->n++;
     }
     return MN_OK;
 }
@@ -624,7 +643,7 @@ static mn_status load_directory(struct load *l, mn_error *err)
         const uint8_t *p = v.payload;
         uint64_t len = v.spec.payload_len;
         if (len < DIRECTORY_HEAD || get32(p) != DIRECTORY_MAGIC ||
-            len != DIRECTORY_HEAD + 8 * ((uint64_t)get32(p + 24) + get32(p + 28)))
+            len < DIRECTORY_HEAD + 8 * (uint64_t)get32(p + 24))
             st = lost(l, "directory", 0, err);
         l->d.at = (struct log_position){0};
         if (st == MN_OK) {
@@ -636,7 +655,10 @@ static mn_status load_directory(struct load *l, mn_error *err)
             st = ann_tuning_get(p + 40, TUNING_BYTES, &l->d.tuning, err);
         }
         if (st == MN_OK)
-            st = load_uses(l, p + DIRECTORY_HEAD, get32(p + 24), get32(p + 28), err);
+            st = load_uses(l, p + DIRECTORY_HEAD, get32(p + 24), err);
+        if (st == MN_OK)
+            st = load_hidden(l, p + DIRECTORY_HEAD + 8 * (size_t)get32(p + 24), p + len,
+                             get32(p + 28), err);
         if (st == MN_OK)
             st = load_heap(l, get32(p + 32), err);
     }

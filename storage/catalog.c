@@ -245,7 +245,11 @@ static mn_status not_found(sqlite3 *db, const char *name, mn_error *err)
     if (g.best[0])
         return mn_fail(err, MN_NOTFOUND, "%s: no collection '%s'; did you mean '%s'?", file, name,
                        g.best);
-    return mn_fail(err, MN_NOTFOUND, "%s: no collection '%s' among its %zu", file, name,
+    if (g.collections == 0)
+        return mn_fail(err, MN_NOTFOUND, "%s: no collection '%s', it has none; create it first",
+                       file, name);
+    return mn_fail(err, MN_NOTFOUND,
+                   "%s: no collection '%s' among its %zu; check the name, or create it", file, name,
                    g.collections);
 }
 
@@ -367,7 +371,7 @@ static mn_status check_attribute_name(const char *name, mn_error *err)
 
 /* ---- Changing -------------------------------------------------------------------------------- */
 
-static mn_status check_opts(const char *name, const mn_collection_opts *o, mn_error *err)
+mn_status catalog_check_opts(const char *name, const mn_collection_opts *o, mn_error *err)
 {
     mn_status st = check_name("collection", name, err);
     if (st)
@@ -402,6 +406,9 @@ static mn_status check_opts(const char *name, const mn_collection_opts *o, mn_er
     if (o->n_attributes > MN_MAX_ATTRIBUTES)
         return mn_fail(err, MN_INVALID, "collection '%s': %zu attributes; at most %u are allowed",
                        name, o->n_attributes, MN_MAX_ATTRIBUTES);
+    if (o->n_attributes && !o->attributes)
+        return mn_fail(err, MN_INVALID, "collection '%s': %zu attributes at NULL", name,
+                       o->n_attributes);
     if (o->beside && (o->n_attributes || o->id_kind != MN_ID_INTEGER))
         return mn_fail(err, MN_INVALID,
                        "collection '%s' beside '%s': ids and attributes are those of '%s' and may "
@@ -432,9 +439,9 @@ static mn_status check_free(sqlite3 *db, const char *name, mn_error *err)
         status = sql_step(st, &row, err);
     }
     if (status == MN_OK && row)
-        status = mn_fail(err, MN_EXISTS, "%s: there is a %s called '%s' already",
-                         sqlite3_db_filename(db, "main"), (const char *)sqlite3_column_text(st, 0),
-                         name);
+        status = mn_fail(
+            err, MN_EXISTS, "%s: there is a %s called '%s' already; choose another name",
+            sqlite3_db_filename(db, "main"), (const char *)sqlite3_column_text(st, 0), name);
     sqlite3_finalize(st);
     return status;
 }
@@ -505,7 +512,7 @@ mn_status catalog_create(sqlite3 *db, const char *name, const mn_collection_opts
 {
     struct catalog_entry beside = {0};
     int64_t table = 0;
-    mn_status st = check_opts(name, o, err);
+    mn_status st = catalog_check_opts(name, o, err);
     if (st == MN_OK)
         st = check_free(db, name, err);
     if (st == MN_OK && o->beside)

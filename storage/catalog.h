@@ -43,6 +43,9 @@ mn_status catalog_find(sqlite3 *db, const char *name, struct catalog_entry *out,
 typedef mn_status (*catalog_fn)(void *ctx, const struct catalog_entry *e, mn_error *err);
 mn_status catalog_walk(sqlite3 *db, catalog_fn fn, void *ctx, mn_error *err);
 
+/* Name and options alone: what mn_create refuses whatever the database holds. */
+mn_status catalog_check_opts(const char *name, const mn_collection_opts *opts, mn_error *err);
+
 /* Creates the collection with its table, change log and attributes, or beside another's rows. */
 mn_status catalog_create(sqlite3 *db, const char *name, const mn_collection_opts *opts,
                          mn_error *err);

@@ -402,7 +402,9 @@ mn_status mn_create(mn_conn *conn, const char *name, const mn_collection_opts *o
         return st;
     if (!opts)
         opts = &none;
-    st = prepare_database(conn, opts, err);
+    st = catalog_check_opts(name, opts, err); /* before they choose the page size */
+    if (st == MN_OK)
+        st = prepare_database(conn, opts, err);
     if (st == MN_OK)
         st = scope_schema(conn, err);
     if (st == MN_OK) {

@@ -102,7 +102,8 @@ static mn_status check_twice(const struct put *p, mn_error *err)
     return st;
 }
 
-static mn_status check_ids(const struct put *p, mn_error *err)
+/* What can be said of the rows before the first is looked up. */
+static mn_status check_rows(const struct put *p, mn_error *err)
 {
     bool text = p->c->entry.id_kind == MN_ID_TEXT;
     bool automatic = !text && p->n && p->rows[0].id == MN_AUTO_ID;
@@ -111,7 +112,9 @@ static mn_status check_ids(const struct put *p, mn_error *err)
     for (size_t i = 0; i < p->n && st == MN_OK; i++) {
         const mn_row *r = &p->rows[i];
         snprintf(what, sizeof what, "put: row %zu", i);
-        if (text)
+        if (r->n_attrs && !r->attrs)
+            st = mn_fail(err, MN_INVALID, "%s: %zu attributes at NULL", what, r->n_attrs);
+        else if (text)
             st = text_id_check(r->text_id, what, err);
         else if (r->text_id)
             st = mn_fail(err, MN_INVALID, "%s has a text id, but collection '%s' has integer ids",
@@ -532,7 +535,7 @@ static mn_status put_checked(mn_conn *conn, const char *name, const mn_row *rows
                      "from f32; quantise them first",
                      name);
     if (st == MN_OK)
-        st = check_ids(&p, err);
+        st = check_rows(&p, err);
     if (st)
         return st;
     p.ids = mn_alloc_array(a, n, sizeof *p.ids, MN_TAG_ROWS);

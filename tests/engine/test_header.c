@@ -63,6 +63,34 @@ TEST(a_databases_first_collection_is_made_outside_a_transaction)
     CHECK_OK(mn_close(db, &err), err);
 }
 
+/* The page size is chosen by the first collection that is made, not by the first that is asked. */
+TEST(a_collection_that_is_refused_leaves_the_file_empty)
+{
+    static const struct {
+        const char *name;
+        mn_collection_opts opts;
+    } bad[] = {{"c", {.dim = 0}},
+               {"c", {.dim = MN_MAX_DIM + 1}},
+               {"c'", {.dim = 3}},
+               {"mneme_c", {.dim = 3}},
+               {"c", {.dim = 8, .dtype = MN_BIT}}};
+    mn_db *db;
+    mn_conn *conn;
+    struct stat st;
+    mn_stats_info stats;
+    CHECK_OK(mn_open(test_path("a.db"), NULL, &db, &err), err);
+    CHECK_OK(mn_connect(db, &conn, &err), err);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        CHECK_EQ(mn_create(conn, bad[i].name, &bad[i].opts, &err), MN_INVALID);
+        CHECKF(stat(test_path("a.db"), &st) == 0 && st.st_size == 0, "bad[%zu]", i);
+    }
+    CHECK_OK(mn_create(conn, "c", &(mn_collection_opts){.dim = 1536}, &err), err);
+    CHECK_OK(mn_stats(conn, &stats, &err), err);
+    CHECK_EQ(stats.page_bytes, 32768);
+    mn_disconnect(conn);
+    CHECK_OK(mn_close(db, &err), err);
+}
+
 /* SQLite cannot change a table under an open statement, and says that it is locked. */
 TEST(schema_changes_under_an_iterator_are_told)
 {

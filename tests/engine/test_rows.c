@@ -168,6 +168,18 @@ TEST(rows_are_read_without_their_vectors)
     end();
 }
 
+TEST(attributes_at_null_are_told)
+{
+    const mn_collection_opts opts = {.dim = 1, .n_attributes = 2};
+    const mn_row rows[] = {{.id = 1}, {.id = 2, .n_attrs = 3}};
+    begin(MN_ID_INTEGER);
+    CHECK_EQ(mn_create(conn, "c", &opts, &err), MN_INVALID);
+    CHECK_HAS(err.message, "collection 'c': 2 attributes at NULL");
+    CHECK_EQ(mn_put(conn, "docs", rows, 2, NULL, &err), MN_INVALID);
+    CHECK_HAS(err.message, "put: row 1: 3 attributes at NULL");
+    end();
+}
+
 TEST(attributes_are_listed_by_name)
 {
     const char **names;

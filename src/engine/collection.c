@@ -458,7 +458,8 @@ mn_status mn_drop(mn_conn *conn, const char *name, mn_error *err)
     return conn_leave(conn, st, err);
 }
 
-/* Pointers to the names, then the names themselves: `from` holds them one behind the other. */
+/* Pointers to the names, then the names themselves: `from` holds them one behind the other, and may
+ * be NULL if there is none. */
 static const char **names_block(struct mn_alloc *a, const char *from, size_t n)
 {
     size_t bytes = 0;
@@ -468,7 +469,8 @@ static const char **names_block(struct mn_alloc *a, const char *from, size_t n)
     if (!names)
         return NULL;
     char *p = (char *)(names + n);
-    memcpy(p, from, bytes);
+    if (n)
+        memcpy(p, from, bytes);
     for (size_t i = 0; i < n; i++, p += strlen(p) + 1)
         names[i] = p;
     return names;

@@ -37,7 +37,8 @@
  *
  * Threads. An mn_db may be used from any thread. An mn_conn is one thread's at a time: it is where
  * a transaction lives. Only mn_interrupt may be called on a connection from another thread. The
- * library starts threads only for a search that asks for more than one, and joins them at mn_close.
+ * library starts threads for a search that asks for more than one, and one that folds changes into
+ * indexes, unless MN_OPEN_NO_BACKGROUND or MN_OPEN_READONLY is set; mn_close joins them.
  *
  * Snapshots. Every answer belongs to one committed state of the database, plus what the
  * connection's own open transaction has written. Readers never wait for writers.

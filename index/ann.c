@@ -39,6 +39,7 @@
 enum {
     LANES = CENTROID_LANES,
     BUCKETS = 128,          /* of the sort by weight */
+    AHEAD = 512,            /* bytes of a posting fetched ahead: then the hardware follows */
     CANDIDATES = 8192,      /* room, and 4 for each of k */
     RERANKED = 32768,       /* most rows that get exact keys for lack of room; and 16 for each
                                of k */
@@ -529,11 +530,32 @@ static size_t choose(struct search *f, const struct ann_knobs *knobs)
     return n;
 }
 
+/* Where postings lie is random to the hardware: the description of the one after next and the
+ * codes of the next are fetched ahead. */
+static void fetch_ahead(const struct search *f, const uint32_t *order, size_t left)
+{
+    const struct ann_posting *postings = f->x->spec.postings;
+    if (left > 2) {
+        const char *p = (const char *)&postings[order[2]];
+        __builtin_prefetch(p);
+        __builtin_prefetch(p + 64);
+        __builtin_prefetch(p + sizeof *postings - 1);
+    }
+    if (left > 1) {
+        const struct posting_view *v = &postings[order[1]].base.view;
+        size_t bytes = (v->n + POSTING_BLOCK - 1) / POSTING_BLOCK * v->block_bytes;
+        bytes = bytes < AHEAD ? bytes : AHEAD;
+        for (size_t at = 0; at < bytes; at += 64)
+            __builtin_prefetch(v->blocks + at);
+    }
+}
+
 static mn_status scan_chosen(struct search *f, size_t n)
 {
     struct ann_scratch *s = f->s;
     mn_status st = MN_OK;
     for (size_t i = 0; !st && i < n; i++) {
+        fetch_ahead(f, s->order + f->n_visited, n - i);
         uint32_t j = s->order[f->n_visited++];
         float g = s->g[j];
         s->g[j] = INFINITY;

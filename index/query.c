@@ -144,7 +144,8 @@ static void prepare_lut(struct query *q, uint32_t dim)
         q->shift--;
     }
     q->x_max = q->abs_sum + (0.5f * groups + 2) * step;
-    q->x_scale = 32700.0f / 32768 * ldexpf(1, q->shift) / step; /* by mul */
+    q->mul_scale = ldexpf(step, 15 - q->shift);
+    q->x_scale = 32700 / q->mul_scale;
 }
 
 /* The query's codes, cut and padded as planes take them. */
@@ -160,7 +161,7 @@ static void prepare_planes(struct query *q, uint32_t dim, uint32_t fine)
         if (bits == 1)
             continue;
         p->query = to;
-        p->slice = (uint32_t)round_up(bytes, 64);
+        p->slice = (uint32_t)round_up(bytes, bytes <= 32 ? 32 : 64);
         for (uint32_t d = 0; d < 8 / bits * bytes; d += bytes, to += p->slice) {
             uint32_t n = d >= dim ? 0 : dim - d < bytes ? dim - d : bytes;
             memcpy(to, q->code[fine] + d, n);
@@ -240,9 +241,16 @@ static float factor_slack(const struct query *q, const struct posting_view *v)
     return 0.5f * (v->a_step + v->w_step * q->x_max);
 }
 
+/* Rounded, within 16 bits. Without libm, whose calls were a tenth of the cost of a small part. */
 static int16_t to_i16(float v)
 {
-    return (int16_t)(v >= 32767 ? 32767 : v <= -32768 ? -32768 : lrintf(v));
+    v = v > 32767 ? 32767 : v < -32768 ? -32768 : v;
+    return (int16_t)((int32_t)(v + 32768.5f) - 32768);
+}
+
+static float least(float a, float b)
+{
+    return a < b ? a : b;
 }
 
 /* The constants of the test; false if no row can pass. */
@@ -261,16 +269,16 @@ static bool set_test(const struct query *q, const struct scanned *s, float limit
         k->all = true; /* also where limit is infinite */
         return true;
     }
-    float scale = fminf(q->x_scale, fminf(32000 / x_max, 32700 * v->w_per_a));
+    float scale = least(least(q->x_scale, 32000 / x_max), 32700 * v->w_per_a);
     float unit = scale * v->w_inverse; /* of both sides */
     if (bar - slack < 0 && (slack - bar) * unit > 32000) {
         scale *= 32000 / ((slack - bar) * unit);
         unit = scale * v->w_inverse;
     }
-    k->mul = to_i16(ldexpf(q->step * scale, 15 - q->shift));
+    k->mul = to_i16(q->mul_scale * scale);
     k->add = to_i16((spread + q->rest) * scale);
     k->unit = to_i16(32768 * v->a_step * unit);
-    k->limit = to_i16(floorf((bar - slack) * unit - 2)); /* 2: roundings of the products */
+    k->limit = to_i16((bar - slack) * unit - 2.5f); /* the roundings of the products */
     return true;
 }
 

@@ -23,7 +23,7 @@ struct query {
     float step, mean;
     float lut_noise2;        /* variance of that */
     float rest, x_max;       /* see query.c */
-    float x_scale;
+    float x_scale, mul_scale;
     int16_t mid, shift;
 
     /* records: <k, q'> = code_step (dot_0 + dot_1 / 128) */
@@ -56,8 +56,8 @@ struct scanned {
     float g_noise;           /* how far g may be off */
     size_t first;            /* row; rows[] count from here */
     size_t n;
-    uint32_t rows[QUERY_SLICE];
-    uint16_t sums[QUERY_SLICE];
+    uint32_t rows[QUERY_SLICE + SCAN_SLACK];
+    uint32_t sums[QUERY_SLICE + SCAN_SLACK];
     int32_t dots[2][QUERY_SLICE];
     float estimate[QUERY_SLICE], bound[QUERY_SLICE];
     float high[QUERY_SLICE]; /* what the threshold may go by; see query.c */

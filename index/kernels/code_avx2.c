@@ -65,14 +65,16 @@ INLINE uint32_t live_rows(const struct kernel_scan *s, size_t row)
     return live;
 }
 
-/* The record of a survivor will be read soon. */
-INLINE void fetch_ahead(const struct kernel_scan *s, size_t row)
+/* The survivors' records will be read soon. */
+INLINE void fetch_ahead(const struct kernel_scan *s, size_t n)
 {
-    const char *p = (const char *)s->records + row * s->record_bytes;
-    const char *last = p + s->record_bytes - 1;
-    for (; p < last; p += 64)
-        _mm_prefetch(p, _MM_HINT_T0);
-    _mm_prefetch(last, _MM_HINT_T0);
+    for (size_t i = 0; i < n; i++) {
+        const char *p = (const char *)s->records + s->rows[i] * s->record_bytes;
+        const char *last = p + s->record_bytes - 1;
+        for (; p < last; p += 64)
+            _mm_prefetch(p, _MM_HINT_T0);
+        _mm_prefetch(last, _MM_HINT_T0);
+    }
 }
 
 INLINE size_t scan(const struct kernel_scan *s, const size_t pairs)
@@ -100,9 +102,9 @@ INLINE size_t scan(const struct kernel_scan *s, const size_t pairs)
             unsigned r = (unsigned)__builtin_ctz(mask);
             s->rows[found] = (uint32_t)row + r;
             s->sums[found++] = sums[r];
-            fetch_ahead(s, row + r);
         }
     }
+    fetch_ahead(s, found);
     return found;
 }
 

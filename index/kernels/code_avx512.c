@@ -68,14 +68,26 @@ INLINE uint32_t live_rows(const struct kernel_scan *s, size_t row)
     return live;
 }
 
-/* The record of a survivor will be read soon. */
-INLINE void fetch_ahead(const struct kernel_scan *s, size_t row)
+/* The survivors' records will be read soon. */
+INLINE void fetch_ahead(const struct kernel_scan *s, size_t n)
 {
-    const char *p = (const char *)s->records + row * s->record_bytes;
-    const char *last = p + s->record_bytes - 1;
-    for (; p < last; p += 64)
-        _mm_prefetch(p, _MM_HINT_T0);
-    _mm_prefetch(last, _MM_HINT_T0);
+    for (size_t i = 0; i < n; i++) {
+        const char *p = (const char *)s->records + s->rows[i] * s->record_bytes;
+        const char *last = p + s->record_bytes - 1;
+        for (; p < last; p += 64)
+            _mm_prefetch(p, _MM_HINT_T0);
+        _mm_prefetch(last, _MM_HINT_T0);
+    }
+}
+
+/* Appends 16 rows and their sums by mask: the survivors in front, then anything. */
+INLINE size_t append(const struct kernel_scan *s, size_t found, __mmask16 mask, __m512i rows,
+                     __m256i sums)
+{
+    __m512i wide = _mm512_maskz_compress_epi32(mask, _mm512_cvtepu16_epi32(sums));
+    _mm512_storeu_si512(s->rows + found, _mm512_maskz_compress_epi32(mask, rows));
+    _mm512_storeu_si512(s->sums + found, wide);
+    return found + (size_t)__builtin_popcount(mask);
 }
 
 INLINE size_t scan(const struct kernel_scan *s, const size_t pairs)
@@ -87,7 +99,7 @@ INLINE size_t scan(const struct kernel_scan *s, const size_t pairs)
     const __m512i add = _mm512_set1_epi16(s->add), unit = _mm512_set1_epi16(s->unit);
     const __m512i limit = _mm512_set1_epi16(s->limit);
     const uint8_t *block = s->blocks;
-    uint16_t sums[32] __attribute__((aligned(64)));
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     size_t found = 0;
     for (size_t row = 0; row < s->n; row += 32, block += block_bytes) {
         const uint8_t *f = block + pairs * 32;
@@ -99,14 +111,12 @@ INLINE size_t scan(const struct kernel_scan *s, const size_t pairs)
         mask = (s->all ? ~0u : mask) & live_rows(s, row);
         if (!mask)
             continue;
-        _mm512_store_si512(sums, u);
-        for (; mask; mask &= mask - 1) {
-            unsigned r = (unsigned)__builtin_ctz(mask);
-            s->rows[found] = (uint32_t)row + r;
-            s->sums[found++] = sums[r];
-            fetch_ahead(s, row + r);
-        }
+        __m512i rows = _mm512_add_epi32(lanes, _mm512_set1_epi32((int)row));
+        found = append(s, found, (__mmask16)mask, rows, _mm512_castsi512_si256(u));
+        rows = _mm512_add_epi32(rows, _mm512_set1_epi32(16));
+        found = append(s, found, (__mmask16)(mask >> 16), rows, _mm512_extracti64x4_epi64(u, 1));
     }
+    fetch_ahead(s, found);
     return found;
 }
 
@@ -147,6 +157,22 @@ INLINE __m512i shift_right(__m512i v, unsigned n)
                     : v;
 }
 
+/* The sum of the planes' bits if there are at most 128 elements and the weights those of whole
+ * levels: which of the functions for few elements serves. 0: none. */
+INLINE uint32_t few_planes(const struct kernel_plane *planes, size_t n)
+{
+    uint32_t bits = 0, left = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (planes[i].bytes > 16 * planes[i].bits || planes[i].bits & bits)
+            return 0;
+        bits += planes[i].bits;
+    }
+    for (size_t i = n; i-- > 0; left += planes[i].bits)
+        if (planes[i].weight != left)
+            return 0;
+    return bits;
+}
+
 /* One plane of one record, and all of them. Bytes beyond a plane meet zeros of the query. */
 #define LEVELS(name, target, madd)                                                                 \
     target INLINE __m512i plane_##name(const uint8_t *x, const struct kernel_plane *p,             \
@@ -175,8 +201,68 @@ INLINE __m512i shift_right(__m512i v, unsigned n)
         }                                                                                          \
         return sum;                                                                                \
     }                                                                                              \
+    /* Up to 128 elements, planes of the bits given: at most 64 bytes of 4 bits, 32 of 2, 16 of 1; \
+     * two slices of 2 bits go into one vector. */                                                 \
+    target INLINE void few_##name(const bool four, const bool two, const bool one,                 \
+                                  KERNEL_LEVELS_ARGS)                                              \
+    {                                                                                              \
+        const struct kernel_plane *p4 = planes, *p2 = planes + four, *p1 = planes + four + two;    \
+        const __m512i ones = _mm512_set1_epi8(1), low2 = _mm512_set1_epi8(3);                      \
+        const __m512i low4 = _mm512_set1_epi8(15), zero = _mm512_setzero_si512(), q0 = zero;       \
+        const __m512i first = _mm512_inserti64x4(zero, _mm256_set1_epi16(2), 1);                   \
+        const __m512i second = _mm512_add_epi16(first, _mm512_set1_epi16(4));                      \
+        const __mmask64 m4 = four ? lanes64(p4->slice) : 0;                                        \
+        const __m512i a4 = _mm512_maskz_loadu_epi8(m4, p4->query);                                 \
+        const __m512i b4 = _mm512_maskz_loadu_epi8(m4, p4->query + p4->slice);                     \
+        const __m512i a2 = two ? load(p2->query) : q0, b2 = two ? load(p2->query + 64) : q0;       \
+        const __m512i a1 = one ? load(p1->query) : q0, b1 = one ? load(p1->query + 64) : q0;       \
+        const __m128i w4 = _mm_cvtsi32_si128(four ? (int)p4->weight : 0);                          \
+        const __m128i w2 = _mm_cvtsi32_si128(two ? (int)p2->weight : 0);                           \
+        (void)n_planes;                                                                            \
+        for (size_t i = 0; i < n; i++) {                                                           \
+            const uint8_t *record = records + rows[i] * record_bytes;                              \
+            __m512i sum = zero;                                                                    \
+            if (four) {                                                                            \
+                __m512i x = load(record + p4->offset);                                             \
+                __m512i part = madd(zero, _mm512_and_si512(x, low4), a4);                          \
+                x = _mm512_and_si512(_mm512_srli_epi16(x, 4), low4);                               \
+                sum = _mm512_sll_epi32(madd(part, x, b4), w4);                                     \
+            }                                                                                      \
+            if (two) {                                                                             \
+                const __m256i *from = (const __m256i *)(const void *)(record + p2->offset);        \
+                __m512i x = _mm512_broadcast_i64x4(_mm256_loadu_si256(from));                      \
+                __m512i y = _mm512_and_si512(_mm512_srlv_epi16(x, second), low2);                  \
+                x = _mm512_and_si512(_mm512_srlv_epi16(x, first), low2);                           \
+                x = madd(madd(zero, x, a2), y, b2);                                                \
+                sum = _mm512_add_epi32(sum, _mm512_sll_epi32(x, w2));                              \
+            }                                                                                      \
+            if (one) {                                                                             \
+                uint64_t word[2];                                                                  \
+                __builtin_memcpy(word, record + p1->offset, sizeof word);                          \
+                sum = madd(sum, _mm512_maskz_mov_epi8(word[0], ones), a1);                         \
+                sum = madd(sum, _mm512_maskz_mov_epi8(word[1], ones), b1);                         \
+            }                                                                                      \
+            out[i] = _mm512_reduce_add_epi32(sum);                                                 \
+        }                                                                                          \
+    }                                                                                              \
     target void kernel_levels_##name(KERNEL_LEVELS_ARGS)                                           \
     {                                                                                              \
+        switch (few_planes(planes, n_planes)) {                                                    \
+        case 1:                                                                                    \
+            few_##name(false, false, true, records, record_bytes, rows, n, planes, n_planes, out); \
+            return;                                                                                \
+        case 2:                                                                                    \
+            few_##name(false, true, false, records, record_bytes, rows, n, planes, n_planes, out); \
+            return;                                                                                \
+        case 3:                                                                                    \
+            few_##name(false, true, true, records, record_bytes, rows, n, planes, n_planes, out);  \
+            return;                                                                                \
+        case 7:                                                                                    \
+            few_##name(true, true, true, records, record_bytes, rows, n, planes, n_planes, out);   \
+            return;                                                                                \
+        default:                                                                                   \
+            break;                                                                                 \
+        }                                                                                          \
         for (size_t i = 0; i < n; i++) {                                                           \
             const uint8_t *record = records + rows[i] * record_bytes;                              \
             __m512i sum = _mm512_setzero_si512();                                                  \

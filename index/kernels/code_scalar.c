@@ -52,7 +52,7 @@ size_t kernel_scan_scalar(const struct kernel_scan *s)
         int32_t x = clamp16(mulhrs(v, s->mul) + s->add);
         if (s->all || mulhrs(x, w) > clamp16(mulhrs(a, s->unit) + s->limit)) {
             s->rows[found] = (uint32_t)row;
-            s->sums[found++] = (uint16_t)u;
+            s->sums[found++] = (uint16_t)u; /* u as lanes of 16 bits have it */
         }
     }
     return found;

@@ -14,6 +14,7 @@ enum {
     CODE_PAIR_DIMS = 8,     /* elements of a pair: two groups of 4 sign bits */
     CODE_QUERY_PAD = 16,    /* queries are padded with zeros to a multiple of this */
     CODE_RUN = 8,           /* table entries that are added in 8 bits */
+    SCAN_SLACK = 16,        /* entries beyond the last survivor that a scan may write */
     CODE_GUARD = 64,        /* bytes after the last record of a payload that may be read */
     CENTROID_LANES = 16,    /* centroids of a block */
     CENTROID_ZERO = 64      /* code of 0: codes are 1 .. 127 */
@@ -33,8 +34,8 @@ struct kernel_scan {
     int16_t center, shift;   /* v = (u - center) << shift, >> if negative */
     int16_t mul, add;        /* x = v mul / 2^15 + add */
     int16_t unit, limit;     /* a row survives if x W / 2^15 > A unit / 2^15 + limit */
-    uint32_t *rows;          /* out [n]: survivors, ascending */
-    uint16_t *sums;          /* out [n]: their u, the sum of table entries */
+    uint32_t *rows;          /* out [n + SCAN_SLACK]: survivors, ascending; then anything */
+    uint32_t *sums;          /* out [n + SCAN_SLACK]: their u, the sum of table entries */
 };
 typedef size_t (*kernel_scan_fn)(const struct kernel_scan *s);
 
@@ -44,7 +45,7 @@ struct kernel_plane {
     uint32_t bits, weight;   /* the plane's value counts 2^weight */
     uint32_t offset, bytes;  /* in the record */
     const int8_t *query;     /* [8 / bits][slice], zeros beyond the elements; 1 bit: as it is */
-    uint32_t slice;          /* a multiple of 64 */
+    uint32_t slice;          /* bytes rounded up to a multiple of 64; to 32 if that is enough */
 };
 
 /* out[i] = sum of level * query over the elements of record rows[i]; up to CODE_GUARD bytes past a

@@ -1,5 +1,6 @@
 /* Kernels of codes: every instruction set against plain C. */
 #include "index/kernels/kernels.h"
+#include "index/posting.h"
 #include "tests/test.h"
 
 enum { GUARD = 128 };
@@ -35,8 +36,8 @@ TEST(scan_finds_the_same_rows_on_every_machine)
     enum { MOST = 300, PAIRS = 40 };
     size_t block = PAIRS * 32 + 128, bytes = (MOST / 32 + 1) * block;
     uint8_t *blocks = malloc(bytes + GUARD), *lut = aligned_alloc(64, (PAIRS + 2) * 32);
-    uint32_t rows[2][MOST];
-    uint16_t sums[2][MOST];
+    uint32_t rows[2][MOST + SCAN_SLACK];
+    uint32_t sums[2][MOST + SCAN_SLACK];
     uint64_t hidden[MOST / 64 + 1];
     size_t survivors = 0;
     for (int round = 0; round < 300; round++) {
@@ -81,7 +82,7 @@ TEST(levels_give_the_same_sums_on_every_machine)
     uint8_t *records = malloc(N * 700 + GUARD);
     for (int round = 0; round < 200; round++) {
         uint32_t bits = 1u << round % 3, bytes = 1 + (uint32_t)test_below(&r, 128);
-        uint32_t slice = (bytes + 63) / 64 * 64;
+        uint32_t slice = bytes <= 32 ? 32 : (bytes + 63) / 64 * 64;
         memset(query, 0, 8 * 1024);
         noise(&r, records, N * 700 + GUARD);
         for (uint32_t s = 0; s < (bits == 1 ? 1 : 8 / bits); s++)
@@ -90,7 +91,7 @@ TEST(levels_give_the_same_sums_on_every_machine)
             query[i] = (int8_t)(query[i] == -128 ? 0 : query[i]);
         uint32_t weight = (uint32_t)test_below(&r, 4);
         struct kernel_plane planes[2] = {{bits, weight, 5, bytes, query, slice},
-                                         {2, 1, 140, 9, query + 4096, 64}};
+                                         {2, 1, 140, 9, query + 4096, 32}};
         noise(&r, query + 4096, 9);
         size_t record = 300 + test_below(&r, 300);
         plain()->levels(records, record, rows, N, planes, 2, want);
@@ -102,6 +103,55 @@ TEST(levels_give_the_same_sums_on_every_machine)
     }
     free(query);
     free(records);
+}
+
+/* As payloads have them: every number of bits, few elements and many. */
+TEST(levels_of_whole_records_are_the_same_on_every_machine)
+{
+    struct test_rng r = {21};
+    enum { N = 5, MOST = 200 };
+    uint32_t rows[N] = {2, 4, 0, 1, 3};
+    int32_t got[N];
+    uint8_t *records = malloc(N * MOST + GUARD);
+    int8_t *query = malloc(3 * 512 * POSTING_MAX_PLANES);
+    for (int round = 0; round < 400; round++) {
+        uint32_t bits = 2 + (uint32_t)round % 7, dim = 1 + (uint32_t)test_below(&r, MOST);
+        struct posting_planes layout;
+        struct kernel_plane planes[POSTING_MAX_PLANES];
+        posting_planes(dim, bits, &layout);
+        int8_t q[MOST];
+        noise(&r, records, N * MOST + GUARD);
+        memset(query, 0, 3 * 512 * POSTING_MAX_PLANES);
+        for (uint32_t d = 0; d < dim; d++)
+            q[d] = (int8_t)((int)test_below(&r, 255) - 127);
+        for (uint32_t i = 0; i < layout.n; i++) {
+            uint32_t bytes = layout.plane[i].bytes, b = layout.plane[i].bits;
+            uint32_t slice = bytes <= 32 ? 32 : (bytes + 63) / 64 * 64;
+            int8_t *to = query + i * 3 * 512;
+            planes[i] = (struct kernel_plane){b, layout.plane[i].weight, layout.plane[i].offset,
+                                              bytes, to, slice};
+            for (uint32_t d = 0; d < dim; d++)
+                to[b == 1 ? d : d / bytes * slice + d % bytes] = q[d];
+        }
+        for (size_t i = 0; kernels_at(i); i++) {
+            kernels_at(i)->levels(records, layout.bytes, rows, N, planes, layout.n, got);
+            for (size_t j = 0; j < N; j++) {
+                int32_t want = 0;
+                for (uint32_t p = 0; p < layout.n; p++)
+                    for (uint32_t d = 0; d < dim; d++) {
+                        uint32_t b = planes[p].bits, bytes = planes[p].bytes;
+                        const uint8_t *x = records + rows[j] * layout.bytes + planes[p].offset;
+                        int level = b == 1 ? x[d / 8] >> d % 8 & 1
+                                           : x[d % bytes] >> d / bytes * b & ((1 << b) - 1);
+                        want += level * q[d] * (1 << planes[p].weight);
+                    }
+                CHECKF(got[j] == want, "%s: %u bits of %u: %d, not %d", kernels_at(i)->name, bits,
+                       dim, got[j], want);
+            }
+        }
+    }
+    free(records);
+    free(query);
 }
 
 TEST(query_kernels_are_the_same_to_the_bit)

@@ -97,6 +97,11 @@ struct work {
     uint64_t done, total;      /* rows assigned; for tick */
 };
 
+static uint64_t budget_of(const struct cluster_opts *opts)
+{
+    return opts->budget_bytes ? opts->budget_bytes : DEFAULT_BUDGET;
+}
+
 static mn_status no_memory(const struct work *w)
 {
     return mn_fail(w->err, MN_NOMEM, "no memory to cluster %zu rows of %u elements",
@@ -304,7 +309,7 @@ static mn_status sample_rows(struct work *w, size_t first, size_t n, const float
 static mn_status take_sample(struct work *w, uint32_t k)
 {
     size_t n = w->source->n, want = (size_t)k * SAMPLE;
-    uint64_t budget = w->opts->budget_bytes ? w->opts->budget_bytes : DEFAULT_BUDGET;
+    uint64_t budget = budget_of(w->opts);
     w->n_sample = want < n ? want : n;
     w->sample = mn_alloc_array(w->a, w->n_sample, sizeof *w->sample, MN_TAG_SEARCH);
     if (!w->sample)
@@ -329,7 +334,7 @@ static mn_status take_sample(struct work *w, uint32_t k)
 static mn_status kmeans_of(struct work *w, const uint32_t *ids, size_t n, size_t most, uint32_t k,
                            uint32_t rounds, float *centroids)
 {
-    uint64_t budget = w->opts->budget_bytes ? w->opts->budget_bytes : DEFAULT_BUDGET;
+    uint64_t budget = budget_of(w->opts);
     size_t fits = (size_t)(budget / 4 / (w->dim * sizeof(float)));
     most = most > fits ? fits : most;
     most = most < k ? k : most;
@@ -659,6 +664,9 @@ mn_status cluster(struct mn_alloc *a, const struct kernels *kn, const struct ann
     if (source->dim == 0 || source->dim > MN_MAX_DIM)
         return mn_fail(err, MN_INVALID, "dim is %u; it may be 1 to %u", source->dim, MN_MAX_DIM);
     uint32_t k = opts->k ? opts->k : cluster_count(source->n, source->dim);
+    /* beside the sample (1/2) and rows for k-means (1/4) the centroids are held up to twice */
+    uint64_t fit = budget_of(opts) / (7 * sizeof(float) * source->dim);
+    k = k > fit ? (uint32_t)(fit ? fit : 1) : k;
     k = k > source->n ? (uint32_t)source->n : k;
     struct work w = {.a = a, .kn = kn, .source = source, .opts = opts, .err = err,
                      .dim = source->dim, .seed = opts->seed,
@@ -685,6 +693,12 @@ void clusters_fini(struct mn_alloc *a, struct clusters *c)
     *c = (struct clusters){0};
 }
 
+/* Cost of a query at recall 0.95 and 0.99 (us of CPU, AVX-512), by the clusters asked for:
+ *   GloVe 331K x 100   2300: 42 83   3300: 40 82   4096: 38 80   6000: 42 98
+ *   200K x 128         1024: 18 27   1789: 16 25   3000: 16 25
+ *   200K x 768          600: 78 115  1024: 59 95   1789: 55 77
+ * 4 sqrt(n) is 2,303, 1,789, 1,789: flat around the best, and few clusters are cheap to make and
+ * waste less of their last blocks. It does not depend on dim: centroids and codes grow alike. */
 uint32_t cluster_count(size_t n, uint32_t dim)
 {
     (void)dim;

@@ -28,7 +28,8 @@ struct ann_parallel {
 struct cluster_opts {
     uint32_t k;              /* clusters wanted; 0: cluster_count() of the source */
     uint64_t seed;
-    uint64_t budget_bytes;   /* for everything but the result; 0: 64 MiB */
+    uint64_t budget_bytes;   /* for everything but the result and 8 bytes a row; 0: 64 MiB. Fewer
+                                clusters are made if it is small for the dim */
     const struct ann_parallel *parallel; /* NULL: this thread alone */
     mn_status (*tick)(void *ctx, uint64_t done, uint64_t total, mn_error *err); /* or NULL */
     void *tick_ctx;
@@ -42,13 +43,12 @@ struct clusters {
     uint32_t *sizes;       /* [k] */
 };
 
-/* Fails with MN_INVALID (no rows, dim), MN_NOMEM (budget or cap too small; says what is needed), or
- * what a callback returned; *out is then empty. MN_TAG_SEARCH. */
+/* Fails with MN_INVALID (no rows, dim), MN_NOMEM (the allocator's cap), or what a callback returned; *out is then empty. MN_TAG_SEARCH. */
 mn_status cluster(struct mn_alloc *a, const struct kernels *kn, const struct ann_source *source,
                   const struct cluster_opts *opts, struct clusters *out, mn_error *err);
 void clusters_fini(struct mn_alloc *a, struct clusters *c);
 
-/* Good number of clusters for n rows: cluster.c says where it comes from. */
+/* A good number of clusters for n rows; cluster.c has the measurements. */
 uint32_t cluster_count(size_t n, uint32_t dim);
 
 #endif

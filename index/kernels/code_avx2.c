@@ -140,14 +140,15 @@ INLINE __m256i multiply_add(__m256i sum, __m256i u, __m256i q)
 }
 
 /* Bytes beyond the plane meet zeros of the query. */
-INLINE __m256i plane_dot(const uint8_t *x, const struct kernel_plane *p, const int bits)
+INLINE __m256i plane_dot(const uint8_t *x, const struct kernel_plane *p, const int bits,
+                         const int slices)
 {
     const __m256i mask = _mm256_set1_epi8((char)((1 << bits) - 1));
     __m256i sum = _mm256_setzero_si256();
     for (size_t i = 0; i < p->bytes; i += 32) {
         __m256i v = load(x + i);
 #pragma GCC unroll 4
-        for (int s = 0; s < 8 / bits; s++) {
+        for (int s = 0; s < slices; s++) {
             __m256i level = _mm256_and_si256(_mm256_srli_epi16(v, s * bits), mask);
             sum = multiply_add(sum, level, load(p->query + (size_t)s * p->slice + i));
         }
@@ -179,8 +180,8 @@ void kernel_levels_avx2(KERNEL_LEVELS_ARGS)
         for (size_t j = 0; j < n_planes; j++) {
             const struct kernel_plane *p = &planes[j];
             const uint8_t *x = record + p->offset;
-            __m256i part = p->bits == 4   ? plane_dot(x, p, 4)
-                           : p->bits == 2 ? plane_dot(x, p, 2)
+            __m256i part = p->bits == 4   ? plane_dot(x, p, 4, 2)
+                           : p->bits == 2 ? plane_dot(x, p, 2, 4)
                                           : bits_dot(x, p);
             sum = _mm256_add_epi32(sum, _mm256_sll_epi32(part, _mm_cvtsi32_si128((int)p->weight)));
         }

@@ -15,7 +15,7 @@ INLINE __m512i load(const void *p)
 /* The first n of 16 lanes. */
 INLINE __mmask16 lanes16(size_t n)
 {
-    return n < 16 ? (__mmask16)((1u << n) - 1) : (__mmask16)0xffff;
+    return (__mmask16)(n < 16 ? (1u << n) - 1 : 0xffff);
 }
 
 INLINE __mmask64 lanes64(size_t n)
@@ -176,13 +176,13 @@ INLINE uint32_t few_planes(const struct kernel_plane *planes, size_t n)
 /* One plane of one record, and all of them. Bytes beyond a plane meet zeros of the query. */
 #define LEVELS(name, target, madd)                                                                 \
     target INLINE __m512i plane_##name(const uint8_t *x, const struct kernel_plane *p,             \
-                                       const unsigned bits)                                        \
+                                       const unsigned bits, const unsigned slices)                 \
     {                                                                                              \
         const __m512i mask = _mm512_set1_epi8((char)((1 << bits) - 1));                            \
         __m512i sum = _mm512_setzero_si512();                                                      \
         for (size_t i = 0; i < p->bytes; i += 64) {                                                \
             __m512i v = _mm512_maskz_loadu_epi8(lanes64(p->bytes - i), x + i);                     \
-            _Pragma("GCC unroll 4") for (unsigned s = 0; s < 8 / bits; s++)                        \
+            _Pragma("GCC unroll 4") for (unsigned s = 0; s < slices; s++)                          \
             {                                                                                      \
                 __m512i level = _mm512_and_si512(shift_right(v, s * bits), mask);                  \
                 sum = madd(sum, level, load(p->query + s * p->slice + i));                         \
@@ -269,8 +269,8 @@ INLINE uint32_t few_planes(const struct kernel_plane *planes, size_t n)
             for (size_t j = 0; j < n_planes; j++) {                                                \
                 const struct kernel_plane *p = &planes[j];                                         \
                 const uint8_t *x = record + p->offset;                                             \
-                __m512i part = p->bits == 4   ? plane_##name(x, p, 4)                              \
-                               : p->bits == 2 ? plane_##name(x, p, 2)                              \
+                __m512i part = p->bits == 4   ? plane_##name(x, p, 4, 2)                           \
+                               : p->bits == 2 ? plane_##name(x, p, 2, 4)                           \
                                               : bits_##name(x, p);                                 \
                 __m128i weight = _mm_cvtsi32_si128((int)p->weight);                                \
                 sum = _mm512_add_epi32(sum, _mm512_sll_epi32(part, weight));                       \

@@ -47,8 +47,7 @@ size_t kernel_scan_scalar(const struct kernel_scan *s)
         const uint8_t *factors = block + s->pairs * 32;
         int32_t w = load_i16(factors + r * 2), a = load_i16(factors + 64 + r * 2);
         int16_t v = (int16_t)(uint16_t)(u - (uint16_t)s->center);
-        v = s->shift >= 0 ? (int16_t)(uint16_t)((uint32_t)v << s->shift)
-                          : (int16_t)(v >> -s->shift);
+        v = (int16_t)(s->shift >= 0 ? (uint32_t)v << s->shift : (uint32_t)(v >> -s->shift));
         int32_t x = clamp16(mulhrs(v, s->mul) + s->add);
         if (s->all || mulhrs(x, w) > clamp16(mulhrs(a, s->unit) + s->limit)) {
             s->rows[found] = (uint32_t)row;

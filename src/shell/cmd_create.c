@@ -3,6 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "src/shell/indexing.h"
 #include "src/shell/print.h"
 #include "src/shell/shell.h"
 #include "src/shell/units.h"
@@ -13,6 +14,9 @@ struct create_options {
     int metric, dtype, ids;
     struct option_list attribute;
     const char *beside;
+    int rerank;
+    uint64_t bits;
+    struct option_real recall;
 };
 
 #define FIELD(name) offsetof(struct create_options, name)
@@ -32,6 +36,9 @@ static const struct option create_options[] = {
      "A further vector for the rows of this collection, whose ids, attributes and payloads it "
      "shares.",
      NULL, 0, 0},
+    RERANK_OPTION(FIELD(rerank)),
+    BITS_OPTION(FIELD(bits)),
+    RECALL_OPTION(FIELD(recall)),
     {NULL, 0, OPTION_FLAG, 0, NULL, NULL, NULL, 0, 0},
 };
 
@@ -51,6 +58,9 @@ static int create(struct session *db, const struct create_options *o, const char
         .attributes = o->attribute.items,
         .n_attributes = o->attribute.n,
         .beside = o->beside,
+        .rerank = o->rerank ? (mn_rerank)(o->rerank - 1) : MN_RERANK_COPY,
+        .bits = (uint32_t)o->bits,
+        .recall = o->recall.value,
     };
     if (mn_create(db->conn, name, &opts, &err))
         return library_error(&err);
@@ -89,7 +99,8 @@ const struct command cmd_create = {
     .examples = "  mneme create app.db docs --dim 384 --metric cosine\n"
                 "  mneme create app.db words --dim 100 --dtype f16 --ids text\n"
                 "  mneme create app.db docs --dim 384 --attribute lang --attribute year\n"
-                "  mneme create app.db titles --dim 64 --beside docs\n",
+                "  mneme create app.db titles --dim 64 --beside docs\n"
+                "  mneme create app.db big --dim 768 --rerank rows --recall 0.9\n",
     .options = create_options,
     .size = sizeof(struct create_options),
     .run = run_create,

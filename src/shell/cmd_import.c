@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "src/formats/formats.h"
+#include "src/shell/indexing.h"
 #include "src/shell/print.h"
 #include "src/shell/shell.h"
 #include "src/shell/units.h"
@@ -28,8 +29,10 @@ struct import_options {
     int metric, dtype, format; /* OPTION_CHOICE */
     const char *ids, *vector_column, *id_column, *payload_column;
     struct option_integer first_id;
-    uint64_t batch, limit;
-    bool append, partial, skip_zero, no_attributes, keep;
+    uint64_t batch, limit, bits;
+    int rerank;
+    struct option_real recall;
+    bool append, partial, skip_zero, no_attributes, keep, index;
 };
 
 #define FIELD(name) offsetof(struct import_options, name)
@@ -39,6 +42,9 @@ static const struct option options[] = {
     {"dtype", 'd', OPTION_CHOICE, FIELD(dtype), NULL,
      "Element type of a new collection. Default: the file's, if it is f16 or i8, else f32.",
      "f32|f16|bf16|i8|bit", 0, 0},
+    RERANK_OPTION(FIELD(rerank)),
+    BITS_OPTION(FIELD(bits)),
+    RECALL_OPTION(FIELD(recall)),
     {"format", 'f', OPTION_CHOICE, FIELD(format), "F",
      "Format of the file: fvecs, bvecs, ivecs, fbin, u8bin, i8bin, npy, jsonl, csv, text (GloVe, "
      "word2vec) or wink. Default: by its name, else by its first bytes.",
@@ -70,6 +76,9 @@ static const struct option options[] = {
      "Take what stands before the damage in a damaged file (exit code 1).", NULL, 0, 0},
     {"skip-zero", 0, OPTION_FLAG, FIELD(skip_zero), NULL,
      "Leave out vectors of zeros, which cosine refuses.", NULL, 0, 0},
+    {"index", 0, OPTION_FLAG, FIELD(index), NULL,
+     "Then build the index, or fold the rows into the one that is there, as `mneme fold` does.",
+     NULL, 0, 0},
     {NULL, 0, OPTION_FLAG, 0, NULL, NULL, NULL, 0, 0},
 };
 
@@ -246,6 +255,10 @@ static int check_existing(struct import *im)
 {
     const struct import_options *g = im->given;
     const mn_collection_info *info = &im->info;
+    if (g->rerank || g->bits || g->recall.given)
+        return error_exit("'%s' is there already: --rerank, --bits and --recall are for a new "
+                          "collection; leave them out",
+                          im->collection);
     if (g->metric && (mn_metric)(g->metric - 1) != info->metric)
         return error_exit("'%s' has the metric %s, not %s; leave out --metric, or import into "
                           "another collection",
@@ -344,6 +357,9 @@ static int make_collection(struct import *im)
         .id_kind = im->info.id_kind,
         .attributes = (const char *const *)im->scan.attributes,
         .n_attributes = im->scan.n_attributes,
+        .rerank = im->given->rerank ? (mn_rerank)(im->given->rerank - 1) : MN_RERANK_COPY,
+        .bits = (uint32_t)im->given->bits,
+        .recall = im->given->recall.value,
     };
     if (mn_create(im->db.conn, im->collection, &opts, &err))
         return library_error(&err);
@@ -692,6 +708,24 @@ static void say_done(const struct import *im, uint64_t replaced, double seconds)
     text_free(&extra);
 }
 
+/* A new collection of this size is searched much faster by an index. */
+static void say_no_index(const struct import *im)
+{
+    if (im->made && im->taken >= INDEX_LEAST_ROWS && im->info.dtype != MN_BIT)
+        out_printf("searches compare every vector until `mneme fold %s %s` builds the index\n",
+                   im->database, im->collection);
+}
+
+static int make_index(const struct import *im)
+{
+    struct session db;
+    int code = session_open(&db, &im->given->common, im->database, MN_OPEN_MUST_EXIST);
+    if (!code)
+        code = index_make(&db, &im->given->common, im->collection, false);
+    int closed = session_close(&db);
+    return code ? code : closed;
+}
+
 /* A file of vectors for a collection beside another must not empty the attributes that belong to
  * both. */
 static int find_keep(struct import *im)
@@ -785,6 +819,10 @@ static int run(const struct command *self, const void *given, char **args, size_
     int closed = session_close(&im.db);
     if (!code && !closed && !g->common.quiet)
         say_done(&im, replaced, now_seconds() - im.start);
+    if (!code && !closed && g->index)
+        code = make_index(&im);
+    else if (!code && !closed && !g->common.quiet)
+        say_no_index(&im);
     for (size_t i = 0; i < im.scan.n_attributes; i++)
         free(im.scan.attributes[i]);
     free(im.scan.attributes);
@@ -811,10 +849,14 @@ const struct command cmd_import = {
              "Damage. The file is read to its end before anything is written: a damaged file\n"
              "imports nothing, and the message says where it is damaged. --partial takes the\n"
              "rows before that place. Batches are durable one by one; standard input, which\n"
-             "can be read only once, is one transaction.",
+             "can be read only once, is one transaction.\n"
+             "\n"
+             "Index. From 10,000 rows on, searches by an index are much faster. --index builds\n"
+             "it, or folds the new rows in; without it that is left to `mneme fold`, or to the\n"
+             "next process that keeps the database open. Searches find all rows in any case.",
     .examples = "  mneme import app.db words glove.6B.100d.txt --metric cosine --dtype f16\n"
                 "  mneme import app.db docs docs.jsonl --vector-column embedding\n"
-                "  mneme import app.db sift sift_base.fvecs --memory 512MB\n"
+                "  mneme import app.db sift sift_base.fvecs --memory 512MB --index\n"
                 "  mneme import app.db images clip.npy --ids names.txt --metric cosine\n"
                 "  zcat more.jsonl.gz | mneme import app.db docs - --format jsonl\n",
     .options = options,

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/shell/indexing.h"
 #include "src/shell/print.h"
 #include "src/shell/rows.h"
 #include "src/shell/shell.h"
@@ -93,6 +94,11 @@ static void json_end(struct text *t)
 static const char *id_kind_name(mn_id_kind kind)
 {
     return kind == MN_ID_TEXT ? "text" : "integer";
+}
+
+static const char *rerank_name(mn_rerank rerank)
+{
+    return rerank == MN_RERANK_COPY ? "copy" : rerank == MN_RERANK_ROWS ? "rows" : "none";
 }
 
 /* ---- list ----------------------------------------------------------------------------------- */
@@ -186,6 +192,9 @@ static int info_json(struct session *db, const mn_collection_info *all, size_t n
         json_text_member(&t, "ids", id_kind_name(c->id_kind));
         json_text_member(&t, "table", c->table);
         json_text_member(&t, "column", c->column);
+        json_text_member(&t, "rerank", rerank_name(c->rerank));
+        json_count_member(&t, "bits", c->bits);
+        text_printf(&t, ",\"recall\":%g", c->recall);
         text_puts(&t, ",\"attributes\":[");
         for (size_t a = 0; a < names.n; a++) {
             text_puts(&t, a ? "," : "");
@@ -277,6 +286,39 @@ static void stats_collection(const mn_collection_info *c, const mn_collection_st
     line("change log", "%s entries", count_format(a, s->log_entries));
 }
 
+/* Where a search takes the vectors of its last candidates from. */
+static const char *vectors_place(const mn_collection_info *c, const mn_index_info *x)
+{
+    if (c->rerank == MN_RERANK_NONE)
+        return "none: distances are estimates";
+    if (c->rerank == MN_RERANK_ROWS)
+        return "from the rows";
+    return x->vectors_in_memory ? "from vectors in memory" : "from vectors read from the sidecar";
+}
+
+static void stats_index(const struct session *db, const mn_collection_info *c,
+                        const mn_collection_stats *s, const mn_index_info *x)
+{
+    char a[UNITS_TEXT], b[UNITS_TEXT], d[UNITS_TEXT];
+    if (!x->exists && c->dtype == MN_BIT) {
+        line("index", "none: bits are searched exactly");
+    } else if (!x->exists && s->vectors < INDEX_LEAST_ROWS) {
+        line("index", "none: fewer than %s rows are searched exactly",
+             count_format(a, INDEX_LEAST_ROWS));
+    } else if (!x->exists) {
+        line("index", "none yet: `mneme fold %s %s` builds it", db->path, c->name);
+    } else {
+        line("index", "%s rows in %s postings, generation %" PRIu64, count_format(a, x->rows),
+             count_format(b, x->postings), x->generation);
+        line("pending", "%s changed rows that are not in it yet", count_format(a, x->pending));
+        line("index memory", "%s: centroids and %u-bit codes%s", size_format(d, x->memory_bytes),
+             (unsigned)x->bits, x->vectors_in_memory ? ", vectors too" : "");
+        line("exact distances", "%s", vectors_place(c, x));
+        line("recall", "%g where a search does not say", c->recall);
+        line("sidecar", "%s-mneme, %s", db->path, size_format(b, x->sidecar_bytes));
+    }
+}
+
 static void stats_json(struct text *t, const struct session *db, const mn_stats_info *s)
 {
     json_text_member(t, "database", db->path);
@@ -287,8 +329,24 @@ static void stats_json(struct text *t, const struct session *db, const mn_stats_
     json_end(t);
 }
 
+static void stats_index_json(struct text *t, const mn_index_info *x)
+{
+    if (!x->exists) {
+        text_puts(t, ",\"index\":null");
+        return;
+    }
+    text_printf(t,
+                ",\"index\":{\"generation\":%" PRIu64 ",\"rows\":%" PRIu64 ",\"pending\":%" PRIu64
+                ",\"postings\":%" PRIu64 ",\"bits\":%u",
+                x->generation, x->rows, x->pending, x->postings, (unsigned)x->bits);
+    text_printf(t,
+                ",\"memory_bytes\":%" PRIu64 ",\"vectors_in_memory\":%s"
+                ",\"sidecar_bytes\":%" PRIu64 "}",
+                x->memory_bytes, x->vectors_in_memory ? "true" : "false", x->sidecar_bytes);
+}
+
 static void stats_collection_json(struct text *t, const mn_collection_info *c,
-                                  const mn_collection_stats *s)
+                                  const mn_collection_stats *s, const mn_index_info *x)
 {
     json_text_member(t, "collection", c->name);
     json_count_member(t, "rows", s->rows);
@@ -296,6 +354,7 @@ static void stats_collection_json(struct text *t, const mn_collection_info *c,
     json_count_member(t, "vector_bytes", s->vector_bytes);
     json_count_member(t, "log_entries", s->log_entries);
     text_printf(t, ",\"last_version\":%" PRId64, s->last_version);
+    stats_index_json(t, x);
     json_end(t);
 }
 
@@ -316,12 +375,16 @@ static int stats(struct session *db, const struct info_options *o, char **args, 
         stats_database(db, &s);
     for (size_t i = 0; !code && i < n_all && out_fine(); i++) {
         mn_collection_stats c;
-        if (mn_collection_stats_get(db->conn, all[i].name, &c, &err))
+        mn_index_info x;
+        if (mn_collection_stats_get(db->conn, all[i].name, &c, &err) ||
+            mn_index_stats(db->conn, all[i].name, &x, &err)) {
             code = library_error(&err);
-        else if (json)
-            stats_collection_json(&t, &all[i], &c);
-        else
+        } else if (json) {
+            stats_collection_json(&t, &all[i], &c, &x);
+        } else {
             stats_collection(&all[i], &c);
+            stats_index(db, &all[i], &c, &x);
+        }
     }
     text_free(&t);
     if (all != &one)
@@ -351,8 +414,8 @@ const struct command cmd_stats = {
     .arguments = "DB [COLLECTION]",
     .summary = "sizes and counts of a database and its collections",
     .about =
-        "Shows sizes of the files and counts of the collections. Reads the keys of each table\n"
-        "once.",
+        "Shows sizes of the files and counts of the collections and of their indexes. Reads the\n"
+        "keys of each table once, and loads the indexes.",
     .examples = "  mneme stats app.db\n"
                 "  mneme stats app.db words --format json\n",
     .options = stats_options,

@@ -52,8 +52,10 @@ static int run_verify(const struct command *self, const void *given, char **args
     if (code)
         return code;
     if (findings)
-        (void)error_exit("%s: %s problem%s; restore a backup, or export what can be read", args[0],
-                         count_format(count, findings), findings == 1 ? "" : "s");
+        (void)error_exit(
+            "%s: %s problem%s; `mneme rebuild` mends an index, for others restore a backup, "
+            "or export what can be read",
+            args[0], count_format(count, findings), findings == 1 ? "" : "s");
     else if (!o->common.quiet)
         out_printf("%s: no problem found in %s\n", args[0],
                    duration_format(time, now_seconds() - start));
@@ -64,10 +66,10 @@ const struct command cmd_verify = {
     .name = "verify",
     .arguments = "DB",
     .summary = "read everything and report damage",
-    .about =
-        "Reads the whole database in one snapshot: SQLite's own structures, the catalog,\n"
-        "triggers, change log and every vector. Prints one line for each problem; exit code 1\n"
-        "if there is one. Writes nothing.",
+    .about = "Reads the whole database in one snapshot: SQLite's own structures, the catalog,\n"
+             "triggers, change log, every vector, and the indexes: their checksums, and that each\n"
+             "row stands in one or is pending. Prints one line for each problem; exit code 1 if\n"
+             "there is one. Writes nothing. A damaged index costs time, never answers.",
     .examples = "  mneme verify app.db\n"
                 "  mneme verify app.db --quiet || echo damaged\n",
     .options = no_options,

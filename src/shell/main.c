@@ -14,8 +14,9 @@
 #include "src/shell/shell.h"
 
 static const struct command *const commands[] = {
-    &cmd_import, &cmd_search, &cmd_get,   &cmd_delete, &cmd_export, &cmd_create, &cmd_drop,
-    &cmd_list,   &cmd_info,   &cmd_stats, &cmd_verify, &cmd_backup, &cmd_truth,
+    &cmd_import,  &cmd_search,  &cmd_get,    &cmd_delete, &cmd_export, &cmd_create,
+    &cmd_drop,    &cmd_list,    &cmd_info,   &cmd_stats,  &cmd_fold,   &cmd_recall,
+    &cmd_rebuild, &cmd_compact, &cmd_verify, &cmd_backup, &cmd_truth,
 };
 
 enum { N_COMMANDS = sizeof commands / sizeof *commands };

@@ -126,7 +126,8 @@ int session_open(struct session *s, const struct common *common, const char *pat
 {
     mn_error err = {0};
     mn_open_opts opts = {
-        .flags = flags,
+        /* A thread that folds would be cut off when the command ends: see cmd_index.c. */
+        .flags = flags | MN_OPEN_NO_BACKGROUND,
         .memory_bytes = common->memory,
         .threads = (uint32_t)common->threads,
         .busy_timeout_ms = (uint32_t)((common->timeout + 999) / 1000),
@@ -303,6 +304,9 @@ bool progress_library(void *ctx, const char *stage, uint64_t done, uint64_t tota
     const char *label = p->label;
     if (!label)
         p->label = stage;
+    if (done < p->done)
+        p->start = now_seconds(); /* the next part of the work: another rate */
+    p->done = done;
     bool go_on = progress_update(p, done, total);
     p->label = label;
     return go_on;

@@ -14,7 +14,8 @@ enum {
 };
 
 extern const struct command cmd_import, cmd_search, cmd_get, cmd_delete, cmd_export, cmd_info,
-    cmd_stats, cmd_list, cmd_verify, cmd_backup, cmd_truth, cmd_create, cmd_drop;
+    cmd_stats, cmd_list, cmd_verify, cmd_backup, cmd_truth, cmd_create, cmd_drop, cmd_fold,
+    cmd_rebuild, cmd_compact, cmd_recall;
 
 /* ---- Errors: one line "mneme: ..." on stderr ------------------------------------------------- */
 
@@ -61,6 +62,7 @@ struct progress {
     const char *label;  /* "importing" */
     const char *unit;   /* "rows"; "bytes" are written as sizes; NULL: the percentage alone */
     double start, next; /* seconds of now_seconds() */
+    uint64_t done;      /* as last told by the library */
 };
 
 void progress_begin(struct progress *p, const struct common *common, const char *label,

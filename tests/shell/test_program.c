@@ -227,11 +227,14 @@ TEST(search_by_radius_and_conditions)
 TEST(search_says_what_it_did)
 {
     put_words();
-    run(0, "mneme search app.db words --word north --word south --stats --k 1");
+    run(0, "mneme search app.db words --word north --word south --explain --k 1");
     CHECK_HAS(out, "north\n");
     CHECK_HAS(out, "\nsouth\n");
-    CHECK_HAS(err, "2 queries, 2 hits, metric cosine");
-    CHECK_HAS(err, "compared  10 vectors");
+    shows("search --explain",
+          "search    2 queries, 2 hits, cosine, exact: every vector compared\n"
+          "compared  10 vectors, ... bytes, from ...\n"
+          "time      ..., CPU ...\n",
+          err);
 }
 
 TEST(search_for_a_word_that_is_not_there)
@@ -529,6 +532,7 @@ TEST(info_and_stats_tell_what_is_there)
     run_shows("mneme info app.db docs --format json",
               "{\"collection\":\"docs\",\"dim\":2,\"type\":\"f32\",\"metric\":\"l2\","
               "\"ids\":\"integer\",\"table\":\"docs\",\"column\":\"...\","
+              "\"rerank\":\"copy\",\"bits\":0,\"recall\":0.95,"
               "\"attributes\":[\"lang\",\"year\"]}\n");
     run_shows("mneme stats app.db", "database           ...app.db\n"
                                     "file               ...iB, pages of ...iB\n"
@@ -539,12 +543,14 @@ TEST(info_and_stats_tell_what_is_there)
                                     "vectors            3 of 2 x f32, l2, 24 bytes\n"
                                     "rows               3, integer ids\n"
                                     "last version       4\n"
-                                    "change log         ... entries\n");
+                                    "change log         ... entries\n"
+                                    "index              none: fewer than 10,000 rows are searched "
+                                    "exactly\n");
     run_shows("mneme stats app.db docs --format json",
               "{\"database\":\"...app.db\",\"db_bytes\":...,\"wal_bytes\":...,\"page_bytes\":...,"
               "\"memory_cap\":268435456}\n"
               "{\"collection\":\"docs\",\"rows\":3,\"vectors\":3,\"vector_bytes\":24,"
-              "\"log_entries\":...,\"last_version\":4}\n");
+              "\"log_entries\":...,\"last_version\":4,\"index\":null}\n");
     run(0, "mneme info --defaults");
     CHECK_HAS(out, "metric");
     CHECK_HAS(out, "256MiB");
@@ -603,6 +609,190 @@ TEST(backup_makes_a_database_like_the_first)
     CHECK_HAS(out, "northeast");
 }
 
+/* ---- The index
+ * -----------------------------------------------------------------------------------
+ */
+
+/* Rows in ten dimensions around 50 points, enough for an index. */
+static void put_clusters(const char *name, int32_t n, uint64_t seed)
+{
+    enum { CLUSTERS = 50, DIM = 10 };
+    static float centre[CLUSTERS][DIM];
+    const int32_t dim = DIM;
+    struct test_rng rng = {7}, noise = {seed};
+    FILE *file = fopen(test_path(name), "wb");
+    CHECK(file != NULL);
+    for (int i = 0; i < CLUSTERS * DIM; i++)
+        centre[i / DIM][i % DIM] = (float)test_normal(&rng);
+    for (int32_t i = 0; i < n; i++) {
+        float x[DIM];
+        const float *c = centre[test_below(&noise, CLUSTERS)];
+        for (int j = 0; j < DIM; j++)
+            x[j] = c[j] + 0.3f * (float)test_normal(&noise);
+        fwrite(&dim, sizeof dim, 1, file);
+        fwrite(x, sizeof x, 1, file);
+    }
+    CHECK(fclose(file) == 0);
+}
+
+TEST(import_builds_the_index_that_searches_use)
+{
+    put_clusters("base.fvecs", 10000, 1);
+    put_clusters("queries.fvecs", 20, 2);
+    run_shows("mneme import app.db c base.fvecs --index",
+              "imported 10,000 rows of 10 x f32 into 'c' (l2) in ...\n"
+              "indexed 10,000 rows of 'c' in ..., ... postings, ...iB in memory, app.db-mneme is "
+              "...iB\n");
+    run(0, "mneme search app.db c --queries queries.fvecs --k 5 --ids-only --explain >approximate");
+    shows("search --explain",
+          "search    20 queries, 100 hits, l2, by the index\n"
+          "loaded    ...iB of codes and centroids in ...\n"
+          "probed    ... parts of postings, ... a query\n"
+          "scanned   ... codes, ... a query\n"
+          "reranked  ... rows by vectors in memory, ... a query\n"
+          "time      ..., CPU ...\n",
+          err);
+    run(0, "mneme search app.db c --queries queries.fvecs --k 5 --ids-only --explain --exact");
+    CHECK_HAS(err, "exact: every vector compared");
+    CHECK_HAS(err, "compared  200,000 vectors");
+    run(0, "mneme search app.db c --queries queries.fvecs --recall 1 --explain");
+    CHECK_HAS(err, "exact: every vector compared");
+    run_shows("mneme search app.db c --queries queries.fvecs --limit 1 --k 1",
+              "query 0\n"
+              "rank  ...id  distance\n"
+              "   1  ...\n"
+              "1 row, ... codes and ... vectors compared in ...\n");
+}
+
+TEST(import_without_an_index_says_how_to_build_it)
+{
+    put_clusters("base.fvecs", 10000, 1);
+    run_shows("mneme import app.db c base.fvecs",
+              "imported 10,000 rows of 10 x f32 into 'c' (l2) in ...\n"
+              "searches compare every vector until `mneme fold app.db c` builds the index\n");
+    CHECK(access(test_path("app.db-mneme"), F_OK) != 0);
+    run(0, "mneme stats app.db c");
+    CHECK_HAS(out, "index              none yet: `mneme fold app.db c` builds it\n");
+    run(0, "mneme search app.db c --id 5 --explain");
+    CHECK_HAS(err, "exact: every vector compared");
+}
+
+TEST(fold_builds_the_index_then_folds_what_changed)
+{
+    put_clusters("base.fvecs", 10000, 1);
+    put_clusters("more.fvecs", 30, 3);
+    run(0, "mneme import app.db c base.fvecs --quiet");
+    run_shows("mneme fold app.db c", "indexed 10,000 rows of 'c' in ..., ... postings, ...\n");
+    run_shows("mneme fold app.db c",
+              "nothing to fold: the index of 'c' holds all 10,000 rows, ... postings, ...\n");
+    run(0, "mneme import app.db c more.fvecs --append && mneme delete app.db c 17");
+    run(0, "mneme search app.db c --id 10007 --explain --k 1");
+    CHECK_HAS(err, "by the index\n");
+    CHECK_HAS(err, "pending   ");
+    run(0, "mneme stats app.db c --format json");
+    CHECK_HAS(out, "\"index\":{\"generation\":1,\"rows\":10000,\"pending\":31,");
+    run_shows("mneme fold app.db c",
+              "folded 31 changed rows into the index of 'c' in ...: 10,029 rows, ...\n");
+    run(0, "mneme stats app.db c");
+    CHECK_HAS(out, "index              10,029 rows in ");
+    CHECK_HAS(out, "pending            0 changed rows that are not in it yet\n");
+    CHECK_HAS(out, "sidecar            app.db-mneme, ");
+    run_shows("mneme verify app.db", "app.db: no problem found in ...\n");
+}
+
+TEST(fold_of_few_rows_says_that_none_is_needed)
+{
+    put_words();
+    run_shows("mneme fold app.db words",
+              "'words' has no index: fewer than 10,000 rows are searched exactly\n");
+    run_shows("mneme rebuild app.db words --quiet", "");
+    run(0, "mneme create app.db bits --dim 64 --metric hamming");
+    run_shows("mneme fold app.db bits", "'bits' has no index: bits are searched exactly\n");
+}
+
+TEST(rebuild_replaces_an_index_that_is_lost)
+{
+    put_clusters("base.fvecs", 10000, 1);
+    run(0, "mneme import app.db c base.fvecs --index --quiet");
+    CHECK(remove(test_path("app.db-mneme")) == 0);
+    run(0, "mneme search app.db c --id 5 --explain --k 1");
+    CHECK_HAS(err, "exact: every vector compared");
+    run_shows("mneme rebuild app.db c", "indexed 10,000 rows of 'c' in ..., ... postings, ...\n");
+    run(0, "mneme search app.db c --id 5 --explain --k 1");
+    CHECK_HAS(err, "by the index");
+}
+
+TEST(compact_gives_both_files_space_back)
+{
+    put_clusters("base.fvecs", 12000, 1);
+    run(0, "mneme import app.db c base.fvecs --index --quiet");
+    run(0, "seq 1000 11999 | mneme delete app.db c --from - --quiet && mneme rebuild app.db c");
+    run_shows("mneme compact app.db", "app.db: ...iB to ...iB\n"
+                                      "app.db-mneme: ...iB to ...iB\n"
+                                      "compacted app.db in ...\n");
+    struct stat st;
+    CHECK(stat(test_path("app.db"), &st) == 0 && st.st_size < 500000);
+    run(0, "mneme verify app.db && mneme get app.db c 0 999 --no-vector --quiet");
+}
+
+TEST(recall_compares_the_index_with_exact_search)
+{
+    put_clusters("base.fvecs", 10000, 1);
+    run(0, "mneme import app.db c base.fvecs --index --quiet");
+    run(0, "mneme recall app.db c --sample 100 --recall 0.5,0.99 --recall 1 --format json");
+    double found[4];
+    const char *line = out;
+    for (int i = 0; i < 4; i++) {
+        const char *at = line ? strstr(line, "\"recall\":") : NULL;
+        CHECKF(at && sscanf(at, "\"recall\":%lf", &found[i]) == 1, "line %d of %s", i, out);
+        line = strchr(at, '\n');
+    }
+    CHECKF(found[0] >= 0.4 && found[1] >= 0.95 && found[1] <= 1, "%g, %g", found[0], found[1]);
+    CHECK(found[2] == 1 && found[3] == 1);
+    CHECK_HAS(out, "\"param\":\"recall=0.99\",\"sample\":100,\"from_index\":true");
+    CHECK_HAS(out, "\"param\":\"exact\",\"sample\":100,\"from_index\":false");
+    run_shows("mneme recall app.db c --sample 20 --k 3",
+              "search       recall      +- ...\n"
+              "recall 0.95  ...\n"
+              "exact        1.0000  0.0000 ...\n"
+              "20 of 10,000 vectors drawn, k 3; time, codes, vectors and pages of one query\n");
+}
+
+/* Every vector twice: a row's twin is as near as itself, and may stand for it. */
+TEST(recall_counts_ties_as_found)
+{
+    put_fvecs("a.fvecs", 0, 40, 4);
+    run(0, "mneme import app.db c a.fvecs --quiet && mneme import app.db c a.fvecs --append -q");
+    run_shows("mneme recall app.db c --sample 80 --k 1",
+              "search       recall      +- ...\n"
+              "recall 0.95  1.0000  0.0000 ...\n"
+              "exact        1.0000  0.0000 ...\n"
+              "80 of 80 vectors drawn, k 1; time, codes, vectors and pages of one query; there is "
+              "no index, all are exact\n");
+    run(0, "mneme delete app.db c $(seq 1 79) --quiet");
+    run(3, "mneme recall app.db c");
+    CHECK_HAS(err, "'c' has 1 vectors; there must be another one to be found");
+}
+
+TEST(options_of_the_index_are_kept_with_the_collection)
+{
+    put_clusters("base.fvecs", 10000, 1);
+    run(0, "mneme import app.db c base.fvecs --rerank none --bits 2 --recall 0.9 --index --quiet");
+    run(0, "mneme info app.db c --format json");
+    CHECK_HAS(out, "\"rerank\":\"none\",\"bits\":2,\"recall\":0.9,");
+    run(0, "mneme stats app.db c");
+    CHECK_HAS(out, ": centroids and 2-bit codes");
+    CHECK_HAS(out, "exact distances    none: distances are estimates\n");
+    CHECK_HAS(out, "recall             0.9 where a search does not say\n");
+    run(0, "mneme recall app.db c --sample 5");
+    CHECK_HAS(out, "recall 0.9 ");
+    run(3, "mneme import app.db c base.fvecs --first-id 0 --bits 3");
+    CHECK_HAS(err, "'c' is there already: --rerank, --bits and --recall are for a new collection");
+    run(0, "mneme create app.db d --dim 4 --rerank rows --bits 8 --recall 0.8");
+    run(0, "mneme info app.db d --format json");
+    CHECK_HAS(out, "\"rerank\":\"rows\",\"bits\":8,\"recall\":0.8,");
+}
+
 /* ---- Wrong command lines ------------------------------------------------------------------------
  */
 
@@ -643,6 +833,9 @@ static const struct {
     {"mneme search app.db words --word a --limit 5", 2, "--limit goes with --queries"},
     {"mneme search app.db words --word a --recall 1.5", 2,
      "--recall 1.5 is not a number from 0.5 to 1"},
+    {"mneme search app.db words --word a --recall 0.9 --exact", 2,
+     "--exact and --recall 0.9 exclude each other"},
+    {"mneme search app.db words --word a --stat", 2, "unknown option --stat"},
     {"mneme search app.db words --word a --memory lots", 2,
      "--memory lots is not a size, as 512MB"},
     {"mneme search app.db words --word a --memory 1MB", 2, "too small: at least 4.0 MiB"},
@@ -671,6 +864,25 @@ static const struct {
     {"mneme create app.db c", 2, "give --dim N"},
     {"mneme create app.db c --dim 16385", 2, "--dim 16385 is not a whole number of 1 to 16,384"},
     {"mneme create app.db c --dim 12 --dtype bit", 3, "8"},
+    {"mneme create app.db c --dim 4 --rerank all", 2,
+     "--rerank all is not one of copy, rows, none"},
+    {"mneme create app.db c --dim 4 --bits 9", 2, "--bits 9 is not a whole number of 1 to 8"},
+    {"mneme create app.db c --dim 4 --recall 0.4", 2, "--recall 0.4 is not a number from 0.5 to 1"},
+    {"mneme fold app.db", 2, "missing argument COLLECTION (usage: mneme fold DB COLLECTION)"},
+    {"mneme fold app.db wrods", 3, "no collection 'wrods' in app.db; did you mean 'words'?"},
+    {"mneme fold none.db words", 3, "none.db"},
+    {"mneme rebuild app.db words all", 2, "one argument too many: all"},
+    {"mneme rebuild words.txt words", 3, "words.txt"},
+    {"mneme compact app.db words", 2, "one argument too many: words"},
+    {"mneme compact none.db", 3, "none.db"},
+    {"mneme recall app.db", 2, "missing argument COLLECTION"},
+    {"mneme recall app.db wrods", 3, "did you mean 'words'?"},
+    {"mneme recall app.db words --recall 0.9,1.5", 2,
+     "--recall 1.5 is not a number from 0.5 to 1, or several separated by commas"},
+    {"mneme recall app.db words --recall 0.9,", 2, "--recall  is not a number"},
+    {"mneme recall app.db words --sample 0", 2, "--sample 0 is not a whole number of 1 to 10,000"},
+    {"mneme recall app.db words --k 1001", 2, "--k 1001 is not a whole number of 1 to 1,000"},
+    {"mneme recall app.db words --seed one", 2, "--seed one is not a whole number"},
     {"mneme drop app.db none --yes", 3, "no collection 'none'"},
     {"mneme info", 2, "missing argument DB"},
     {"mneme stats none.db", 3, "none.db"},
@@ -703,9 +915,9 @@ TEST(wrong_command_lines_name_what_is_wrong)
 
 TEST(help_is_complete)
 {
-    static const char *const names[] = {"import", "search", "get",  "delete", "export",
-                                        "create", "drop",   "list", "info",   "stats",
-                                        "verify", "backup", "truth"};
+    static const char *const names[] = {"import", "search", "get",    "delete",  "export", "create",
+                                        "drop",   "list",   "info",   "stats",   "verify", "backup",
+                                        "truth",  "fold",   "recall", "rebuild", "compact"};
     run(0, "mneme help");
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         CHECK_HAS(out, names[i]);

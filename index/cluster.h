@@ -43,8 +43,8 @@ struct clusters {
     uint32_t *sizes;       /* [k] */
 };
 
-/* Fails with MN_INVALID (no rows, dim), MN_NOMEM (the allocator's cap), or what a callback returned;
- * *out is then empty. MN_TAG_SEARCH. */
+/* Fails with MN_INVALID (no rows, dim), MN_NOMEM (the allocator's cap), or what a callback
+ * returned; *out is then empty. MN_TAG_SEARCH. */
 mn_status cluster(struct mn_alloc *a, const struct kernels *kn, const struct ann_source *source,
                   const struct cluster_opts *opts, struct clusters *out, mn_error *err);
 void clusters_fini(struct mn_alloc *a, struct clusters *c);

@@ -26,7 +26,7 @@ enum {
     PACK_BYTES = 1 << 20,     /* a pack is closed when it has so many */
     CHUNK_ROWS = 256,         /* rows fetched and coded at once */
     CLUSTER_BYTES = 64 << 20, /* memory for clustering */
-    SAMPLE = 512,             /* rows that calibration searches for */
+    SAMPLE = 2000,            /* rows that calibration searches for; fewer where memory is short */
     SAMPLE_K = 10,
     SKIP = 16 /* rows that a cursor steps over rather than seek anew */
 };
@@ -498,12 +498,22 @@ static mn_status sample_run(struct sample *s, struct rows *r, struct ann_tuning 
     return st;
 }
 
+/* What is needed for the sample takes a 32nd of the cap at most: vectors as they are, as f32 and as
+ * the scan packs them, and the answers. */
+static size_t sample_size(const mn_db *db, const struct coll *c, size_t rows)
+{
+    size_t each = c->vector_bytes + 2 * sizeof(float) * c->entry.dim + 64 * SAMPLE_K;
+    size_t n = mn_alloc_cap(db->alloc) / 32 / each;
+    n = n < SAMPLE / 10 ? SAMPLE / 10 : n > SAMPLE ? SAMPLE : n;
+    return n < rows ? n : rows;
+}
+
 /* Sets x->tuning; x is not shared yet. */
 static mn_status calibrate(mn_conn *conn, struct coll *c, struct ivf *x, struct rows *r,
                            mn_error *err)
 {
     struct mn_alloc *a = conn->db->alloc;
-    struct sample s = {.conn = conn, .c = c, .x = x, .n = r->n < SAMPLE ? r->n : SAMPLE};
+    struct sample s = {.conn = conn, .c = c, .x = x, .n = sample_size(conn->db, c, r->n)};
     s.vectors = mn_alloc_array(a, s.n, c->vector_bytes, MN_TAG_SEARCH);
     s.wide = mn_alloc_array(a, s.n, c->entry.dim * sizeof(float), MN_TAG_SEARCH);
     s.ids = mn_alloc_array(a, s.n, sizeof *s.ids, MN_TAG_SEARCH);

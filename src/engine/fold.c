@@ -179,7 +179,7 @@ static mn_status make_next(mn_conn *conn, const char *name, struct lease *l, enu
     struct ivf *old = NULL;
     int64_t *ids = NULL;
     size_t n = 0;
-    struct ivf_writer w = {.db = conn->db, .lease = l};
+    struct ivf_writer w = {.db = conn->db, .sidecar = conn->db->sidecar, .lease = l};
     mn_status st = coll_get(conn, name, &c, err);
     if (st || !c->watched || !c->indexable)
         return st;

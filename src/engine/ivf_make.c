@@ -48,7 +48,10 @@ struct make {
     size_t n_slots;
     struct heap_block *open; /* the heap block being filled; d.heap has it too */
     float *wide;             /* [CHUNK_ROWS][dim] */
-    bool keep_heap;          /* vectors fit in memory beside the codes */
+    bool keep_heap;             /* vectors fit in memory beside the codes */
+    bool drop_packs;            /* codes are written and read back at the end */
+    struct extent_ref *written; /* [n_written] packs that are to be read back */
+    uint32_t n_written, written_cap;
 };
 
 static mn_status no_memory(const struct make *m, mn_error *err)
@@ -64,6 +67,7 @@ static void make_fini(struct make *m)
     posting_encoder_destroy(a, m->encoder);
     mn_free(a, m->slots);
     mn_free(a, m->wide);
+    mn_free(a, m->written);
     ivf_draft_fini(m->db, &m->d);
 }
 
@@ -188,7 +192,18 @@ static mn_status heap_append(struct make *m, const void *vector, uint32_t *slot,
     return MN_OK;
 }
 
-/* The pack being written becomes one, and its parts are used. */
+static mn_status use_pack(struct make *m, struct ivf_pack *pack, mn_error *err)
+{
+    for (uint32_t i = 0; i < pack->n_parts; i++) {
+        if (!grow(m, (void **)&m->d.uses, &m->uses_cap, m->d.n_uses, sizeof *m->d.uses))
+            return no_memory(m, err);
+        m->d.uses[m->d.n_uses++] = (struct ivf_use){.pack = ivf_pack_share(pack), .index = i};
+    }
+    return MN_OK;
+}
+
+/* The pack being written becomes one, and its parts are used; or it is only written, and m->written
+ * keeps where. */
 static mn_status close_pack(struct make *m, mn_error *err)
 {
     uint8_t *bytes = NULL;
@@ -201,14 +216,29 @@ static mn_status close_pack(struct make *m, mn_error *err)
         st = ivf_pack_open(m->db, m->d.core, m->next_object, bytes, len, &pack, err);
     if (st == MN_OK && m->sink->pack)
         st = m->sink->pack(m->sink->ctx, pack, err);
-    for (uint32_t i = 0; st == MN_OK && i < pack->n_parts; i++) {
-        if (!grow(m, (void **)&m->d.uses, &m->uses_cap, m->d.n_uses, sizeof *m->d.uses))
-            st = no_memory(m, err);
-        else
-            m->d.uses[m->d.n_uses++] = (struct ivf_use){.pack = ivf_pack_share(pack), .index = i};
-    }
+    if (st == MN_OK && !m->drop_packs)
+        st = use_pack(m, pack, err);
+    else if (st == MN_OK &&
+             !grow(m, (void **)&m->written, &m->written_cap, m->n_written, sizeof *m->written))
+        st = no_memory(m, err);
+    else if (st == MN_OK)
+        m->written[m->n_written++] = pack->ref;
     ivf_pack_release(m->db, pack);
     m->next_object++;
+    return st;
+}
+
+/* Reads back the packs that were only written. */
+static mn_status reload_packs(struct make *m, mn_error *err)
+{
+    mn_status st = MN_OK;
+    for (uint32_t i = 0; i < m->n_written && st == MN_OK; i++) {
+        struct ivf_pack *pack = NULL;
+        st = m->sink->reload(m->sink->ctx, m->d.core, &m->written[i], &pack, err);
+        if (st == MN_OK)
+            st = use_pack(m, pack, err);
+        ivf_pack_release(m->db, pack);
+    }
     return st;
 }
 
@@ -252,6 +282,10 @@ static mn_status make_finish(struct make *m, struct ivf **out, mn_error *err)
     mn_status st = close_pack(m, err);
     if (st == MN_OK)
         st = close_block(m, err);
+    posting_encoder_destroy(m->db->alloc, m->encoder);
+    m->encoder = NULL;
+    if (st == MN_OK)
+        st = reload_packs(m, err);
     return st ? st : ivf_create(m->db, &m->d, out, err);
 }
 
@@ -261,8 +295,8 @@ static mn_status make_finish(struct make *m, struct ivf **out, mn_error *err)
 struct rows {
     mn_conn *conn;
     struct coll *c;
-    sqlite3_stmt *st;   /* id, vector WHERE id >= ?1 ORDER BY id */
-    const int64_t *ids; /* [n] ascending */
+    sqlite3_stmt *st; /* id, vector WHERE id >= ?1 ORDER BY id */
+    int64_t *ids;     /* [n] ascending; freed when no more rows are wanted by ordinal */
     size_t n;
     size_t at;                   /* ordinal that st stands on; n: nowhere */
     const struct ivf_core *core; /* for widening; may be a stand-in */
@@ -433,23 +467,42 @@ static mn_status sample_tick(void *ctx, mn_error *err)
     return conn_tick(((struct sample *)ctx)->conn, err);
 }
 
+/* All rows past the sample's scan. */
+static mn_status sample_scan(struct sample *s, char *block, int64_t *ids, mn_error *err)
+{
+    sqlite3_stmt *st;
+    bool row = false;
+    size_t bytes = s->c->vector_bytes, n = 0;
+    mn_status status = coll_stmt(s->conn, s->c, STMT_SCAN, &st, err);
+    if (status)
+        return status;
+    do {
+        status = sql_step(st, &row, err);
+        if (status == MN_OK && row && (size_t)sqlite3_column_bytes(st, 1) == bytes) {
+            ids[n] = sqlite3_column_int64(st, 0);
+            memcpy(block + n++ * bytes, sqlite3_column_blob(st, 1), bytes);
+        }
+        if (status == MN_OK && n && (n == CHUNK_ROWS || !row)) {
+            struct scan_block b = {.ids = ids, .vectors = block, .n = n};
+            status = scan_block(s->scan, &b, NULL, NULL, err);
+            n = 0;
+            if (status == MN_OK)
+                status = conn_tick(s->conn, err);
+        }
+    } while (status == MN_OK && row);
+    sqlite3_reset(st);
+    return status;
+}
+
 /* Nearest rows of each sampled row but itself, by a scan of all rows. */
-static mn_status sample_truth(struct sample *s, struct rows *r, mn_error *err)
+static mn_status sample_truth(struct sample *s, mn_error *err)
 {
     struct mn_alloc *a = s->conn->db->alloc;
-    uint32_t ordinals[CHUNK_ROWS];
     mn_hit hits[SAMPLE_K + 1];
+    int64_t ids[CHUNK_ROWS];
     char *block = mn_alloc_array(a, CHUNK_ROWS, s->c->vector_bytes, MN_TAG_SEARCH);
-    mn_status st = block ? MN_OK : mn_fail(err, MN_NOMEM, "index: out of memory under the cap");
-    for (size_t first = 0; first < r->n && st == MN_OK; first += CHUNK_ROWS) {
-        size_t n = r->n - first < CHUNK_ROWS ? r->n - first : CHUNK_ROWS;
-        for (size_t i = 0; i < n; i++)
-            ordinals[i] = (uint32_t)(first + i);
-        st = rows_raw(r, ordinals, n, block, err);
-        struct scan_block b = {.ids = r->ids + first, .vectors = block, .n = n};
-        if (st == MN_OK)
-            st = scan_block(s->scan, &b, NULL, NULL, err);
-    }
+    mn_status st = block ? sample_scan(s, block, ids, err)
+                         : mn_fail(err, MN_NOMEM, "index: out of memory under the cap");
     for (size_t q = 0; q < s->n && st == MN_OK; q++) {
         size_t n = scan_count(s->scan, q), k = 0;
         scan_hits(s->scan, q, hits);
@@ -463,7 +516,7 @@ static mn_status sample_truth(struct sample *s, struct rows *r, mn_error *err)
     return st;
 }
 
-static mn_status sample_run(struct sample *s, struct rows *r, struct ann_tuning *t, mn_error *err)
+static mn_status sample_run(struct sample *s, struct ann_tuning *t, mn_error *err)
 {
     struct mn_alloc *a = s->conn->db->alloc;
     struct ann_scratch *scratch = NULL;
@@ -475,7 +528,7 @@ static mn_status sample_run(struct sample *s, struct rows *r, struct ann_tuning 
                              .k = SAMPLE_K + 1};
     mn_status st = scan_create(a, s->conn->db->kernels, &spec, &s->scan, err);
     if (st == MN_OK)
-        st = sample_truth(s, r, err);
+        st = sample_truth(s, err);
     if (st == MN_OK)
         st = ann_scratch_create(a, s->c->entry.dim, s->x->core->n_lists, SAMPLE_K + 1, &scratch,
                                 err);
@@ -508,37 +561,39 @@ static size_t sample_size(const mn_db *db, const struct coll *c, size_t rows)
     return n < rows ? n : rows;
 }
 
-/* Sets x->tuning; x is not shared yet. */
-static mn_status calibrate(mn_conn *conn, struct coll *c, struct ivf *x, struct rows *r,
-                           mn_error *err)
+static void sample_fini(struct mn_alloc *a, struct sample *s)
+{
+    mn_free(a, s->vectors);
+    mn_free(a, s->wide);
+    mn_free(a, s->ids);
+    mn_free(a, s->truth);
+    mn_free(a, s->found);
+}
+
+/* Draws the rows that will be searched for: spread evenly, at a place within each stretch that
+ * looks random. */
+static mn_status sample_init(struct sample *s, mn_conn *conn, struct coll *c,
+                             const struct ivf_core *core, struct rows *r, mn_error *err)
 {
     struct mn_alloc *a = conn->db->alloc;
-    struct sample s = {.conn = conn, .c = c, .x = x, .n = sample_size(conn->db, c, r->n)};
-    s.vectors = mn_alloc_array(a, s.n, c->vector_bytes, MN_TAG_SEARCH);
-    s.wide = mn_alloc_array(a, s.n, c->entry.dim * sizeof(float), MN_TAG_SEARCH);
-    s.ids = mn_alloc_array(a, s.n, sizeof *s.ids, MN_TAG_SEARCH);
-    s.truth = mn_alloc_array(a, s.n * SAMPLE_K, sizeof *s.truth, MN_TAG_SEARCH);
-    s.found = mn_alloc_array(a, s.n, sizeof *s.found, MN_TAG_SEARCH);
-    mn_status st = s.vectors && s.wide && s.ids && s.truth && s.found
+    *s = (struct sample){.conn = conn, .c = c, .n = sample_size(conn->db, c, r->n)};
+    s->vectors = mn_alloc_array(a, s->n, c->vector_bytes, MN_TAG_SEARCH);
+    s->wide = mn_alloc_array(a, s->n, c->entry.dim * sizeof(float), MN_TAG_SEARCH);
+    s->ids = mn_alloc_array(a, s->n, sizeof *s->ids, MN_TAG_SEARCH);
+    s->truth = mn_alloc_array(a, s->n * SAMPLE_K, sizeof *s->truth, MN_TAG_SEARCH);
+    s->found = mn_alloc_array(a, s->n, sizeof *s->found, MN_TAG_SEARCH);
+    mn_status st = s->vectors && s->wide && s->ids && s->truth && s->found
                        ? MN_OK
                        : mn_fail(err, MN_NOMEM, "index: out of memory under the cap");
-    for (size_t i = 0; i < s.n && st == MN_OK; i++) {
-        /* Spread evenly over the rows, at a place within each stretch that looks random. */
-        size_t from = i * r->n / s.n, to = (i + 1) * r->n / s.n;
+    for (size_t i = 0; i < s->n && st == MN_OK; i++) {
+        size_t from = i * r->n / s->n, to = (i + 1) * r->n / s->n;
         uint32_t ordinal = (uint32_t)(from + (i * 2654435761u >> 7) % (to - from));
-        s.ids[i] = r->ids[ordinal];
-        st = rows_raw(r, &ordinal, 1, s.vectors + i * c->vector_bytes, err);
+        s->ids[i] = r->ids[ordinal];
+        st = rows_raw(r, &ordinal, 1, s->vectors + i * c->vector_bytes, err);
         if (st == MN_OK)
-            ivf_widen(x->core, conn->db->kernels, s.vectors + i * c->vector_bytes,
-                      s.wide + i * c->entry.dim);
+            ivf_widen(core, conn->db->kernels, s->vectors + i * c->vector_bytes,
+                      s->wide + i * c->entry.dim);
     }
-    if (st == MN_OK)
-        st = sample_run(&s, r, &x->tuning, err);
-    mn_free(a, s.vectors);
-    mn_free(a, s.wide);
-    mn_free(a, s.ids);
-    mn_free(a, s.truth);
-    mn_free(a, s.found);
     return st;
 }
 
@@ -628,8 +683,7 @@ static double code_bytes(uint32_t dim, uint32_t bits, size_t n)
 /* Bits of a code such that all codes fit: they are searched in memory. 0: not even one does. */
 static uint32_t bits_for(const mn_db *db, const struct catalog_entry *e, size_t n)
 {
-    /* While it is built, ids, order and clusters of the rows stand beside the codes. */
-    double room = 0.95 * (double)mn_alloc_cap(db->alloc) - 16.0 * (double)n - (4 << 20);
+    double room = 0.85 * (double)mn_alloc_cap(db->alloc) - (2 << 20);
     for (uint32_t bits = e->bits ? e->bits : IVF_BITS; bits >= 1; bits--)
         if (code_bytes(e->dim, bits, n) <= room)
             return bits;
@@ -656,6 +710,36 @@ static mn_status make_core(mn_conn *conn, struct coll *c, const struct clusters 
     return st;
 }
 
+/* Makes the first version from what clustering found; *m stands ready. */
+static mn_status build_version(struct make *m, struct rows *r, struct clusters *cl,
+                               struct ivf **out, mn_error *err)
+{
+    struct mn_alloc *a = m->db->alloc;
+    struct sample s = {0};
+    double heap = (double)heap_pages(m->c->vector_bytes, (uint32_t)r->n) * HEAP_PAGE;
+    double codes = code_bytes(m->c->entry.dim, m->d.core->rabitq->bits, r->n);
+    m->next_object = 1;
+    m->keep_heap = codes + heap <= 0.85 * (double)mn_alloc_cap(a);
+    /* Where memory is short, codes come back when ids and order of the rows are gone. */
+    m->drop_packs = m->sink->reload && codes + 20.0 * (double)r->n > 0.6 * (double)mn_alloc_cap(a);
+    mn_status st = coll_head(m->conn, m->c, &m->d.at, err);
+    if (st == MN_OK)
+        st = build_postings(m, r, cl, err);
+    clusters_fini(a, cl);
+    if (st == MN_OK)
+        st = sample_init(&s, m->conn, m->c, m->d.core, r, err);
+    mn_free(a, r->ids);
+    r->ids = NULL;
+    if (st == MN_OK)
+        st = make_finish(m, out, err);
+    if (st == MN_OK) {
+        s.x = *out;
+        st = sample_run(&s, &(*out)->tuning, err);
+    }
+    sample_fini(a, &s);
+    return st;
+}
+
 static mn_status build_from(mn_conn *conn, struct coll *c, struct rows *r,
                             const struct ivf_sink *sink, struct ivf **out, mn_error *err)
 {
@@ -677,22 +761,11 @@ static mn_status build_from(mn_conn *conn, struct coll *c, struct rows *r,
     if (core) {
         mn_status made = make_init(&m, conn, c, sink, core, err);
         st = st ? st : made;
-        m.next_object = 1;
-        double heap = (double)heap_pages(c->vector_bytes, (uint32_t)r->n) * HEAP_PAGE;
-        m.keep_heap = code_bytes(c->entry.dim, core->rabitq->bits, r->n) + heap <=
-                      0.85 * (double)mn_alloc_cap(a);
         if (st == MN_OK)
-            st = coll_head(conn, c, &m.d.at, err);
-        if (st == MN_OK)
-            st = build_postings(&m, r, &cl, err);
+            st = build_version(&m, r, &cl, out, err);
+        make_fini(&m);
     }
     clusters_fini(a, &cl);
-    if (st == MN_OK)
-        st = make_finish(&m, out, err);
-    if (core)
-        make_fini(&m);
-    if (st == MN_OK)
-        st = calibrate(conn, c, *out, r, err);
     if (st) {
         ivf_release(conn->db, *out);
         *out = NULL;
@@ -706,10 +779,8 @@ mn_status ivf_build(mn_conn *conn, struct coll *c, const struct ivf_sink *sink, 
     struct mn_alloc *a = conn->db->alloc;
     struct ivf_core like = {.entry = c->entry, .vector_bytes = c->vector_bytes};
     struct rows r = {.conn = conn, .c = c, .core = &like};
-    int64_t *ids = NULL;
     *out = NULL;
-    mn_status st = list_rows(conn, c, &like, &ids, &r.n, err);
-    r.ids = ids;
+    mn_status st = list_rows(conn, c, &like, &r.ids, &r.n, err);
     r.at = r.n;
     if (st == MN_OK && r.n >= IVF_MIN_ROWS && !bits_for(conn->db, &c->entry, r.n)) {
         db_log(conn->db, MN_LOG_WARN, "index",
@@ -728,7 +799,7 @@ mn_status ivf_build(mn_conn *conn, struct coll *c, const struct ivf_sink *sink, 
         sqlite3_finalize(r.st);
         mn_free(a, r.buffer);
     }
-    mn_free(a, ids);
+    mn_free(a, r.ids);
     return st;
 }
 

@@ -10,6 +10,9 @@
 struct ivf_sink {
     mn_status (*core)(void *ctx, struct ivf_core *core, mn_error *err);
     mn_status (*pack)(void *ctx, struct ivf_pack *pack, mn_error *err);
+    /* Reads a pack back that `pack` was given before. */
+    mn_status (*reload)(void *ctx, const struct ivf_core *core, const struct extent_ref *ref,
+                        struct ivf_pack **out, mn_error *err);
     mn_status (*block)(void *ctx, uint32_t number, struct heap_block *block, mn_error *err);
     void *ctx;
 };
@@ -18,7 +21,8 @@ struct ivf_sink {
 enum { IVF_MIN_ROWS = 10000 };
 
 /* Builds the index of all rows of the open snapshot. *out NULL and MN_OK: too few rows for one.
- * Memory beyond the index itself: 12 bytes a row, and 64 MiB at most for clustering. */
+ * Memory: codes of all rows, or 20 bytes a row, whichever is more where memory is short; 64 MiB at
+ * most for clustering. */
 mn_status ivf_build(mn_conn *conn, struct coll *c, const struct ivf_sink *sink, struct ivf **out,
                     mn_error *err);
 

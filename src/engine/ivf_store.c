@@ -120,10 +120,52 @@ static mn_status write_block(void *ctx, uint32_t number, struct heap_block *b, m
     return st;
 }
 
+/* A whole extent into memory of its own; *payload is within *buffer (for mn_free). */
+static mn_status read_extent(mn_db *db, struct sidecar *sidecar, const struct extent_ref *ref,
+                             void **buffer, struct extent_view *view, mn_error *err)
+{
+    size_t bytes = (size_t)ref->n_blocks * EXTENT_BLOCK;
+    char *raw = mn_alloc(db->alloc, bytes + IO_ALIGN, MN_TAG_IO);
+    *buffer = raw;
+    if (!raw)
+        return no_memory(db, err);
+    char *aligned = raw + (IO_ALIGN - (uintptr_t)raw % IO_ALIGN) % IO_ALIGN;
+    return sidecar_read(sidecar, ref, aligned, view, err);
+}
+
+static mn_status read_pack(mn_db *db, struct sidecar *sidecar, const struct ivf_core *core,
+                           const struct extent_ref *ref, struct ivf_pack **out, mn_error *err)
+{
+    struct extent_view v;
+    void *buffer = NULL;
+    uint8_t *bytes = NULL;
+    mn_status st = read_extent(db, sidecar, ref, &buffer, &v, err);
+    if (st == MN_OK && !(bytes = mn_alloc(db->alloc, v.spec.payload_len, MN_TAG_CACHE)))
+        st = no_memory(db, err);
+    if (st == MN_OK) {
+        memcpy(bytes, v.payload, v.spec.payload_len);
+        st = ivf_pack_open(db, core, ref->object, bytes, v.spec.payload_len, out, err);
+    }
+    if (st == MN_OK)
+        (*out)->ref = *ref;
+    mn_free(db->alloc, buffer);
+    return st;
+}
+
+static mn_status reload_pack(void *ctx, const struct ivf_core *core, const struct extent_ref *ref,
+                             struct ivf_pack **out, mn_error *err)
+{
+    const struct ivf_writer *w = ctx;
+    return read_pack(w->db, w->sidecar, core, ref, out, err);
+}
+
 struct ivf_sink ivf_writer_sink(struct ivf_writer *w)
 {
-    return (struct ivf_sink){
-        .core = write_core, .pack = write_pack, .block = write_block, .ctx = w};
+    return (struct ivf_sink){.core = write_core,
+                             .pack = write_pack,
+                             .reload = reload_pack,
+                             .block = write_block,
+                             .ctx = w};
 }
 
 static size_t bitmap_words(const struct ivf_use *u)
@@ -347,20 +389,6 @@ struct load {
     struct extent_ref directory;
 };
 
-/* A whole extent into memory of its own; *payload is within *buffer (for mn_free). */
-static mn_status read_extent(struct load *l, const struct extent_ref *ref, enum mn_tag tag,
-                             void **buffer, struct extent_view *view, mn_error *err)
-{
-    struct mn_alloc *a = l->conn->db->alloc;
-    size_t bytes = (size_t)ref->n_blocks * EXTENT_BLOCK;
-    char *raw = mn_alloc(a, bytes + IO_ALIGN, tag);
-    *buffer = raw;
-    if (!raw)
-        return no_memory(l->conn->db, err);
-    char *aligned = raw + (IO_ALIGN - (uintptr_t)raw % IO_ALIGN) % IO_ALIGN;
-    return sidecar_read(l->sidecar, ref, aligned, view, err);
-}
-
 static const struct extent_ref *find_ref(const struct load *l, uint16_t kind, uint32_t object)
 {
     for (size_t i = 0; i < l->extents.n; i++)
@@ -387,7 +415,7 @@ static mn_status load_core(struct load *l, mn_error *err)
         l->d.core = ivf_core_share(l->have->core);
         return MN_OK;
     }
-    mn_status st = read_extent(l, ref, MN_TAG_IO, &buffer, &v, err);
+    mn_status st = read_extent(l->conn->db, l->sidecar, ref, &buffer, &v, err);
     uint32_t dim = l->c->entry.dim;
     if (st == MN_OK) {
         const uint8_t *p = v.payload;
@@ -430,24 +458,8 @@ static struct ivf_pack *have_pack(const struct load *l, const struct extent_ref 
 static mn_status load_pack(struct load *l, const struct extent_ref *ref, struct ivf_pack **out,
                            mn_error *err)
 {
-    mn_db *db = l->conn->db;
-    struct extent_view v;
-    void *buffer = NULL;
     *out = have_pack(l, ref);
-    if (*out)
-        return MN_OK;
-    mn_status st = read_extent(l, ref, MN_TAG_IO, &buffer, &v, err);
-    uint8_t *bytes = NULL;
-    if (st == MN_OK && !(bytes = mn_alloc(db->alloc, v.spec.payload_len, MN_TAG_CACHE)))
-        st = no_memory(db, err);
-    if (st == MN_OK) {
-        memcpy(bytes, v.payload, v.spec.payload_len);
-        st = ivf_pack_open(db, l->d.core, ref->object, bytes, v.spec.payload_len, out, err);
-    }
-    if (st == MN_OK)
-        (*out)->ref = *ref;
-    mn_free(db->alloc, buffer);
-    return st;
+    return *out ? MN_OK : read_pack(l->conn->db, l->sidecar, l->d.core, ref, out, err);
 }
 
 static int by_object(const void *a, const void *b)
@@ -536,15 +548,11 @@ static struct heap_block *have_block(const struct load *l, const struct extent_r
 static mn_status read_block(mn_db *db, struct sidecar *sidecar, const struct extent_ref *ref,
                             char **pages, mn_error *err)
 {
-    size_t bytes = (size_t)ref->n_blocks * EXTENT_BLOCK;
-    struct extent_view v;
-    char *raw = mn_alloc(db->alloc, bytes + IO_ALIGN, MN_TAG_IO);
-    *pages = NULL;
-    if (!raw)
-        return no_memory(db, err);
-    mn_status st = sidecar_read(sidecar, ref,
-                                raw + (IO_ALIGN - (uintptr_t)raw % IO_ALIGN) % IO_ALIGN, &v, err);
     size_t whole = (size_t)HEAP_BLOCK_PAGES * HEAP_PAGE;
+    struct extent_view v;
+    void *buffer = NULL;
+    *pages = NULL;
+    mn_status st = read_extent(db, sidecar, ref, &buffer, &v, err);
     if (st == MN_OK && v.spec.payload_len > whole)
         st = mn_fail(err, MN_CORRUPT, "heap block %u is too long", ref->object);
     if (st == MN_OK && !(*pages = mn_alloc(db->alloc, whole, MN_TAG_CACHE)))
@@ -553,7 +561,7 @@ static mn_status read_block(mn_db *db, struct sidecar *sidecar, const struct ext
         memcpy(*pages, v.payload, v.spec.payload_len);
         memset(*pages + v.spec.payload_len, 0, whole - v.spec.payload_len);
     }
-    mn_free(db->alloc, raw);
+    mn_free(db->alloc, buffer);
     return st;
 }
 
@@ -638,7 +646,7 @@ static mn_status load_directory(struct load *l, mn_error *err)
     void *buffer = NULL;
     if (!ref)
         return lost(l, "directory", 0, err);
-    mn_status st = read_extent(l, ref, MN_TAG_IO, &buffer, &v, err);
+    mn_status st = read_extent(l->conn->db, l->sidecar, ref, &buffer, &v, err);
     if (st == MN_OK) {
         const uint8_t *p = v.payload;
         uint64_t len = v.spec.payload_len;

@@ -9,6 +9,7 @@
 /* Where a version's extents go while it is made; ctx of an ivf_sink. */
 struct ivf_writer {
     mn_db *db;
+    struct sidecar *sidecar;
     struct lease *lease;
     uint32_t collection;
 };

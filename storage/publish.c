@@ -31,8 +31,7 @@
  * commit of our own comes first. It must change a byte: a commit that changes nothing writes no
  * frame.
  *
- * What a power cut leaves at each step: reliability is tested by tests/storage/test_publish.c,
- * which cuts everywhere.
+ * tests/storage/test_publish.c cuts the power at every step of it.
  */
 #include "storage/publish.h"
 

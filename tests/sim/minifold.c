@@ -10,6 +10,8 @@
 
 enum { MAX_PAYLOAD = 20000, ALIGN = IO_ALIGN };
 
+const mn_allocator *mini_hooks;
+
 static uint64_t mix(uint64_t z)
 {
     z += 0x9e3779b97f4a7c15u;
@@ -75,7 +77,7 @@ mn_status mini_open(struct mini *m, struct mn_fs *fs, const char *vfs, const cha
     int flags = writable ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE : SQLITE_OPEN_READONLY;
     memset(m, 0, sizeof *m);
     m->fs = fs;
-    m->alloc = mn_alloc_create(NULL, UINT64_MAX);
+    m->alloc = mn_alloc_create(mini_hooks, UINT64_MAX);
     if (!m->alloc)
         return mn_fail(err, MN_NOMEM, "no memory");
     snprintf(m->path, sizeof m->path, "%s-mneme", path);
@@ -95,7 +97,8 @@ void mini_close(struct mini *m)
     lease_drop(m->l);
     sidecar_close(m->s);
     sqlite3_close(m->db);
-    mn_alloc_destroy(m->alloc);
+    if (m->alloc)
+        mn_alloc_destroy(m->alloc);
     memset(m, 0, sizeof *m);
 }
 

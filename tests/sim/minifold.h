@@ -7,6 +7,8 @@
 #include "storage/io.h"
 #include "storage/publish.h"
 
+extern const mn_allocator *mini_hooks; /* of those opened from now on; NULL: malloc */
+
 struct mini {
     struct mn_fs *fs;
     struct mn_alloc *alloc;

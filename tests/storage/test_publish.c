@@ -857,7 +857,7 @@ TEST(every_changed_column_of_a_row_is_found_and_mended)
         "UPDATE mneme_extents SET kind = 2 WHERE object = 3",
         "UPDATE mneme_extents SET object = 103 WHERE object = 3",
         "UPDATE mneme_extents SET generation = generation + 1 WHERE object = 3",
-        "UPDATE mneme_extents SET row_crc = row_crc + (1 << 40) WHERE object = 3",
+        "UPDATE mneme_extents SET header_crc = header_crc + 1 WHERE object = 3",
         "UPDATE mneme_extents SET rows = 'x' WHERE object = 3",
         "UPDATE mneme_extents SET row_crc = row_crc + 1 WHERE object = 3",
         "DELETE FROM mneme_extents WHERE object = 3",

@@ -34,9 +34,9 @@
 #include "storage/sql.h"
 
 enum {
-    BLOCK_BYTES = 1 << 20, /* of vectors in one segment: fits the second-level cache with room */
-    MIN_BLOCK_ROWS = 16,
-    MAX_BLOCK_ROWS = 16384,
+    ROW_BYTES = sizeof(int64_t) + sizeof(float), /* of a segment's row beside its vector */
+    SEGMENT_EXTRA = 256, /* at most: of its head, and the padding behind the vectors */
+    LEAST_SHARE = 16,    /* a load goes on while the cap leaves room for so much of a segment */
     STALE_LIMIT = 16 /* searches that found the view newer than themselves before it goes */
 };
 
@@ -91,10 +91,7 @@ struct cached {
 
 size_t cache_block_rows(const struct coll *c)
 {
-    size_t rows = BLOCK_BYTES / c->vector_bytes;
-    if (rows < MIN_BLOCK_ROWS)
-        return MIN_BLOCK_ROWS;
-    return rows > MAX_BLOCK_ROWS ? MAX_BLOCK_ROWS : rows;
+    return (MN_HUGE_BLOCK - SEGMENT_EXTRA) / (c->vector_bytes + ROW_BYTES);
 }
 
 /* ---- Segments, bitmaps, views ---------------------------------------------------------------- */
@@ -116,8 +113,10 @@ static struct segment *segment_create(mn_db *db, size_t n, size_t vector_bytes)
 {
     size_t head = (sizeof(struct segment) + 63) / 64 * 64;
     size_t vectors = (n * vector_bytes + 63) / 64 * 64;
-    char *base =
-        mn_alloc(db->alloc, head + vectors + n * (sizeof(int64_t) + sizeof(float)), MN_TAG_CACHE);
+    size_t size = head + vectors + n * ROW_BYTES;
+    if (size < MN_HUGE_BLOCK && size + vector_bytes + ROW_BYTES + SEGMENT_EXTRA > MN_HUGE_BLOCK)
+        size = MN_HUGE_BLOCK; /* a full one */
+    char *base = mn_alloc(db->alloc, size, MN_TAG_CACHE);
     if (!base)
         return NULL;
     struct segment *s = (struct segment *)base;
@@ -993,6 +992,8 @@ struct view_build {
     struct log_position at;
     struct view *view;
     size_t cap_parts;
+    struct segment *room; /* being filled by the caller; NULL: none */
+    size_t room_rows;
     size_t bytes;
     bool refused; /* the cap left no room */
 };
@@ -1036,13 +1037,23 @@ mn_status view_build_begin(mn_conn *conn, struct coll *c, struct view_build **ou
     return MN_OK;
 }
 
-bool view_build_add(struct view_build *b, const struct scan_block *block)
+static void build_refuse(struct view_build *b)
+{
+    b->refused = true;
+    for (size_t i = 0; i < b->view->n_parts; i++)
+        part_release(b->conn->db, &b->view->parts[i]);
+    b->view->n_parts = 0;
+}
+
+bool view_build_room(struct view_build *b, struct view_room *room)
 {
     mn_db *db = b->conn->db;
-    size_t bytes = block->n * (b->view->vector_bytes + sizeof(int64_t) + sizeof(float)) + 512;
+    size_t n = cache_block_rows(b->coll), least = n / LEAST_SHARE + 1;
+    size_t row_bytes = b->view->vector_bytes + ROW_BYTES;
     struct segment *s = NULL;
-    if (b->refused || block->n == 0)
-        return !b->refused;
+    assert(!b->room);
+    if (b->refused)
+        return false;
     if (b->view->n_parts == b->cap_parts) {
         struct part *more =
             mn_realloc(db->alloc, b->view->parts, 2 * b->cap_parts * sizeof *more, MN_TAG_CACHE);
@@ -1051,23 +1062,45 @@ bool view_build_add(struct view_build *b, const struct scan_block *block)
             b->cap_parts *= 2;
         }
     }
-    b->bytes += bytes;
-    if (b->view->n_parts < b->cap_parts && cache_make_room(db, b->view->collection, bytes))
-        s = segment_create(db, block->n, b->view->vector_bytes);
+    bool fits = cache_make_room(db, b->view->collection, n * row_bytes + 512);
+    while (!fits && n / 2 >= least) {
+        n /= 2;
+        fits = cache_make_room(db, b->view->collection, n * row_bytes + 512);
+    }
+    b->bytes += n * row_bytes + 512;
+    if (fits && b->view->n_parts < b->cap_parts)
+        s = segment_create(db, n, b->view->vector_bytes);
     if (!s) {
-        b->refused = true;
-        for (size_t i = 0; i < b->view->n_parts; i++)
-            part_release(db, &b->view->parts[i]);
-        b->view->n_parts = 0;
+        build_refuse(b);
         return false;
     }
-    s->n = block->n;
-    memcpy(s->ids, block->ids, block->n * sizeof *s->ids);
-    memcpy(s->vectors, block->vectors, block->n * b->view->vector_bytes);
-    memcpy(s->norms, block->norms, block->n * sizeof *s->norms);
-    b->view->parts[b->view->n_parts++] = (struct part){.segment = s};
-    b->view->rows += s->n;
+    b->room = s;
+    b->room_rows = n;
+    *room = (struct view_room){s->ids, s->vectors, s->norms, n};
     return true;
+}
+
+void view_build_add(struct view_build *b, size_t n)
+{
+    mn_db *db = b->conn->db;
+    struct segment *s = b->room, *fit = NULL;
+    size_t vector_bytes = b->view->vector_bytes;
+    b->room = NULL;
+    if (!s || n == 0) {
+        segment_release(db, s);
+        return;
+    }
+    /* The last one is seldom full. Without memory for the copy it stays as it is. */
+    if (n < b->room_rows && (fit = segment_create(db, n, vector_bytes))) {
+        memcpy(fit->ids, s->ids, n * sizeof *s->ids);
+        memcpy(fit->vectors, s->vectors, n * vector_bytes);
+        memcpy(fit->norms, s->norms, n * sizeof *s->norms);
+        segment_release(db, s);
+        s = fit;
+    }
+    s->n = n;
+    b->view->parts[b->view->n_parts++] = (struct part){.segment = s};
+    b->view->rows += n;
 }
 
 void view_build_bad(struct view_build *b, int64_t id)
@@ -1081,6 +1114,7 @@ void view_build_end(struct view_build *b, bool complete)
     if (!b)
         return;
     mn_db *db = b->conn->db;
+    segment_release(db, b->room);
     if (complete && !b->refused) {
         b->view->at = b->at;
         publish(db, b->view);

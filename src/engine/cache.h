@@ -45,13 +45,22 @@ const void *view_find(const struct view *v, int64_t id, float *norm);
 /* Building a view while rows are streamed in id order. *out NULL: another connection is at it. */
 struct view_build;
 mn_status view_build_begin(mn_conn *conn, struct coll *c, struct view_build **out, mn_error *err);
-/* Keeps copies of a block's rows. False if the cap leaves no room: the build is then given up. */
-bool view_build_add(struct view_build *b, const struct scan_block *block);
+/* Room for the next rows, which the caller fills in; false if the cap leaves none: the build is
+ * then given up. */
+struct view_room {
+    int64_t *ids;  /* [n] */
+    char *vectors; /* [n][vector_bytes] */
+    float *norms;  /* [n] squared norms */
+    size_t n;
+};
+bool view_build_room(struct view_build *b, struct view_room *room);
+/* Keeps the first n rows of the room, which the caller may not touch again. */
+void view_build_add(struct view_build *b, size_t n);
 void view_build_bad(struct view_build *b, int64_t id); /* a row without a valid vector */
 /* Publishes what was built (complete) or throws it away, and ends the load. NULL is fine. */
 void view_build_end(struct view_build *b, bool complete);
 
-/* Rows of one block: as many as make about 1 MiB of vectors. */
+/* Rows of one block of full size: as many as fill 2 MiB. */
 size_t cache_block_rows(const struct coll *c);
 
 /* Whether the cap leaves cached things so many bytes more; making room throws other collections'

@@ -125,6 +125,10 @@ static char *stmt_sql(const struct coll *c, enum coll_stmt_kind which)
     case STMT_SCAN:
         return sqlite3_mprintf("SELECT id, \"%w\" FROM \"%w\" WHERE \"%w\" IS NOT NULL ORDER BY id",
                                column, table, column);
+    case STMT_STREAM:
+        return sqlite3_mprintf("SELECT 1 FROM \"%w\" NOT INDEXED WHERE mneme_take(id, \"%w\") "
+                               "ORDER BY id",
+                               table, column);
     case STMT_MAX_ID:
         return sqlite3_mprintf("SELECT max(id) FROM \"%w\"", table);
     case STMT_LOG_HEAD:

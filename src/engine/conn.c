@@ -7,6 +7,7 @@
 #include "src/engine/engine.h"
 #include "src/engine/iter.h"
 #include "src/engine/ivf_store.h"
+#include "src/engine/stream.h"
 #include "storage/sql.h"
 
 enum { TICKS = 2000 }; /* SQLite virtual machine steps between two looks, some 20 us */
@@ -52,15 +53,18 @@ mn_status mn_connect(mn_db *db, mn_conn **out, mn_error *err)
     pthread_mutex_lock(&db->lock);
     bool first = db->conns++ == 0;
     pthread_mutex_unlock(&db->lock);
-    mn_status st =
-        db_open_sqlite(db, first ? FIRST_PAGE_CACHE : FURTHER_PAGE_CACHE, &conn->sql, err);
+    conn->page_cache = first ? FIRST_PAGE_CACHE : FURTHER_PAGE_CACHE;
+    mn_status st = db_open_sqlite(db, conn->page_cache, &conn->sql, err);
     if (st == MN_OK)
         st = db_limit_wal(conn->sql, err);
     if (st == MN_OK)
         st = sql_prepare(conn->sql, "ROLLBACK", &conn->rollback, err);
     if (st == MN_OK)
         st = batch_register(conn, err);
+    if (st == MN_OK)
+        st = stream_register(conn, err);
     if (st) {
+        sqlite3_finalize(conn->rollback);
         sqlite3_close(conn->sql);
         pthread_mutex_lock(&db->lock);
         db->conns--;

@@ -83,6 +83,7 @@ enum coll_stmt_kind {
     STMT_GET_META,   /* ?1 id -> row without its vector */
     STMT_GET_VECTOR, /* ?1 id -> vector */
     STMT_SCAN,       /* -> id, vector by ascending id, rows that have one */
+    STMT_STREAM,     /* the same into memory; see stream.c */
     STMT_MAX_ID,
     STMT_LOG_HEAD,
     STMT_LOG_AT,
@@ -109,6 +110,7 @@ struct coll {
 struct mn_conn {
     mn_db *db;                /* set in connect */
     sqlite3 *sql;             /* set in connect */
+    size_t page_cache;        /* of sql, bytes; set in connect */
     _Atomic bool in_call;     /* exchanged at each entry: two threads, or a callback's re-entry */
     _Atomic bool interrupted; /* set by mn_interrupt, cleared at each entry */
     enum txn txn;             /* what the caller began */
@@ -134,6 +136,7 @@ struct mn_conn {
     uint32_t scratch_lists, scratch_k, scratch_dim;
     struct ivf_reader *reader; /* of vectors in the sidecar; made when first needed */
     struct batch *batch;      /* rows of the running put; see batch.h */
+    struct stream *stream;    /* of the running step; see stream.c */
     struct view *own_view;    /* vectors with this transaction's own writes; see cache.c */
 };
 

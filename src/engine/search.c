@@ -25,13 +25,16 @@
 #include "src/engine/ivf_make.h"
 #include "src/engine/pool.h"
 #include "src/engine/search.h"
+#include "src/engine/stream.h"
 #include "storage/sql.h"
 
 enum {
     QUERY_GROUP = 1024, /* queries scanned at once: bounds memory, and the time between ticks */
     SMALLEST_BLOCK = 8, /* vectors read from the rows before they are scored */
     DEFAULT_MAX_HITS = 1000000,
-    PARALLEL_BYTES = 4 << 20 /* less work than this is not worth a second thread */
+    PARALLEL_BYTES = 4 << 20, /* less work than this is not worth a second thread */
+    CHUNK_BYTES = 256 << 10,  /* of vectors scored at once on their way from SQLite, still near */
+    CHUNK_ROWS = 192          /* or so many rows: what index/scan takes at a time */
 };
 
 static uint64_t thread_cpu_us(void)
@@ -200,38 +203,44 @@ static mn_status sweep_view(struct search *s, const struct view *v, struct scan 
 
 /* ---- Few ids --------------------------------------------------------------------------------- */
 
-/* Vectors collected for one block. */
+/* Vectors collected for one block, in memory of its own. */
 struct gather {
-    int64_t *ids;
-    char *vectors;
-    float *norms;
-    size_t n, cap;
+    struct view_room at;
+    size_t n;
 };
 
 static void gather_fini(struct mn_alloc *a, struct gather *g)
 {
-    mn_free(a, g->ids);
-    mn_free(a, g->vectors);
-    mn_free(a, g->norms);
+    mn_free(a, g->at.ids);
+    mn_free(a, g->at.vectors);
+    mn_free(a, g->at.norms);
 }
 
 static bool gather_try(struct mn_alloc *a, struct gather *g, size_t cap, size_t vector_bytes)
 {
-    *g = (struct gather){.cap = cap};
-    g->ids = mn_alloc_array(a, cap, sizeof *g->ids, MN_TAG_SEARCH);
-    g->vectors = mn_alloc_array(a, cap, vector_bytes, MN_TAG_SEARCH);
-    g->norms = mn_alloc_array(a, cap, sizeof *g->norms, MN_TAG_SEARCH);
-    if (g->ids && g->vectors && g->norms)
+    *g = (struct gather){.at.n = cap};
+    g->at.ids = mn_alloc(a, cap * sizeof *g->at.ids, MN_TAG_SEARCH);
+    g->at.vectors = mn_alloc(a, cap * vector_bytes, MN_TAG_SEARCH);
+    g->at.norms = mn_alloc(a, cap * sizeof *g->at.norms, MN_TAG_SEARCH);
+    if (g->at.ids && g->at.vectors && g->at.norms)
         return true;
     gather_fini(a, g);
+    *g = (struct gather){0};
     return false;
 }
 
-/* Smaller blocks where other searches have taken most of the cap: slower, not wrong. */
-static mn_status gather_init(struct mn_alloc *a, struct gather *g, size_t cap, size_t vector_bytes,
-                             mn_error *err)
+static size_t chunk_rows(const struct search *s)
 {
-    while (!gather_try(a, g, cap, vector_bytes)) {
+    size_t rows = CHUNK_BYTES / s->c->vector_bytes, most = cache_block_rows(s->c);
+    rows = rows < CHUNK_ROWS ? CHUNK_ROWS : rows;
+    return rows < most ? rows : most;
+}
+
+/* Room for `cap` rows, or fewer where other searches have taken most of the memory: slower, not
+ * wrong. */
+static mn_status gather_init(struct search *s, struct gather *g, size_t cap, mn_error *err)
+{
+    while (!gather_try(s->conn->db->alloc, g, cap, s->c->vector_bytes)) {
         if (cap <= SMALLEST_BLOCK)
             return mn_fail(err, MN_NOMEM,
                            "search: out of memory under the cap for a block of %zu vectors; raise "
@@ -244,28 +253,37 @@ static mn_status gather_init(struct mn_alloc *a, struct gather *g, size_t cap, s
 
 static void gather_add(struct gather *g, int64_t id, const void *vector, size_t vector_bytes)
 {
-    g->ids[g->n] = id;
-    memcpy(g->vectors + g->n * vector_bytes, vector, vector_bytes);
+    g->at.ids[g->n] = id;
+    memcpy(g->at.vectors + g->n * vector_bytes, vector, vector_bytes);
     g->n++;
+}
+
+/* Scores rows [first, end) of the room and sets their norms. */
+static mn_status score_rows(struct search *s, const struct view_room *at, size_t first, size_t end,
+                            struct scan *scan, scan_admit_fn admission, mn_error *err)
+{
+    const struct catalog_entry *e = &s->c->entry;
+    struct scan_block block = {.ids = at->ids + first,
+                               .vectors = at->vectors + first * s->c->vector_bytes,
+                               .norms = at->norms + first,
+                               .n = end - first};
+    if (block.n == 0)
+        return MN_OK;
+    scan_norms(s->conn->db->kernels, e->dtype, e->dim, block.vectors, block.n, at->norms + first);
+    mn_status st = scan_block(scan, &block, admission, s, err);
+    s->stats.rows_scanned += (uint64_t)block.n * s->spec.nq;
+    s->stats.bytes_scanned += (uint64_t)block.n * s->c->vector_bytes;
+    s->conn->done += block.n;
+    return st ? st : conn_tick(s->conn, err);
 }
 
 /* Scores what was gathered and empties it. */
 static mn_status gather_scan(struct search *s, struct gather *g, struct scan *scan,
-                             struct view_build *build, scan_admit_fn admission, mn_error *err)
+                             scan_admit_fn admission, mn_error *err)
 {
-    const struct catalog_entry *e = &s->c->entry;
-    struct scan_block block = {.ids = g->ids, .vectors = g->vectors, .norms = g->norms, .n = g->n};
-    if (g->n == 0)
-        return MN_OK;
-    scan_norms(s->conn->db->kernels, e->dtype, e->dim, g->vectors, g->n, g->norms);
-    if (build)
-        view_build_add(build, &block);
-    mn_status st = scan_block(scan, &block, admission, s, err);
-    s->stats.rows_scanned += (uint64_t)g->n * s->spec.nq;
-    s->stats.bytes_scanned += (uint64_t)g->n * s->c->vector_bytes;
-    s->conn->done += g->n;
+    size_t n = g->n;
     g->n = 0;
-    return st ? st : conn_tick(s->conn, err);
+    return score_rows(s, &g->at, 0, n, scan, admission, err);
 }
 
 /* The vector of one row from the snapshot into the gather, if it has one. */
@@ -294,10 +312,8 @@ static mn_status scan_ids(struct search *s, const struct view *v, struct scan *s
 {
     struct gather g;
     scan_admit_fn admission = s->opts.filter ? search_admit : NULL;
-    size_t block = cache_block_rows(s->c);
-    mn_status st =
-        gather_init(s->conn->db->alloc, &g, s->n_ids < block ? s->n_ids : block,
-                    s->c->vector_bytes, err);
+    size_t block = chunk_rows(s);
+    mn_status st = gather_init(s, &g, s->n_ids < block ? s->n_ids : block, err);
     for (size_t i = 0; i < s->n_ids && st == MN_OK; i++) {
         float norm;
         const void *vector = v ? view_find(v, s->ids[i], &norm) : NULL;
@@ -307,49 +323,70 @@ static mn_status scan_ids(struct search *s, const struct view *v, struct scan *s
             s->stats.rows_invalid += view_is_bad(v, s->ids[i]);
         else
             st = look_up(s, s->ids[i], &g, err);
-        if (st == MN_OK && g.n == g.cap)
-            st = gather_scan(s, &g, scan, NULL, admission, err);
+        if (st == MN_OK && g.n == g.at.n)
+            st = gather_scan(s, &g, scan, admission, err);
     }
     if (st == MN_OK)
-        st = gather_scan(s, &g, scan, NULL, admission, err);
+        st = gather_scan(s, &g, scan, admission, err);
     gather_fini(s->conn->db->alloc, &g);
     return st;
 }
 
 /* ---- All rows from SQLite -------------------------------------------------------------------- */
 
+struct passage {
+    struct search *s;
+    struct view_build *build; /* NULL: the rows are not kept */
+    struct gather own;        /* where they go then */
+    struct view_room at;      /* where the next rows go */
+};
+
+/* A row whose value is no vector. */
+static void pass_bad(void *ctx, int64_t id)
+{
+    struct passage *p = ctx;
+    p->s->stats.rows_invalid++;
+    if (p->build)
+        view_build_bad(p->build, id);
+}
+
+/* Finds room for the next rows: where they will stay, or else where the last ones were. */
+static mn_status pass_room(struct passage *p, mn_error *err)
+{
+    if (p->build && view_build_room(p->build, &p->at))
+        return MN_OK;
+    mn_status st = p->own.at.n ? MN_OK : gather_init(p->s, &p->own, chunk_rows(p->s), err);
+    p->at = p->own.at;
+    return st;
+}
+
 static mn_status stream_rows(struct search *s, struct scan *scan, struct view_build *build,
                              mn_error *err)
 {
-    sqlite3_stmt *st;
-    struct gather g;
-    bool row = false;
-    size_t bytes = s->c->vector_bytes;
-    mn_status status = coll_stmt(s->conn, s->c, STMT_SCAN, &st, err);
-    if (status == MN_OK)
-        status = gather_init(s->conn->db->alloc, &g, cache_block_rows(s->c), bytes, err);
-    if (status)
-        return status;
-    while ((status = sql_step(st, &row, err)) == MN_OK && row) {
-        if (sqlite3_column_type(st, 1) == SQLITE_BLOB &&
-            (size_t)sqlite3_column_bytes(st, 1) == bytes) {
-            gather_add(&g, sqlite3_column_int64(st, 0), sqlite3_column_blob(st, 1), bytes);
-        } else {
-            s->stats.rows_invalid++;
-            if (build)
-                view_build_bad(build, sqlite3_column_int64(st, 0));
+    struct passage p = {.s = s, .build = build};
+    struct stream in = {.bad = pass_bad, .ctx = &p};
+    size_t chunk = chunk_rows(s);
+    bool more = true;
+    mn_status st = stream_begin(s->conn, s->c, &in, err);
+    while (st == MN_OK && more) {
+        if ((st = pass_room(&p, err)))
+            break;
+        in.ids = p.at.ids;
+        in.vectors = p.at.vectors;
+        in.n = 0;
+        while (st == MN_OK && more && in.n < p.at.n) {
+            size_t first = in.n;
+            in.stop = p.at.n - first < chunk ? p.at.n : first + chunk;
+            st = stream_fill(s->conn, &in, &more, err);
+            if (st == MN_OK)
+                st = score_rows(s, &p.at, first, in.n, scan, search_admit_fn(s), err);
         }
-        if (g.n == g.cap) {
-            status = gather_scan(s, &g, scan, build, search_admit_fn(s), err);
-            if (status)
-                break;
-        }
+        if (st == MN_OK && build)
+            view_build_add(build, in.n);
     }
-    sqlite3_reset(st);
-    if (status == MN_OK)
-        status = gather_scan(s, &g, scan, build, search_admit_fn(s), err);
-    gather_fini(s->conn->db->alloc, &g);
-    return status;
+    stream_end(s->conn, &in);
+    gather_fini(s->conn->db->alloc, &p.own);
+    return st;
 }
 
 static mn_status stream(struct search *s, struct scan *scan, bool load, mn_error *err)

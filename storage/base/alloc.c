@@ -12,8 +12,9 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-enum { ALIGN = 64 };
+enum { ALIGN = 64, PAGE = 4096, HUGE_PAGE = 2 << 20 };
 
 struct head {
     void *base;   /* what the hook returned */
@@ -23,6 +24,7 @@ struct head {
 };
 
 static_assert(sizeof(struct head) <= ALIGN, "the head must fit in front of an aligned block");
+static_assert((int)MN_HUGE_BLOCK + 2 * (int)ALIGN == (int)HUGE_PAGE, "it fills a huge page");
 
 struct mn_alloc {
     mn_allocator hooks;                    /* set in create */
@@ -39,17 +41,44 @@ static const char *const tag_names[MN_TAG_COUNT] = {
 #undef X
 };
 
+static size_t whole_pages(size_t size)
+{
+    return (size + PAGE - 1) / PAGE * PAGE;
+}
+
+/* Pages of its own from a multiple of 2 MiB on. Only a whole huge page within the block can be one,
+ * so no more becomes resident than was asked for, up to a page. */
+static void *map_huge(size_t size)
+{
+    size_t room, used = whole_pages(size);
+    if (used < size || !mn_add(used, HUGE_PAGE, &room))
+        return NULL;
+    char *base = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (base == MAP_FAILED)
+        return NULL;
+    size_t before = (HUGE_PAGE - (uintptr_t)base % HUGE_PAGE) % HUGE_PAGE;
+    char *block = base + before;
+    if (before)
+        munmap(base, before);
+    if (room - before > used)
+        munmap(block + used, room - before - used);
+    madvise(block, used, MADV_HUGEPAGE); /* refused where there are none: no matter */
+    return block;
+}
+
 static void *default_alloc(void *ctx, size_t size)
 {
     (void)ctx;
-    return malloc(size);
+    return size >= HUGE_PAGE ? map_huge(size) : malloc(size);
 }
 
 static void default_free(void *ctx, void *memory, size_t size)
 {
     (void)ctx;
-    (void)size;
-    free(memory);
+    if (size >= HUGE_PAGE)
+        munmap(memory, whole_pages(size));
+    else
+        free(memory);
 }
 
 struct mn_alloc *mn_alloc_create(const mn_allocator *hooks, uint64_t cap)

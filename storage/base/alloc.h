@@ -24,7 +24,13 @@ enum mn_tag {
 
 struct mn_alloc;
 
-/* `hooks` NULL: malloc and free. cap in bytes; UINT64_MAX for none. NULL when memory runs out. */
+/* A block of this size fills a page of 2 MiB exactly, with what mn_alloc() adds to it. Unless the
+ * embedder brought hooks, blocks of this size and more are mapped on their own and ask for such
+ * pages: the first touch of 512 MB costs 0.2 s of CPU in pages of 4 KiB, 0.09 s in these. */
+enum { MN_HUGE_BLOCK = (2 << 20) - 128 };
+
+/* `hooks` NULL: malloc and free, mmap for large blocks. cap in bytes; UINT64_MAX for none. NULL
+ * when memory runs out. */
 struct mn_alloc *mn_alloc_create(const mn_allocator *hooks, uint64_t cap);
 
 /* Everything must have been freed: a leak is a bug of ours and asserts. NULL is fine. */

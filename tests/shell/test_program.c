@@ -722,6 +722,38 @@ TEST(rebuild_replaces_an_index_that_is_lost)
     CHECK_HAS(err, "by the index");
 }
 
+TEST(verify_names_a_damaged_index_and_what_mends_it)
+{
+    put_clusters("base.fvecs", 10000, 1);
+    run(0, "mneme import app.db c base.fvecs --index --quiet");
+    run(0, "head -c 300000 /dev/zero | tr '\\0' x | "
+           "dd of=app.db-mneme bs=1 seek=100000 conv=notrunc iflag=fullblock obs=64K");
+    run(0, "mneme search app.db c --id 5 --k 1 --format csv");
+    run(1, "mneme verify app.db");
+    CHECK_HAS(out, "c: ");
+    CHECK_HAS(err, "`mneme rebuild` mends an index");
+    run(0, "mneme rebuild app.db c");
+    run_shows("mneme verify app.db", "app.db: no problem found in ...\n");
+}
+
+/* Another writer holds the database, so that fold waits; the signal comes once it can be caught. */
+TEST(an_interrupted_fold_leaves_the_index_as_it_was)
+{
+    put_clusters("base.fvecs", 10000, 1);
+    run(0, "mneme import app.db c base.fvecs --quiet");
+    sqlite3 *sql;
+    CHECK_EQ(sqlite3_open(test_path("app.db"), &sql), SQLITE_OK);
+    CHECK_EQ(sqlite3_exec(sql, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
+    run(130, "mneme fold app.db c & p=$!; "
+             "until grep -q mneme /proc/$p/comm && "
+             "grep -q '^SigCgt:.*[2367abef]$' /proc/$p/status; do sleep 0.01; done; "
+             "kill -INT $p; wait $p");
+    CHECK_STR(err, "mneme: interrupted; the index of 'c' is as it was\n");
+    run(3, "mneme fold app.db c --timeout 10ms");
+    CHECK_EQ(sqlite3_close(sql), SQLITE_OK);
+    run_shows("mneme fold app.db c", "indexed 10,000 rows of 'c' in ...\n");
+}
+
 TEST(compact_gives_both_files_space_back)
 {
     put_clusters("base.fvecs", 12000, 1);

@@ -6,7 +6,8 @@
  *
  * It is true when the caller's memory is full, so that sqlite3_step() returns once in hundreds of
  * rows rather than for each. Against a step a row with `vector IS NOT NULL` this saves 0.05 of
- * 0.21 us a row of 512 bytes (an aggregate in its place, measured alone): the way in and out, and the value's second copy for the condition.
+ * 0.21 us a row of 512 bytes (an aggregate in its place, measured alone): the way in and out, and
+ * the value's second copy for the condition.
  * NOT INDEXED: an index over id and vector, were there one, would be no faster.
  */
 #include "src/engine/stream.h"

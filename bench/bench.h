@@ -40,6 +40,12 @@ enum opts_result opts_parse(const char *about, const struct opt *opts, size_t n,
 /* "512MB" = 512,000,000, "1GiB" = 2^30, "4096". */
 bool size_parse(const char *text, uint64_t *out);
 
+/* "a,b,c" has "b". list NULL has nothing. */
+bool list_has(const char *list, const char *word);
+
+/* All words of the list are among `words`, which a NULL ends; else false after a sentence. */
+bool list_checked(const char *option, const char *list, const char *const *words);
+
 /* Prints "mneme_bench: ..." to stderr and returns 1. */
 __attribute__((format(printf, 1, 2))) int bench_fail(const char *format, ...);
 
@@ -109,6 +115,38 @@ void vectors_fini(struct vectors *v);
 /* Writes n x dim f32 as fbin. 0, or 1 and a sentence. */
 int fbin_write(const char *path, const float *rows, size_t n, uint32_t dim);
 
+/* ---- True neighbours ------------------------------------------------------------------------ */
+
+/* What answers are checked against: the k-th least distance of each checked query. An id is right
+ * if its distance, computed here in double precision, is not beyond it. */
+struct truth {
+    const struct vectors *base, *queries;
+    size_t k; /* hits a query; recall is of min(k, rows) */
+    mn_metric metric;
+    double *kth; /* [n] */
+    size_t n;    /* queries from the first on that are checked */
+};
+
+/* Computes t->kth of the first n queries (or all) by plain loops: for few queries. */
+int truth_compute(struct truth *t, size_t n);
+
+/* Takes t->kth from the neighbours' ids, int64 [n][per_query], per_query >= min(k, rows). */
+int truth_from_ids(struct truth *t, const int64_t *ids, size_t n, size_t per_query);
+
+/* Reads ivecs. 0, or 1 after a sentence; the caller frees *ids. */
+int truth_read(const char *path, int64_t **ids, size_t *n, size_t *per_query);
+int truth_write(const char *path, const int64_t *ids, size_t n, size_t per_query);
+
+/* Share of right answers of queries first .. first + n; ids is [n][k], -1: none. */
+double truth_recall(const struct truth *t, const int64_t *ids, size_t first, size_t n);
+
+/* The same of the file that an `answers` or `measure` command wrote, for all t->n queries. */
+int truth_recall_of_file(const struct truth *t, const char *name, const char *path, double *recall);
+void truth_fini(struct truth *t);
+
+/* Distance in double precision, as the public API tells it. */
+double truth_distance(const float *a, const float *b, uint32_t dim, mn_metric metric);
+
 /* ---- Worker processes ---------------------------------------------------------------------- */
 
 /* A process that answers lines: see bench/peers/driver.h. */
@@ -157,6 +195,7 @@ int32_t bench_normal(struct bench_rng *r);
 int bench_dataset(int argc, char **argv);
 int bench_exact(int argc, char **argv);
 int bench_put(int argc, char **argv);
+int bench_ann(int argc, char **argv);
 int bench_all(int argc, char **argv);
 int bench_worker(int argc, char **argv); /* hidden: what the others start */
 
@@ -166,5 +205,8 @@ int worker_put(int argc, char **argv);
 int worker_single(int argc, char **argv);
 int worker_open(int argc, char **argv);
 int worker_under_cap(int argc, char **argv);
+int worker_ann(int argc, char **argv);
+int worker_fold(int argc, char **argv);
+int worker_truth(int argc, char **argv);
 
 #endif

@@ -51,8 +51,7 @@ struct run {
     char dir[PATH_ROOM], base[PATH_ROOM], queries[PATH_ROOM], db[PATH_ROOM], vec_db[PATH_ROOM];
     char memory[24], bytes[24], threads[24], k[24];
     struct vectors rows, asked;
-    double *kth; /* [check] the k-th least distance of each checked query */
-    size_t check;
+    struct truth truth;                 /* .n queries are checked */
     struct system systems[MAX_SYSTEMS]; /* [0] is Mneme, [1] the memory */
     size_t n_systems;
     struct figure stream[CASES];              /* us for one reading of all bytes */
@@ -60,102 +59,6 @@ struct run {
     struct figure streaming_ratio_cpu[CASES]; /* the same by CPU time: on a busy machine */
     struct results results;
 };
-
-static bool wants(const char *list, const char *word)
-{
-    size_t len = strlen(word);
-    for (const char *p = list; p && *p; p += strcspn(p, ","), p += *p == ',')
-        if (strncmp(p, word, len) == 0 && (p[len] == ',' || p[len] == 0))
-            return true;
-    return false;
-}
-
-/* ---- The own check --------------------------------------------------------------------------- */
-
-static double distance_of(const float *a, const float *b, uint32_t dim, mn_metric metric)
-{
-    double dot[4] = {0}, aa[4] = {0}, bb[4] = {0}, square[4] = {0};
-    for (uint32_t d = 0; d < dim; d++) {
-        double x = a[d], y = b[d];
-        unsigned lane = d & 3;
-        if (metric == MN_L2) {
-            square[lane] += (x - y) * (x - y);
-        } else {
-            dot[lane] += x * y;
-            if (metric == MN_COSINE) {
-                aa[lane] += x * x;
-                bb[lane] += y * y;
-            }
-        }
-    }
-    double product = dot[0] + dot[1] + dot[2] + dot[3];
-    if (metric == MN_L2)
-        return sqrt(square[0] + square[1] + square[2] + square[3]);
-    if (metric == MN_IP)
-        return -product;
-    return 1 - product / sqrt((aa[0] + aa[1] + aa[2] + aa[3]) * (bb[0] + bb[1] + bb[2] + bb[3]));
-}
-
-/* Puts `value` into the k least so far, ascending. */
-static void least_insert(double *least, size_t *n, size_t k, double value)
-{
-    size_t i;
-    if (*n == k && !(value < least[k - 1]))
-        return;
-    i = *n < k ? (*n)++ : k - 1;
-    for (; i > 0 && least[i - 1] > value; i--)
-        least[i] = least[i - 1];
-    least[i] = value;
-}
-
-/* Distances of rounded sums differ in their last digits: rows this close to the k-th are ties. */
-static double tie(double kth)
-{
-    return kth + 1e-5 * fabs(kth) + 1e-6;
-}
-
-/* r->kth[q]: the k-th least distance of query q. */
-static int kth_distances(struct run *r)
-{
-    size_t k = (size_t)r->o->k;
-    double *least = malloc(k * sizeof *least);
-    r->check = (size_t)r->o->check < r->asked.n ? (size_t)r->o->check : r->asked.n;
-    r->kth = malloc(r->check * sizeof *r->kth);
-    if (!least || !r->kth) {
-        free(least);
-        return bench_fail("no memory for the distances of %zu queries", r->check);
-    }
-    for (size_t q = 0; q < r->check; q++) {
-        size_t n = 0;
-        for (size_t i = 0; i < r->rows.n; i++)
-            least_insert(least, &n, k,
-                         distance_of(r->asked.rows + q * r->asked.dim,
-                                     r->rows.rows + i * r->rows.dim, r->rows.dim, r->o->metric));
-        r->kth[q] = least[n - 1];
-    }
-    free(least);
-    return 0;
-}
-
-/* Share of right answers among the checked queries; ids is [check][k]. */
-static double recall_of(const struct run *r, const int64_t *ids)
-{
-    size_t k = (size_t)r->o->k, wanted = k < r->rows.n ? k : r->rows.n, right = 0;
-    for (size_t q = 0; q < r->check; q++) {
-        const float *query = r->asked.rows + q * r->asked.dim;
-        for (size_t i = 0; i < wanted; i++) {
-            int64_t id = ids[q * k + i];
-            bool twice = false;
-            for (size_t j = 0; j < i; j++)
-                twice |= ids[q * k + j] == id;
-            if (!twice && id >= 0 && (uint64_t)id < r->rows.n &&
-                distance_of(query, r->rows.rows + (size_t)id * r->rows.dim, r->rows.dim,
-                            r->o->metric) <= tie(r->kth[q]))
-                right++;
-        }
-    }
-    return (double)right / (double)(r->check * wanted);
-}
 
 /* ---- Systems --------------------------------------------------------------------------------- */
 
@@ -222,7 +125,7 @@ static int start_peers(struct run *r)
     for (size_t i = 0; i < sizeof peers / sizeof *peers; i++) {
         const char *name = peers[i].name;
         bool vec = strcmp(name, "sqlite-vec") == 0;
-        if (!wants(r->o->peers, name))
+        if (!list_has(r->o->peers, name))
             continue;
         if (!peer_path(r->o->peers_dir, peers[i].file, path, sizeof path))
             return bench_fail("%s is not there: tools/peers %s builds it", path, name);
@@ -253,11 +156,8 @@ static size_t batch_of(const struct run *r, int kase)
 static int system_prepare(struct run *r, struct system *s, int kase)
 {
     char path[PATH_ROOM + 16];
-    size_t batch = batch_of(r, kase), asked = batch > r->check ? batch : r->check;
+    size_t batch = batch_of(r, kase), asked = batch > r->truth.n ? batch : r->truth.n;
     json_t *answer = worker_ask(&s->worker, "tune %zu", batch);
-    int64_t *ids;
-    FILE *f;
-    bool good;
     if (!answer)
         return 1;
     snprintf(s->setting[kase], sizeof s->setting[kase], "%s",
@@ -270,20 +170,12 @@ static int system_prepare(struct run *r, struct system *s, int kase)
     if (!answer)
         return 1;
     json_decref(answer);
-    ids = malloc(r->check * (size_t)r->o->k * sizeof *ids);
-    f = fopen(path, "rb");
-    good = ids && f && fread(ids, sizeof *ids * (size_t)r->o->k, r->check, f) == r->check;
-    if (good)
-        s->recall[kase] = recall_of(r, ids);
-    if (f)
-        fclose(f);
-    free(ids);
-    return good ? 0 : bench_fail("%s: wrote no answers for %zu queries", s->name, r->check);
+    return truth_recall_of_file(&r->truth, s->name, path, &s->recall[kase]);
 }
 
 static int prepare(struct run *r, int kase)
 {
-    if (!r->kth && kth_distances(r) != 0)
+    if (!r->truth.kth && truth_compute(&r->truth, (size_t)r->o->check) != 0)
         return 1;
     for (size_t i = 0; i < r->n_systems; i++)
         if (system_prepare(r, &r->systems[i], kase) != 0)
@@ -374,7 +266,7 @@ static int measure_cases(struct run *r)
     if (start_mneme(r) != 0 || start_peers(r) != 0)
         goto done;
     for (int kase = 0; kase < CASES; kase++) {
-        if (!wants(r->o->cases, case_names[kase]))
+        if (!list_has(r->o->cases, case_names[kase]))
             continue;
         if (prepare(r, kase) != 0)
             goto done;
@@ -386,7 +278,7 @@ static int measure_cases(struct run *r)
         if (worker_stop(&r->systems[i].worker, &r->systems[i].rss_peak_kb) != 0)
             goto done;
     for (int kase = 0; kase < CASES; kase++)
-        for (size_t i = 0; i < r->n_systems && wants(r->o->cases, case_names[kase]); i++)
+        for (size_t i = 0; i < r->n_systems && list_has(r->o->cases, case_names[kase]); i++)
             if (report_system(r, kase, &r->systems[i]) != 0)
                 goto done;
     rc = 0;
@@ -468,6 +360,8 @@ static int run_open(struct run *r)
     if (r->rows.dim != r->asked.dim)
         return bench_fail("%s has vectors of %" PRIu32 " elements, %s of %" PRIu32, o->base,
                           r->rows.dim, o->queries, r->asked.dim);
+    r->truth = (struct truth){
+        .base = &r->rows, .queries = &r->asked, .k = (size_t)o->k, .metric = o->metric};
     if (work_open(o->work, r->dir, sizeof r->dir - 32) != 0)
         return 1;
     snprintf(r->base, sizeof r->base, "%.4100s/base.fbin", r->dir);
@@ -482,20 +376,6 @@ static int run_open(struct run *r)
     snprintf(r->k, sizeof r->k, "%" PRIu64, o->k);
     return fbin_write(r->base, r->rows.rows, r->rows.n, r->rows.dim) ||
            fbin_write(r->queries, r->asked.rows, r->asked.n, r->asked.dim);
-}
-
-static bool list_checked(const char *option, const char *list, const char *const *words)
-{
-    for (const char *p = list; *p; p += strcspn(p, ","), p += *p == ',') {
-        size_t i = 0, len = strcspn(p, ",");
-        while (words[i] && (strlen(words[i]) != len || strncmp(words[i], p, len) != 0))
-            i++;
-        if (!words[i]) {
-            bench_fail("%s has '%.*s'; --help lists the words", option, (int)len, p);
-            return false;
-        }
-    }
-    return true;
 }
 
 int bench_exact(int argc, char **argv)
@@ -557,14 +437,14 @@ int bench_exact(int argc, char **argv)
         !list_checked("--peers", o.peers, peer_words))
         return 2;
     if (results_open(&r.results, o.json, o.label, argc, argv) != 0 || run_open(&r) != 0 ||
-        measure_cases(&r) != 0 || (wants(o.cases, "fresh") && measure_fresh(&r) != 0))
+        measure_cases(&r) != 0 || (list_has(o.cases, "fresh") && measure_fresh(&r) != 0))
         goto done;
     rc = 0;
 done:
     work_close(r.dir);
     vectors_fini(&r.rows);
     vectors_fini(&r.asked);
-    free(r.kth);
+    truth_fini(&r.truth);
     if (results_close(&r.results) != 0)
         rc = 1;
     return rc;

@@ -15,6 +15,7 @@ static const struct subcommand subcommands[] = {
     {"dataset", bench_dataset, "make vectors: clustered synthetic ones, or GloVe's words"},
     {"kernels", bench_kernels, "distance kernels in GB/s beside the memory's limit"},
     {"exact", bench_exact, "exact search, beside FAISS, usearch and sqlite-vec"},
+    {"ann", bench_ann, "search by recall target, beside hnswlib, FAISS, usearch, zvec, LanceDB"},
     {"put", bench_put, "import, single puts, bytes on disk, open time, memory"},
     {"all", bench_all, "the whole table of targets, into a folder of JSON files"},
     {"worker", bench_worker, NULL},

@@ -71,7 +71,8 @@ struct store {
 
 static int store_open(struct store *s, const char *path, uint64_t memory, mn_error *err)
 {
-    mn_open_opts opts = {.memory_bytes = memory};
+    /* Writing alone is measured: no thread makes an index meanwhile. */
+    mn_open_opts opts = {.flags = MN_OPEN_NO_BACKGROUND, .memory_bytes = memory};
     return mn_open(path, &opts, &s->db, err) != MN_OK || mn_connect(s->db, &s->conn, err) != MN_OK;
 }
 

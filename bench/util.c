@@ -150,6 +150,29 @@ enum opts_result opts_parse(const char *about, const struct opt *opts, size_t n,
     return OPTS_GO;
 }
 
+bool list_has(const char *list, const char *word)
+{
+    size_t len = strlen(word);
+    for (const char *p = list; p && *p; p += strcspn(p, ","), p += *p == ',')
+        if (strncmp(p, word, len) == 0 && (p[len] == ',' || p[len] == 0))
+            return true;
+    return false;
+}
+
+bool list_checked(const char *option, const char *list, const char *const *words)
+{
+    for (const char *p = list; *p; p += strcspn(p, ","), p += *p == ',') {
+        size_t i = 0, len = strcspn(p, ",");
+        while (words[i] && (strlen(words[i]) != len || strncmp(words[i], p, len) != 0))
+            i++;
+        if (!words[i]) {
+            bench_fail("%s has '%.*s'; --help lists the words", option, (int)len, p);
+            return false;
+        }
+    }
+    return true;
+}
+
 /* ---- Figures ------------------------------------------------------------------------------- */
 
 static int compare_doubles(const void *a, const void *b)

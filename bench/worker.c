@@ -48,7 +48,9 @@ struct session {
 
 static int session_open(struct session *s, const struct worker_opts *o, mn_error *err)
 {
-    mn_open_opts opts = {.memory_bytes = o->memory, .threads = (uint32_t)o->threads};
+    mn_open_opts opts = {.flags = MN_OPEN_NO_BACKGROUND, /* exact search wants no index */
+                         .memory_bytes = o->memory,
+                         .threads = (uint32_t)o->threads};
     if (mn_open(o->db, &opts, &s->db, err) != MN_OK || mn_connect(s->db, &s->conn, err) != MN_OK)
         return 1;
     return 0;
@@ -75,6 +77,7 @@ struct mneme_system {
 static int mneme_search(struct driver *d, const float *queries, size_t nq, int64_t *ids)
 {
     struct mneme_system *s = d->ctx;
+    mn_search_opts opts = {.recall = 1.0};
     mn_error err;
     if (nq > s->room) {
         free(s->hits);
@@ -87,7 +90,7 @@ static int mneme_search(struct driver *d, const float *queries, size_t nq, int64
             return 1;
         }
     }
-    if (mn_search(s->session.conn, COLLECTION, queries, nq, d->k, NULL, s->hits, s->found, &err) !=
+    if (mn_search(s->session.conn, COLLECTION, queries, nq, d->k, &opts, s->hits, s->found, &err) !=
         MN_OK) {
         snprintf(d->message, sizeof d->message, "%.399s", err.message);
         return 1;
@@ -425,10 +428,10 @@ int bench_worker(int argc, char **argv)
         const char *name;
         int (*run)(int argc, char **argv);
     } others[] = {
-        {"put", worker_put},
-        {"single", worker_single},
-        {"open", worker_open},
-        {"under-cap", worker_under_cap},
+        {"put", worker_put},     {"single", worker_single},
+        {"open", worker_open},   {"under-cap", worker_under_cap},
+        {"ann", worker_ann},     {"fold", worker_fold},
+        {"truth", worker_truth},
     };
     struct worker_opts o;
     for (size_t i = 0; argc >= 2 && i < sizeof others / sizeof *others; i++)

@@ -4,13 +4,17 @@
  *     search FIRST COUNT BATCH        searches COUNT queries from FIRST on, BATCH a call
  *                                     -> {"wall_us": w, "cpu_us": c}
  *     answers FIRST COUNT BATCH PATH  the same, and writes the ids, int64 [COUNT][k], to PATH
+ *     measure FIRST COUNT BATCH PATH  the same, each call timed; PATH "-": no answers are written
+ *                                     -> {"wall_us": w, "cpu_us": c, "p50_us": p, "p99_us": q,
+ *                                         "reads": r, "read_bytes": b, "rss_kb": n}
  *     tune BATCH                      tries the system's settings for such calls, keeps the best
  *                                     -> {"setting": "..."}
+ *     set TEXT                        a setting, as in "nprobe=20,k_factor=5" -> {"setting": "..."}
  *     quit                            -> {"rss_peak_kb": n}
  *
- * A system says {"ready": 1} when its data is loaded, and {"error": "..."} instead of an answer
- * when something failed. The time of a search command is that of the calls alone. CPU time is user
- * and system time of the whole process, all threads. */
+ * A system says {"ready": 1} when its data is loaded, with what its building cost, and
+ * {"error": "..."} instead of an answer when something failed. The time of a search command is that
+ * of the calls alone. CPU time is user and system time of the whole process, all threads. */
 #ifndef MN_BENCH_PEERS_DRIVER_H
 #define MN_BENCH_PEERS_DRIVER_H
 
@@ -32,7 +36,10 @@ struct driver {
     uint32_t dim, k;
     int (*search)(struct driver *d, const float *queries, size_t nq, int64_t *ids);
     int (*tune)(struct driver *d, size_t batch);
+    int (*set)(struct driver *d, const char *text); /* NULL: nothing can be set */
     void *ctx;
+    double build_wall_us, build_cpu_us;
+    uint64_t reads; /* of pages so far, by the system's own count */
     char message[400];
     char setting[200];
 };
@@ -55,18 +62,27 @@ static inline double driver_cpu_us(void)
     return driver_clock_us(CLOCK_PROCESS_CPUTIME_ID);
 }
 
+/* A figure of a file like /proc/self/status, "NAME: 123 kB"; 0 if it is not there. */
+static inline uint64_t driver_proc(const char *path, const char *name)
+{
+    FILE *f = fopen(path, "r");
+    size_t len = strlen(name);
+    char line[256];
+    uint64_t value = 0;
+    while (f && fgets(line, sizeof line, f))
+        if (strncmp(line, name, len) == 0 && line[len] == ':') {
+            value = strtoull(line + len + 1, NULL, 10);
+            break;
+        }
+    if (f)
+        fclose(f);
+    return value;
+}
+
 /* The process's highest resident size in KiB, 0 if /proc is not there. */
 static inline uint64_t driver_rss_peak_kb(void)
 {
-    FILE *f = fopen("/proc/self/status", "r");
-    char line[256];
-    uint64_t kb = 0;
-    while (f && fgets(line, sizeof line, f))
-        if (sscanf(line, "VmHWM: %" SCNu64, &kb) == 1)
-            break;
-    if (f)
-        fclose(f);
-    return kb;
+    return driver_proc("/proc/self/status", "VmHWM");
 }
 
 /* Memory for vectors, aligned to 64 and on large pages where the kernel has them. */
@@ -180,12 +196,87 @@ done:
     return rc;
 }
 
+static inline int driver_compare(const void *a, const void *b)
+{
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+/* The calls of one measure command; each call's wall time into took[0 .. calls). */
+static inline int driver_calls(struct driver *d, size_t first, size_t count, size_t batch,
+                               int64_t *ids, float *took, size_t *calls)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < count; i += batch, n++) {
+        size_t nq = count - i < batch ? count - i : batch;
+        size_t at = (first + i) % d->n_queries;
+        double start = driver_wall_us();
+        if (at + nq > d->n_queries)
+            nq = d->n_queries - at;
+        if (d->search(d, d->queries + at * d->dim, nq, ids + i * d->k) != 0)
+            return 1;
+        took[n] = (float)(driver_wall_us() - start);
+    }
+    *calls = n;
+    return 0;
+}
+
+/* One measure command. Ids are kept, and written when the time is taken. */
+static inline int driver_measure(struct driver *d, size_t first, size_t count, size_t batch,
+                                 const char *path)
+{
+    static const char io[] = "/proc/self/io";
+    int rc = 1;
+    size_t calls = 0;
+    int64_t *ids = NULL;
+    float *took = NULL;
+    FILE *out = NULL;
+    uint64_t reads = d->reads, bytes = driver_proc(io, "read_bytes");
+    double wall, cpu;
+    bool good;
+    snprintf(d->message, sizeof d->message, "measure: no such range of queries");
+    if (batch == 0 || count == 0 || count > d->n_queries || first + count > d->n_queries)
+        return 1;
+    snprintf(d->message, sizeof d->message, "no memory for the answers");
+    ids = (int64_t *)malloc(count * d->k * sizeof *ids);
+    took = (float *)malloc((count / batch + 1) * sizeof *took);
+    if (!ids || !took)
+        goto done;
+    wall = driver_wall_us();
+    cpu = driver_cpu_us();
+    if (driver_calls(d, first, count, batch, ids, took, &calls) != 0)
+        goto done;
+    cpu = driver_cpu_us() - cpu;
+    wall = driver_wall_us() - wall;
+    bytes = driver_proc(io, "read_bytes") - bytes;
+    qsort(took, calls, sizeof *took, driver_compare);
+    if (strcmp(path, "-") != 0) {
+        snprintf(d->message, sizeof d->message, "%.300s: cannot be written", path);
+        out = fopen(path, "wb");
+        good = out && fwrite(ids, sizeof *ids * d->k, count, out) == count;
+        if ((out && fclose(out) != 0) || !good)
+            goto done;
+    }
+    printf("{\"wall_us\": %.3f, \"cpu_us\": %.3f, \"p50_us\": %.3f, \"p99_us\": %.3f, "
+           "\"reads\": %" PRIu64 ", \"read_bytes\": %" PRIu64 ", \"rss_kb\": %" PRIu64 "}\n",
+           wall, cpu, (double)took[calls / 2], (double)took[calls * 99 / 100], d->reads - reads,
+           bytes, driver_proc("/proc/self/status", "VmRSS"));
+    fflush(stdout);
+    rc = 0;
+done:
+    free(ids);
+    free(took);
+    return rc;
+}
+
 /* Answers commands until quit or the end of the input. The process's exit status. */
 static inline int driver_run(struct driver *d)
 {
     char line[4400], path[4097];
     size_t first, count, batch;
-    printf("{\"ready\": 1, \"rss_kb\": %" PRIu64 "}\n", driver_rss_peak_kb());
+    printf("{\"ready\": 1, \"rss_kb\": %" PRIu64 ", \"build_wall_us\": %.0f, "
+           "\"build_cpu_us\": %.0f}\n",
+           driver_rss_peak_kb(), d->build_wall_us, d->build_cpu_us);
     fflush(stdout);
     while (fgets(line, sizeof line, stdin)) {
         d->message[0] = 0;
@@ -198,6 +289,15 @@ static inline int driver_run(struct driver *d)
                    4) {
             if (driver_search(d, first, count, batch, path) != 0)
                 return driver_error(d->message);
+        } else if (sscanf(line, "measure %zu %zu %zu %4096[^\n]", &first, &count, &batch, path) ==
+                   4) {
+            if (driver_measure(d, first, count, batch, path) != 0)
+                return driver_error(d->message);
+        } else if (sscanf(line, "set %4096[^\n]", path) == 1 && d->set) {
+            if (d->set(d, path) != 0)
+                return driver_error(d->message);
+            printf("{\"setting\": \"%s\"}\n", d->setting);
+            fflush(stdout);
         } else if (sscanf(line, "tune %zu", &batch) == 1) {
             if (d->tune && d->tune(d, batch) != 0)
                 return driver_error(d->message);
@@ -212,11 +312,21 @@ static inline int driver_run(struct driver *d)
     return 0;
 }
 
+/* "name=12" anywhere in "a=1,name=12"; `otherwise` if it is not there. */
+static inline unsigned driver_number(const char *text, const char *name, unsigned otherwise)
+{
+    size_t len = strlen(name);
+    for (const char *p = text; *p; p += strcspn(p, ","), p += *p == ',')
+        if (strncmp(p, name, len) == 0 && p[len] == '=')
+            return (unsigned)strtoul(p + len + 1, NULL, 10);
+    return otherwise;
+}
+
 /* ---- For peers that are programs of their own ---------------------------------------------- */
 
-/* --base F --queries F --metric M --k K --threads N, all in that order of pairs or another. */
+/* --base F --queries F --metric M --k K --threads N --build TEXT, pairs in any order. */
 struct driver_args {
-    const char *base, *queries, *metric;
+    const char *base, *queries, *metric, *build;
     unsigned k, threads;
 };
 
@@ -224,6 +334,7 @@ static inline bool driver_args(int argc, char **argv, struct driver_args *a)
 {
     memset(a, 0, sizeof *a);
     a->metric = "l2";
+    a->build = "";
     a->k = 10;
     a->threads = 1;
     for (int i = 1; i + 1 < argc; i += 2) {
@@ -233,6 +344,8 @@ static inline bool driver_args(int argc, char **argv, struct driver_args *a)
             a->queries = argv[i + 1];
         else if (strcmp(argv[i], "--metric") == 0)
             a->metric = argv[i + 1];
+        else if (strcmp(argv[i], "--build") == 0)
+            a->build = argv[i + 1];
         else if (strcmp(argv[i], "--k") == 0)
             a->k = (unsigned)strtoul(argv[i + 1], NULL, 10);
         else if (strcmp(argv[i], "--threads") == 0)

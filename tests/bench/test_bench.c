@@ -3,6 +3,7 @@
 #include "tests/test.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -227,6 +228,124 @@ TEST(a_peer_that_dies_or_hangs_ends_the_run_with_its_name)
     CHECK_HAS(output, "faiss: no answer for 5 s");
 }
 
+#define TINY_ANN                                                                                   \
+    "mneme_bench ann --base b.fbin --queries q.fbin --recall 0.9,0.95 --passes 2 --sweep 40 "      \
+    "--json out.json "
+
+/* The line of an ann run that has the system and the recall asked for; the caller drops it. */
+static json_t *ann_line(const char *system, double asked)
+{
+    static char text[16384];
+    json_t *found = NULL;
+    FILE *f = fopen(test_path("out.json"), "r");
+    CHECK(f);
+    while (!found && fgets(text, sizeof text, f)) {
+        json_error_t wrong;
+        json_t *line = json_loads(text, 0, &wrong);
+        CHECKF(json_is_object(line), "%s: %s", wrong.text, text);
+        if (strcmp(json_string_value(json_object_get(line, "system")), system) == 0 &&
+            fabs(number(line, "asked") - asked) < 1e-9)
+            found = json_incref(line);
+        json_decref(line);
+    }
+    fclose(f);
+    CHECKF(found, "no line of %s at %g", system, asked);
+    return found;
+}
+
+TEST(ann_tells_every_figure_of_each_target)
+{
+    static const char *const figures[] = {"n",
+                                          "dim",
+                                          "k",
+                                          "threads",
+                                          "recall",
+                                          "qps_wall",
+                                          "p50_us",
+                                          "p99_us",
+                                          "db_bytes",
+                                          "ios_per_query",
+                                          "bytes_per_query",
+                                          "rss_bytes",
+                                          "sidecar_bytes",
+                                          "build_wall_s",
+                                          "build_cpu_s",
+                                          "cpu_us_per_query"};
+    must(TINY_SET TINY_ANN);
+    for (int i = 0; i < 2; i++) {
+        json_t *line = ann_line("mneme", i ? 0.95 : 0.9);
+        for (size_t f = 0; f < sizeof figures / sizeof *figures; f++)
+            CHECK(number(line, figures[f]) >= 0);
+        CHECK_NEAR(number(line, "recall"), 1, 0); /* so few rows are searched exactly */
+        CHECK(number(line, "cpu_us_per_query") > 0 && number(line, "db_bytes") > 600 * 24 * 4);
+        CHECK_STR(json_string_value(json_object_get(line, "dataset")), "b");
+        CHECK_STR(json_string_value(json_object_get(line, "param")),
+                  i ? "recall=0.95" : "recall=0.9");
+        CHECK(json_is_false(json_object_get(line, "cold")));
+        check_origin(line);
+        json_decref(line);
+    }
+    CHECKF(!strstr(output, "mneme_bench."), "the working folder is left behind: %s", output);
+}
+
+TEST(ann_keeps_the_truth_beside_the_base_and_checks_a_given_one)
+{
+    must(TINY_SET TINY_ANN "&& ls");
+    CHECK_HAS(output, "b.fbin.truth-l2-k10-");
+    must(TINY_ANN); /* from the file */
+    CHECKF(!strstr(output, "true neighbours of"), "the truth is not kept: %s", output);
+    /* One query, whose one neighbour is a row beyond the base. */
+    must("printf '\\001\\000\\000\\000\\377\\377\\000\\000' > wrong.ivecs");
+    CHECK_EQ(run(TINY_ANN "--max-queries 1 --k 1 --truth wrong.ivecs"), 1);
+    CHECK_HAS(output, "belong to another set");
+    CHECK_EQ(run(TINY_ANN "--truth wrong.ivecs"), 1);
+    CHECK_HAS(output, "has 1 queries, 40 are asked");
+}
+
+/* A peer whose recall and cost grow with its knob: of each query's 10 true neighbours (int32 in the
+ * ivecs file) it answers ef / 10, a query in so many one more, and claims 10 ef us a query. */
+#define FAKE_PEER                                                                                  \
+    "#!/usr/bin/env python3\n"                                                                     \
+    "import glob, struct, sys\n"                                                                   \
+    "print('{\"ready\": 1, \"build_cpu_us\": 3e6}', flush=True)\n"                                 \
+    "ids = open(glob.glob('b.fbin.truth-*')[0], 'rb').read()\n"                                    \
+    "for line in sys.stdin:\n"                                                                     \
+    "    w = line.split()\n"                                                                       \
+    "    if w[0] == 'quit': break\n"                                                               \
+    "    if w[0] == 'set':\n"                                                                      \
+    "        ef = min(100, int(w[1].split('=')[1]))\n"                                             \
+    "        print('{\"setting\": \"\"}', flush=True)\n"                                           \
+    "        continue\n"                                                                           \
+    "    n = int(w[2])\n"                                                                          \
+    "    with open(w[4], 'wb') as f:\n"                                                            \
+    "        for q in range(n):\n"                                                                 \
+    "            row = struct.unpack_from('<10i', ids, q * 44 + 4)\n"                              \
+    "            have = ef // 10 + (q % 10 < ef % 10)\n"                                           \
+    "            f.write(struct.pack('<10q', *[row[i] if i < have else -1 for i in range(10)]))\n" \
+    "    print('{\"cpu_us\": %g, \"wall_us\": 1, \"p50_us\": 1, \"p99_us\": 2}' % (n * ef * "      \
+    "10),"                                                                                         \
+    " flush=True)\n"                                                                               \
+    "print('{\"rss_peak_kb\": 1}', flush=True)\n"
+
+TEST(peers_are_swept_until_they_bracket_the_recall_and_interpolated)
+{
+    if (run("command -v python3") != 0)
+        test_skip("python3 is not there");
+    FILE *f = fopen(test_path("hnswlib_ann"), "w");
+    CHECK(f && fputs(FAKE_PEER, f) != EOF && fclose(f) == 0);
+    CHECK(chmod(test_path("hnswlib_ann"), 0755) == 0);
+    must(TINY_SET TINY_ANN "--peers hnswlib --peers-dir .");
+    json_t *line = ann_line("hnswlib", 0.95);
+    CHECK_NEAR(number(line, "recall"), 0.95, 1e-6);
+    CHECK_NEAR(number(line, "cpu_us_per_query"), 950, 5);
+    CHECK_NEAR(number(line, "build_cpu_s"), 3, 1e-6);
+    CHECK_HAS(json_string_value(json_object_get(line, "param")), "M=16,efC=200,ef=");
+    json_decref(line);
+    line = ann_line("hnswlib", 0.9);
+    CHECK_NEAR(number(line, "cpu_us_per_query"), 900, 5);
+    json_decref(line);
+}
+
 TEST(import_tells_cpu_bytes_disk_and_memory)
 {
     must("mneme_bench put --n 700 --dim 32 --batch 100 --json out.json && ls");
@@ -293,6 +412,9 @@ TEST(wrong_options_are_named)
         {"mneme_bench exact --base b --queries q --peers fais", "--peers has 'fais'", 2},
         {"mneme_bench exact --base b --queries q --metric hamming", "--metric is 'hamming'", 2},
         {"mneme_bench exact --base none.fbin --queries q", "none.fbin", 1},
+        {"mneme_bench ann --base b --queries q --recall 0.9,2", "--recall is '0.9,2'", 2},
+        {"mneme_bench ann --base b --queries q --peers faiss", "--peers has 'faiss'", 2},
+        {"mneme_bench ann --base none.fbin --queries q", "none.fbin", 1},
         {"mneme_bench put --dim 99999", "--dim is '99999'", 2},
         {"mneme_bench put --memory 1KB", "--memory is '1KB'", 2},
         {"mneme_bench put --single --text-ids", "--single", 2},
@@ -312,7 +434,7 @@ TEST(wrong_options_are_named)
 TEST(every_subcommand_has_help)
 {
     static const char *const names[] = {
-        "kernels", "exact", "put", "all", "dataset", "dataset synthetic", "dataset glove"};
+        "kernels", "exact", "ann", "put", "all", "dataset", "dataset synthetic", "dataset glove"};
     char command[128];
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         snprintf(command, sizeof command, "mneme_bench %s --help", names[i]);

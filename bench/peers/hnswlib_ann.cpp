@@ -1,0 +1,120 @@
+// hnswlib as a system under measurement: see driver.h. Cosine is inner product over rows scaled to
+// length 1. --build "M=16,efC=200"; set "ef=50".
+#include <cmath>
+#include <cstdio>
+#include <exception>
+#include <memory>
+#include <vector>
+
+#include <hnswlib/hnswlib.h>
+
+#include "driver.h"
+
+namespace
+{
+
+struct System {
+    std::unique_ptr<hnswlib::SpaceInterface<float>> space;
+    std::unique_ptr<hnswlib::HierarchicalNSW<float>> index;
+    std::vector<float> unit;
+    unsigned threads = 1;
+    bool cosine = false;
+};
+
+void scale(float *row, size_t dim)
+{
+    double sum = 0;
+    for (size_t j = 0; j < dim; j++)
+        sum += double(row[j]) * row[j];
+    float by = sum > 0 ? float(1 / std::sqrt(sum)) : 0;
+    for (size_t j = 0; j < dim; j++)
+        row[j] *= by;
+}
+
+int search(struct driver *d, const float *queries, size_t nq, int64_t *ids)
+{
+    auto *s = static_cast<System *>(d->ctx);
+    if (s->cosine) {
+        s->unit.assign(queries, queries + nq * d->dim);
+        for (size_t q = 0; q < nq; q++)
+            scale(s->unit.data() + q * d->dim, d->dim);
+        queries = s->unit.data();
+    }
+#pragma omp parallel for schedule(dynamic) num_threads(s->threads) if (nq > 1)
+    for (size_t q = 0; q < nq; q++) {
+        auto found = s->index->searchKnn(queries + q * d->dim, d->k);
+        for (size_t i = found.size(); i < d->k; i++)
+            ids[q * d->k + i] = -1;
+        for (size_t i = found.size(); i > 0; i--) {
+            ids[q * d->k + i - 1] = int64_t(found.top().second);
+            found.pop();
+        }
+    }
+    return 0;
+}
+
+int set(struct driver *d, const char *text)
+{
+    static_cast<System *>(d->ctx)->index->setEf(driver_number(text, "ef", 50));
+    snprintf(d->setting, sizeof d->setting, "%.150s", text);
+    return 0;
+}
+
+// One thread: the graph's cost in CPU time is what is reported, and threads only spread it.
+void build(System &s, const float *base, size_t n, size_t dim, const char *text)
+{
+    s.index = std::make_unique<hnswlib::HierarchicalNSW<float>>(
+        s.space.get(), n, driver_number(text, "M", 16), driver_number(text, "efC", 200));
+    for (size_t i = 0; i < n; i++)
+        s.index->addPoint(base + i * dim, i);
+}
+
+} // namespace
+
+int main(int argc, char **argv)
+{
+    struct driver_args args;
+    struct driver d = {};
+    if (!driver_args(argc, argv, &args)) {
+        fprintf(stderr, "usage: hnswlib_ann --base F.fbin --queries F.fbin [--metric l2|ip|cosine] "
+                        "[--k K] [--threads N] [--build M=16,efC=200]; commands on standard input: "
+                        "driver.h\n");
+        return 2;
+    }
+    size_t n = 0;
+    uint32_t dim = 0;
+    float *queries =
+        driver_read_fbin(args.queries, &d.n_queries, &d.dim, d.message, sizeof d.message);
+    float *base =
+        queries ? driver_read_fbin(args.base, &n, &dim, d.message, sizeof d.message) : nullptr;
+    if (!base)
+        return driver_error(d.message);
+    if (dim != d.dim)
+        return driver_error("base and queries have different dimensions");
+    System s;
+    s.threads = args.threads;
+    s.cosine = strcmp(args.metric, "cosine") == 0;
+    try {
+        double wall = driver_wall_us(), cpu = driver_cpu_us();
+        if (strcmp(args.metric, "l2") == 0)
+            s.space = std::make_unique<hnswlib::L2Space>(dim);
+        else
+            s.space = std::make_unique<hnswlib::InnerProductSpace>(dim);
+        for (size_t i = 0; s.cosine && i < n; i++)
+            scale(base + i * dim, dim);
+        build(s, base, n, dim, args.build);
+        d.build_wall_us = driver_wall_us() - wall;
+        d.build_cpu_us = driver_cpu_us() - cpu;
+    } catch (const std::exception &e) {
+        return driver_error(e.what());
+    }
+    free(base);
+    d.queries = queries;
+    d.k = args.k;
+    d.search = search;
+    d.set = set;
+    d.ctx = &s;
+    int rc = driver_run(&d);
+    free(queries);
+    return rc;
+}

@@ -196,6 +196,9 @@ int bench_dataset(int argc, char **argv);
 int bench_exact(int argc, char **argv);
 int bench_put(int argc, char **argv);
 int bench_ann(int argc, char **argv);
+int bench_io(int argc, char **argv);
+int bench_churn(int argc, char **argv);
+int bench_live(int argc, char **argv);
 int bench_all(int argc, char **argv);
 int bench_worker(int argc, char **argv); /* hidden: what the others start */
 
@@ -208,5 +211,8 @@ int worker_under_cap(int argc, char **argv);
 int worker_ann(int argc, char **argv);
 int worker_fold(int argc, char **argv);
 int worker_truth(int argc, char **argv);
+int worker_churn(int argc, char **argv);
+int worker_live(int argc, char **argv);
+int worker_reopen(int argc, char **argv);
 
 #endif

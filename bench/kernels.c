@@ -17,7 +17,7 @@
 
 enum { ROWS = 192, PATTERN = 1 << 20 }; /* rows of a call, as in exact search; bytes */
 
-#define SLOW_S 0.25 /* a kernel that takes longer for all of the memory reads a part of it */
+#define SLOW_S 0.25  /* a kernel that takes longer for all of the memory reads a part of it */
 #define CACHE_S 0.02 /* how long one pass over the piece in the cache goes on */
 
 struct kernels_opts {
@@ -57,11 +57,11 @@ static const struct kernel list[] = {
 struct run {
     const struct kernels_opts *opts;
     struct results results;
-    char *memory;        /* [bytes], aligned to 4096 */
-    float *query_f32;    /* [dim] */
-    void *query;         /* [dim] bytes: of i8 or bits */
-    size_t loop;         /* the streaming loop that was fastest here */
-    uint64_t sink;       /* so that sums are computed */
+    char *memory;     /* [bytes], aligned to 4096 */
+    float *query_f32; /* [dim] */
+    void *query;      /* [dim] bytes: of i8 or bits */
+    size_t loop;      /* the streaming loop that was fastest here */
+    uint64_t sink;    /* so that sums are computed */
 };
 
 static double now_s(void)
@@ -88,7 +88,7 @@ static void call(const struct run *run, const struct kernels *kn, const struct k
     size_t dim = (size_t)run->opts->dim;
     if (k->shape == SCORE)
         (*(const kernel_score_fn *)(const void *)slot)(run->query_f32, rows, stride, n, dim,
-                                                        scores);
+                                                       scores);
     else if (k->shape == NORM)
         (*(const kernel_norm_fn *)(const void *)slot)(rows, stride, n, dim, scores);
     else

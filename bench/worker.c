@@ -431,7 +431,8 @@ int bench_worker(int argc, char **argv)
         {"put", worker_put},     {"single", worker_single},
         {"open", worker_open},   {"under-cap", worker_under_cap},
         {"ann", worker_ann},     {"fold", worker_fold},
-        {"truth", worker_truth},
+        {"truth", worker_truth}, {"churn", worker_churn},
+        {"live", worker_live},   {"reopen", worker_reopen},
     };
     struct worker_opts o;
     for (size_t i = 0; argc >= 2 && i < sizeof others / sizeof *others; i++)

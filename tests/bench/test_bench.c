@@ -346,6 +346,45 @@ TEST(peers_are_swept_until_they_bracket_the_recall_and_interpolated)
     json_decref(line);
 }
 
+TEST(churn_tells_each_step_and_a_fresh_index)
+{
+    must("mneme_bench dataset synthetic --n 2600 --dim 16 --clusters 5 --intrinsic 6 --out-base "
+         "b.fbin --queries 10 --out-queries q.fbin && mneme_bench churn --base b.fbin --queries "
+         "q.fbin --order random --json out.json && wc -l <out.json");
+    CHECK_HAS(output, "\n12\n"); /* the start, ten steps, the end */
+    json_t *line = line_of("out.json", "end", "mneme");
+    CHECK_NEAR(number(line, "turnover"), 0.3, 1e-3);
+    CHECK_NEAR(number(line, "recall"), 1, 0); /* so few rows are searched exactly */
+    CHECK_NEAR(number(line, "fresh_recall"), 1, 0);
+    CHECK(number(line, "write_amplification") >= 1 && number(line, "page_bytes") >= 512);
+    CHECK(number(line, "inserts_per_cpu_s") > 0 && number(line, "p99_us") > 0);
+    CHECK(number(line, "rss_bytes") > 0 && number(line, "db_bytes") > 2000 * 16 * 4);
+    check_origin(line);
+    json_decref(line);
+}
+
+TEST(live_measures_search_puts_and_reopening)
+{
+    must("mneme_bench dataset synthetic --n 2500 --dim 8 --clusters 5 --intrinsic 4 --out-base "
+         "b.fbin --queries 10 --out-queries q.fbin && mneme_bench live --base b.fbin --queries "
+         "q.fbin --ms 40 --passes 1 --puts 3 --pending 50 --cases search,reopen --json out.json");
+    json_t *line = line_of("out.json", "search", "mneme");
+    CHECK(number(line, "p99_ratio") > 0 && number(line, "rows_per_s") > 0);
+    json_decref(line);
+    line = line_of("out.json", "reopen", "mneme");
+    CHECK(number(line, "first_answer_ms") > 0);
+    json_decref(line);
+}
+
+TEST(io_reads_at_three_depths_or_says_why_not)
+{
+    int status = run("mneme_bench io --size 1MiB --ms 5 --json out.json && wc -l <out.json");
+    if (status != 0 && (strstr(output, "no O_DIRECT") || strstr(output, "io_uring is refused")))
+        test_skip("the disk has no O_DIRECT, or there is no io_uring");
+    CHECK_EQ(status, 0);
+    CHECK_HAS(output, "\n3\n");
+}
+
 TEST(import_tells_cpu_bytes_disk_and_memory)
 {
     must("mneme_bench put --n 700 --dim 32 --batch 100 --json out.json && ls");
@@ -414,6 +453,10 @@ TEST(wrong_options_are_named)
         {"mneme_bench exact --base none.fbin --queries q", "none.fbin", 1},
         {"mneme_bench ann --base b --queries q --recall 0.9,2", "--recall is '0.9,2'", 2},
         {"mneme_bench ann --base b --queries q --peers faiss", "--peers has 'faiss'", 2},
+        {"mneme_bench churn --base b --queries q --order newest", "--order is 'newest'", 2},
+        {"mneme_bench churn --base b --queries q --turnover 0", "--turnover is '0'", 2},
+        {"mneme_bench live --base b --queries q --cases x", "--cases has 'x'", 2},
+        {"mneme_bench io --block 100", "--block is '100'", 2},
         {"mneme_bench ann --base none.fbin --queries q", "none.fbin", 1},
         {"mneme_bench put --dim 99999", "--dim is '99999'", 2},
         {"mneme_bench put --memory 1KB", "--memory is '1KB'", 2},
@@ -434,7 +477,8 @@ TEST(wrong_options_are_named)
 TEST(every_subcommand_has_help)
 {
     static const char *const names[] = {
-        "kernels", "exact", "ann", "put", "all", "dataset", "dataset synthetic", "dataset glove"};
+        "io",  "churn", "live",    "kernels",           "exact",        "ann",
+        "put", "all",   "dataset", "dataset synthetic", "dataset glove"};
     char command[128];
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         snprintf(command, sizeof command, "mneme_bench %s --help", names[i]);

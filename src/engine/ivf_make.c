@@ -922,9 +922,10 @@ static void drop_use(struct make *m, struct ivf_use *u)
     *u = (struct ivf_use){0};
 }
 
-/* Joins the uses [n] of one posting into one part; they are dropped. */
-static mn_status merge_uses(struct make *m, struct ivf_use *uses, uint32_t n, mn_error *err)
+/* Joins the uses [n] from `first` on, all of one posting, into one part; they are dropped. */
+static mn_status merge_uses(struct make *m, uint32_t first, uint32_t n, mn_error *err)
 {
+    const struct ivf_use *uses = &m->d.uses[first]; /* until end_part, which may move them */
     uint32_t posting = ivf_use_part(&uses[0])->posting;
     size_t rows = 0;
     for (uint32_t i = 0; i < n; i++)
@@ -944,7 +945,7 @@ static mn_status merge_uses(struct make *m, struct ivf_use *uses, uint32_t n, mn
     if (st == MN_OK)
         st = end_part(m, posting, err);
     for (uint32_t i = 0; i < n && st == MN_OK; i++)
-        drop_use(m, &uses[i]);
+        drop_use(m, &m->d.uses[first + i]);
     return st;
 }
 
@@ -959,7 +960,7 @@ static mn_status merge_postings(struct make *m, uint32_t n_old, mn_error *err)
             live += use_live(&m->d.uses[end]);
         }
         if (end - i >= IVF_MAX_PARTS || live * 2 < rows)
-            st = merge_uses(m, &m->d.uses[i], end - i, err);
+            st = merge_uses(m, i, end - i, err);
         i = end;
     }
     return st;

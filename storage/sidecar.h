@@ -72,6 +72,8 @@ struct sidecar_opts {
 mn_status sidecar_open(const struct sidecar_opts *opts, const struct sidecar_meta *meta,
                        const struct extent_ref *extents, size_t n, bool *lost,
                        struct sidecar **out, struct sidecar_finding *found, mn_error *err);
+/* One more holder of the handle, who closes it too: the last close counts. */
+struct sidecar *sidecar_share(struct sidecar *s);
 void sidecar_close(struct sidecar *s); /* NULL is fine */
 
 const char *sidecar_state_name(enum sidecar_state s); /* "good", "missing", ... */

@@ -86,6 +86,7 @@ struct cached {
     uint64_t refused_bytes; /* did not fit when it had this size; 0: no such thing known */
     int64_t refused_seq;    /* retry when the log is past this */
     unsigned stale;         /* searches in a row that were older than the view */
+    unsigned index_stale;   /* the same of the index */
     uint64_t last_use;
 };
 
@@ -798,15 +799,24 @@ mn_status cache_view(mn_conn *conn, struct coll *c, struct view **out, bool *loa
 
 /* ---- By the hybrid index --------------------------------------------------------------------- */
 
+/* db->lock is held. */
+static void forget_index(mn_db *db, struct cached *e)
+{
+    ivf_release(db, e->index);
+    view_release(db, e->delta);
+    e->index = NULL;
+    e->delta = NULL;
+    e->index_stale = 0;
+}
+
 void cache_share_index(mn_db *db, int64_t collection, struct ivf *x)
 {
     pthread_mutex_lock(&db->lock);
     struct cached *e = entry_of(db, collection, true);
-    if (e && (!e->index || e->index->generation < x->generation)) {
-        ivf_release(db, e->index);
-        view_release(db, e->delta);
+    bool newer = e && e->index && e->index->generation > x->generation;
+    if (e && e->index != x && !newer) {
+        forget_index(db, e);
         e->index = ivf_share(x);
-        e->delta = NULL;
         e->last_use = ++db->uses;
     }
     pthread_mutex_unlock(&db->lock);
@@ -823,8 +833,8 @@ struct ivf *cache_take_index(mn_db *db, int64_t collection)
 
 /* What is shared now, referenced; *load: the caller should read the index from the sidecar, and
  * must end with index_loaded(). */
-static void take_indexed(mn_db *db, const struct coll *c, uint64_t generation, struct ivf **x,
-                         struct view **delta, bool *load)
+static void take_indexed(mn_db *db, const struct coll *c, const struct ivf_place *place,
+                         struct ivf **x, struct view **delta, bool *load)
 {
     *x = NULL;
     *delta = NULL;
@@ -832,10 +842,14 @@ static void take_indexed(mn_db *db, const struct coll *c, uint64_t generation, s
     pthread_mutex_lock(&db->lock);
     struct cached *e = entry_of(db, c->entry.number, true);
     if (e) {
+        bool old = e->index && e->index->generation > place->generation;
+        e->index_stale = old ? e->index_stale + 1 : 0;
+        if (e->index_stale > STALE_LIMIT) /* not one old reader: a database that went back */
+            forget_index(db, e);
         e->last_use = ++db->uses;
         *x = e->index ? ivf_share(e->index) : NULL;
         *delta = e->delta ? view_share(e->delta) : NULL;
-        if ((!e->index || e->index->generation < generation) && !e->index_loading)
+        if ((!e->index || (!old && !ivf_is_at(e->index, place))) && !e->index_loading)
             *load = e->index_loading = true;
     }
     pthread_mutex_unlock(&db->lock);
@@ -862,12 +876,12 @@ static void share_delta(mn_db *db, struct view *v)
 }
 
 /* The index that this snapshot's catalog names, from memory or the sidecar. */
-static mn_status current_index(mn_conn *conn, struct coll *c, uint64_t generation, struct ivf **x,
-                               struct view **delta, mn_error *err)
+static mn_status current_index(mn_conn *conn, struct coll *c, const struct ivf_place *place,
+                               struct ivf **x, struct view **delta, mn_error *err)
 {
     mn_db *db = conn->db;
     bool load;
-    take_indexed(db, c, generation, x, delta, &load);
+    take_indexed(db, c, place, x, delta, &load);
     if (load) {
         struct ivf *fresh = NULL;
         mn_status st = ivf_load(conn, c, *x, &fresh, err);
@@ -881,7 +895,7 @@ static mn_status current_index(mn_conn *conn, struct coll *c, uint64_t generatio
         if (st)
             return st;
     }
-    if (*x && (*x)->generation != generation) {
+    if (*x && !ivf_is_at(*x, place)) {
         /* An old snapshot, or another connection is loading: this search streams. */
         ivf_release(db, *x);
         view_release(db, *delta);
@@ -968,7 +982,7 @@ mn_status cache_indexed(mn_conn *conn, struct coll *c, struct view **out, uint64
         return st;
     st = coll_head(conn, c, &head, err);
     if (st == MN_OK)
-        st = current_index(conn, c, place.generation, &x, &delta, err);
+        st = current_index(conn, c, &place, &x, &delta, err);
     if (st == MN_OK && x)
         st = indexed_base(conn, c, x, delta, &base, err);
     if (st == MN_OK && base && same_position(base->at, head)) {

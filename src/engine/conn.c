@@ -36,7 +36,23 @@ static int on_busy(void *ctx, int tries)
     return 1;
 }
 
+/* The last thing of a connection: the database may be closed from then on. */
+static void conn_free(mn_conn *conn)
+{
+    mn_db *db = conn->db;
+    bool counted = conn->counted;
+    mn_free(db->alloc, conn);
+    pthread_mutex_lock(&db->lock);
+    db->conns -= counted ? 1 : 0;
+    pthread_mutex_unlock(&db->lock);
+}
+
 mn_status mn_connect(mn_db *db, mn_conn **out, mn_error *err)
+{
+    return conn_open(db, true, out, err);
+}
+
+mn_status conn_open(mn_db *db, bool counted, mn_conn **out, mn_error *err)
 {
     mn_error_clear(err);
     if (!db || !out)
@@ -50,8 +66,9 @@ mn_status mn_connect(mn_db *db, mn_conn **out, mn_error *err)
         return mn_fail(err, MN_NOMEM, "%s: out of memory for a connection", db->path);
     conn->db = db;
     conn->schema = -1;
+    conn->counted = counted;
     pthread_mutex_lock(&db->lock);
-    bool first = db->conns++ == 0;
+    bool first = counted && db->conns++ == 0;
     pthread_mutex_unlock(&db->lock);
     conn->page_cache = first ? FIRST_PAGE_CACHE : FURTHER_PAGE_CACHE;
     mn_status st = db_open_sqlite(db, conn->page_cache, &conn->sql, err);
@@ -66,10 +83,7 @@ mn_status mn_connect(mn_db *db, mn_conn **out, mn_error *err)
     if (st) {
         sqlite3_finalize(conn->rollback);
         sqlite3_close(conn->sql);
-        pthread_mutex_lock(&db->lock);
-        db->conns--;
-        pthread_mutex_unlock(&db->lock);
-        mn_free(db->alloc, conn);
+        conn_free(conn);
         return st;
     }
     sqlite3_progress_handler(conn->sql, TICKS, on_sqlite_progress, conn);
@@ -93,10 +107,7 @@ void mn_disconnect(mn_conn *conn)
         sqlite3_finalize(conn->schema_now);
     sqlite3_finalize(conn->rollback);
     sqlite3_close(conn->sql); /* rolls back what is open */
-    mn_free(db->alloc, conn);
-    pthread_mutex_lock(&db->lock);
-    db->conns--;
-    pthread_mutex_unlock(&db->lock);
+    conn_free(conn);
 }
 
 void mn_interrupt(mn_conn *conn)

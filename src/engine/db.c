@@ -23,6 +23,7 @@
 #include "src/engine/cache.h"
 #include "src/engine/engine.h"
 #include "src/engine/fold.h"
+#include "src/engine/ivf_make.h"
 #include "src/engine/memory_db.h"
 #include "src/engine/pool.h"
 #include "storage/fs_disk.h"
@@ -388,10 +389,20 @@ static void db_free(mn_db *db)
     free(db);
 }
 
-/* A new handle, in no registry yet. Takes `path` (from malloc), also on failure. */
-static mn_status db_create(char *path, const mn_open_opts *opts, const char *vfs, mn_db **out,
-                           mn_error *err)
+static struct index_limits limits_or_default(const struct index_limits *l)
 {
+    return (struct index_limits){
+        .min_rows = l->min_rows ? l->min_rows : IVF_MIN_ROWS,
+        .fold_pending = l->fold_pending ? l->fold_pending : FOLD_PENDING,
+        .pending_max = l->pending_max ? l->pending_max : PENDING_MAX,
+    };
+}
+
+/* A new handle, in no registry yet. Takes `path` (from malloc), also on failure. */
+static mn_status db_create(char *path, const mn_open_opts *opts, const struct db_stage *stage,
+                           mn_db **out, mn_error *err)
+{
+    const char *vfs = stage->vfs;
     mn_status st = MN_OK;
     mn_db *db = calloc(1, sizeof *db);
     if (!db) {
@@ -406,6 +417,7 @@ static mn_status db_create(char *path, const mn_open_opts *opts, const char *vfs
     db->fork_count = atomic_load(&forks);
     db->kernels = kernels_select(ISA_COUNT);
     db->memory = strcmp(path, ":memory:") == 0;
+    db->limits = limits_or_default(&stage->limits);
     db->alloc = mn_alloc_create(opts->allocator, opts->memory_bytes);
     if (!db->alloc)
         st = mn_fail(err, MN_NOMEM, "%s: out of memory", path);
@@ -415,9 +427,10 @@ static mn_status db_create(char *path, const mn_open_opts *opts, const char *vfs
         st = mn_fail(err, MN_NOMEM, "%s: out of memory", path);
     if (st == MN_OK && !db->vfs)
         st = check_file(path, opts->flags, err);
-    if (st == MN_OK && !db->vfs) {
-        db->fs = fs_disk();
-        st = io_disk_create(db->alloc, &(struct io_disk_opts){0}, &db->disk, err);
+    if (st == MN_OK && (stage->fs || !db->vfs)) {
+        struct io_disk_opts disk = {.backend = stage->fs ? IO_SYNC : IO_AUTO};
+        db->fs = stage->fs ? stage->fs : fs_disk();
+        st = io_disk_create(db->alloc, &disk, &db->disk, err);
     }
     if (st == MN_OK)
         st = db_open_sqlite(db, FURTHER_PAGE_CACHE, &db->keeper, err);
@@ -488,9 +501,10 @@ static mn_status registry_find(const char *path, const char *vfs, mn_db **out, m
     return MN_OK;
 }
 
-mn_status db_open_vfs(const char *path, const mn_open_opts *opts, const char *vfs, mn_db **out,
-                      mn_error *err)
+mn_status db_open_on(const char *path, const mn_open_opts *opts, const struct db_stage *stage,
+                     mn_db **out, mn_error *err)
 {
+    const char *vfs = stage->vfs;
     mn_open_opts o;
     char *canonical = NULL;
     mn_error_clear(err);
@@ -523,7 +537,7 @@ mn_status db_open_vfs(const char *path, const mn_open_opts *opts, const char *vf
         }
         free(canonical);
     } else {
-        st = db_create(canonical, &o, vfs, &db, err);
+        st = db_create(canonical, &o, stage, &db, err);
         if (st == MN_OK) {
             db->next = registry;
             registry = db;
@@ -532,6 +546,12 @@ mn_status db_open_vfs(const char *path, const mn_open_opts *opts, const char *vf
     }
     pthread_mutex_unlock(&registry_lock);
     return st;
+}
+
+mn_status db_open_vfs(const char *path, const mn_open_opts *opts, const char *vfs, mn_db **out,
+                      mn_error *err)
+{
+    return db_open_on(path, opts, &(struct db_stage){.vfs = vfs}, out, err);
 }
 
 mn_status mn_open(const char *path, const mn_open_opts *opts, mn_db **out, mn_error *err)
@@ -561,7 +581,7 @@ mn_status mn_close(mn_db *db, mn_error *err)
                        db->path);
     pthread_mutex_lock(&registry_lock);
     pthread_mutex_lock(&db->lock);
-    unsigned conns = db->conns - folder_conns(db);
+    unsigned conns = db->conns;
     pthread_mutex_unlock(&db->lock);
     mn_status st = MN_OK;
     bool last = db->refs == 1;

@@ -41,6 +41,13 @@ struct counters {
     _Atomic uint64_t searches, loads, catchups, evictions, streamed;
 };
 
+/* When an index is made and folded, in rows; 0: as ever. Tests lower them. */
+struct index_limits {
+    uint32_t min_rows;     /* collections with fewer are searched exactly: cheaper than an index */
+    uint32_t fold_pending; /* changed rows from which on a fold is due */
+    uint32_t pending_max;  /* changes not folded from which on writers help to fold */
+};
+
 struct mn_db {
     pthread_mutex_t lock;          /* guards what says "lock" */
     char *path;                    /* set in open; canonical, or ":memory:" */
@@ -52,7 +59,7 @@ struct mn_db {
     const struct kernels *kernels; /* set in open */
     sqlite3 *keeper;               /* lock; keeps the database open between connections */
     unsigned refs;                 /* registry lock; mn_open minus mn_close */
-    unsigned conns;                /* lock */
+    unsigned conns;                /* lock; the caller's */
     bool has_catalog;              /* lock; never goes back to false */
     struct cached *cached;         /* lock; vectors held in memory, one entry a collection */
     uint64_t uses;                 /* lock; counts uses of cached vectors, for eviction */
@@ -60,8 +67,10 @@ struct mn_db {
     struct mn_fs *fs;              /* set in open; for the sidecar; NULL: none, in memory */
     struct io_disk *disk;          /* set in open; NULL with fs */
     pthread_mutex_t sidecar_lock;  /* guards the next three */
-    struct sidecar *sidecar;       /* sidecar_lock; stays until close once it is there */
-    bool sidecar_tried, sidecar_replaced; /* sidecar_lock */
+    struct sidecar *sidecar;       /* sidecar_lock; its users hold references of their own */
+    uint64_t sidecar_file;         /* sidecar_lock; which one was opened, or tried in vain */
+    uint64_t sidecar_generation;   /* sidecar_lock; of the catalog then: older ones do not count */
+    struct index_limits limits;    /* set in open */
     bool paused;                   /* lock; mn_pause */
     struct folder *folder;         /* lock; made when there is something to fold; see fold.c */
     struct counters count;
@@ -111,6 +120,7 @@ struct mn_conn {
     mn_db *db;                /* set in connect */
     sqlite3 *sql;             /* set in connect */
     size_t page_cache;        /* of sql, bytes; set in connect */
+    bool counted;             /* set in connect; among db->conns: the folder's own is not */
     _Atomic bool in_call;     /* exchanged at each entry: two threads, or a callback's re-entry */
     _Atomic bool interrupted; /* set by mn_interrupt, cleared at each entry */
     enum txn txn;             /* what the caller began */
@@ -128,7 +138,8 @@ struct mn_conn {
     int64_t schema;           /* that version; -1: none looked at */
     bool trusted;             /* that version is one that Mneme left: change logs are believed */
     bool no_wait;             /* the busy handler gives up at once */
-    bool must_help;           /* too many changes are pending: the writer folds before it returns */
+    char must_help[MN_MAX_NAME + 1]; /* too many of this collection's changes are pending: the
+                                        writer folds it before it returns; "": none */
     sqlite3_stmt *schema_now; /* PRAGMA schema_version */
     sqlite3_stmt *rollback;   /* ROLLBACK; set in connect */
     bool must_undo;           /* SQLite's transaction could not be rolled back yet */
@@ -145,6 +156,16 @@ struct mn_conn {
 /* mn_open on a SQLite VFS by name (NULL: default). For tests, and for ":memory:". */
 mn_status db_open_vfs(const char *path, const mn_open_opts *opts, const char *vfs, mn_db **out,
                       mn_error *err);
+/* The same on more of a stage: a file system for the sidecar (NULL: the disk's without a VFS, else
+ * none, and so no index), and limits at which small collections have an index. The file system must
+ * outlive the database. A database that is open already stays as it is. */
+struct db_stage {
+    const char *vfs;
+    struct mn_fs *fs;
+    struct index_limits limits;
+};
+mn_status db_open_on(const char *path, const mn_open_opts *opts, const struct db_stage *stage,
+                     mn_db **out, mn_error *err);
 bool db_forked(const mn_db *db);
 __attribute__((format(printf, 4, 5))) void db_log(mn_db *db, mn_log_level level, const char *topic,
                                                   const char *format, ...);
@@ -158,6 +179,9 @@ mn_status db_limit_wal(sqlite3 *sql, mn_error *err);
 uint64_t clock_us(void); /* monotonic */
 
 /* ---- conn.c ---------------------------------------------------------------------------------- */
+
+/* mn_connect; `counted`: close waits for it to be disconnected. */
+mn_status conn_open(mn_db *db, bool counted, mn_conn **out, mn_error *err);
 
 /* Every public function that takes a connection begins with conn_enter and, if that succeeded,
  * ends with conn_leave, which hands its status through. */

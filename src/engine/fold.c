@@ -28,11 +28,9 @@ struct folder {
     char names[QUEUE][MN_MAX_NAME + 1]; /* db->lock */
     size_t n;                           /* db->lock */
     pthread_cond_t idle;                /* the thread has nothing in hand */
-    bool ending;                        /* db->lock */
+    _Atomic bool ending;                /* set under db->lock; read by the fold in hand */
     bool paused;                        /* db->lock */
     bool busy;                          /* db->lock; a fold is in hand */
-    bool counted;                       /* db->lock; the thread's connection is among db->conns */
-    mn_conn *conn;                      /* db->lock for the pointer; the thread's */
 };
 
 /* ---- One fold -------------------------------------------------------------------------------- */
@@ -68,34 +66,42 @@ static mn_status forget_indexes(void *ctx, sqlite3 *sql, mn_error *err)
     return st ? st : catalog_schema_keep(sql, err);
 }
 
-/* The sidecar, made if there is none. */
+/* The sidecar that the newest catalog names; NULL: none that can be used. */
+static mn_status newest_sidecar(mn_conn *conn, struct sidecar **out, mn_error *err)
+{
+    mn_status st = scope_read(conn, err);
+    return st ? st : scope_end(conn, ivf_sidecar(conn, out, err), err);
+}
+
+/* The sidecar, made if there is none. The caller's to close. */
 static mn_status ensure_sidecar(mn_conn *conn, struct sidecar **out, mn_error *err)
 {
     mn_db *db = conn->db;
+    struct sidecar *made = NULL;
+    *out = NULL;
     mn_status st = ensure_tables(conn, err);
     if (st == MN_OK)
-        st = scope_read(conn, err);
-    if (st == MN_OK)
-        st = scope_end(conn, ivf_sidecar(conn, out, err), err);
+        st = newest_sidecar(conn, out, err);
     if (st || *out)
         return st;
     char *path = ivf_sidecar_path(db);
     if (!path)
         return mn_fail(err, MN_NOMEM, "%s: out of memory", db->path);
     struct sidecar_opts opts = {.fs = db->fs, .alloc = db->alloc, .path = path, .writable = true};
-    struct sidecar *made = NULL;
     st = sidecar_build(conn->sql, &opts, false, forget_indexes, NULL, &made, err);
     free(path);
-    if (st)
+    if (st == MN_OK)
+        sidecar_close(made);
+    if (st && st != MN_CONFLICT)
         return st;
-    pthread_mutex_lock(&db->sidecar_lock);
-    sidecar_close(db->sidecar);
-    db->sidecar = made;
-    db->sidecar_tried = true;
-    db->sidecar_replaced = false;
-    pthread_mutex_unlock(&db->sidecar_lock);
-    *out = made;
-    return MN_OK;
+    /* Ours is opened as everybody opens it. A conflict: there is a good one, which another process
+     * made, or which could not be opened when it was tried. */
+    mn_error_clear(err);
+    ivf_sidecar_forget(db);
+    st = newest_sidecar(conn, out, err);
+    if (st == MN_OK && !*out)
+        st = mn_fail(err, MN_BUSY, "%s: its sidecar cannot be opened", db->path);
+    return st;
 }
 
 /* Ids that the log names since `seq`; *ids for mn_free. */
@@ -159,7 +165,7 @@ static mn_status published(mn_conn *conn, struct coll *c, struct ivf **out, mn_e
     if (st || !leads)
         return st;
     struct ivf *have = cache_take_index(conn->db, c->entry.number);
-    if (have && have->generation == place.generation) {
+    if (have && ivf_is_at(have, &place)) {
         *out = have;
         return MN_OK;
     }
@@ -171,33 +177,61 @@ static mn_status published(mn_conn *conn, struct coll *c, struct ivf **out, mn_e
 /* What is to be done: what is due, all that is pending, or a new index. */
 enum fold_mode { FOLD_DUE, FOLD_ALL, FOLD_REBUILD };
 
-/* Makes the next version in a read transaction; *out NULL: nothing to do. */
-static mn_status make_next(mn_conn *conn, const char *name, struct lease *l, enum fold_mode mode,
-                           struct coll *copy, struct ivf **out, mn_error *err)
+struct fold {
+    mn_conn *conn;
+    struct sidecar *sidecar;
+    struct lease *lease;
+    enum fold_mode mode;
+    struct coll coll; /* copy: its entry outlives the read transaction */
+    struct ivf *next; /* NULL: nothing to publish */
+    bool obsolete;    /* the collection has become too small for the index that it has */
+};
+
+/* So many rows, or the same ones so many times: the log is trimmed up to the index's position. */
+static mn_status is_due(struct fold *f, struct coll *c, const struct ivf *old, size_t n, bool *due,
+                        mn_error *err)
 {
+    const struct index_limits *l = &f->conn->db->limits;
+    struct log_position head;
+    mn_status st = coll_head(f->conn, c, &head, err);
+    *due = st == MN_OK && n && (f->mode == FOLD_ALL || n >= l->fold_pending ||
+                                head.seq - old->at.seq >= (l->pending_max + 1) / 2);
+    return st;
+}
+
+/* Makes the next version in a read transaction. */
+static mn_status make_next(struct fold *f, const char *name, mn_error *err)
+{
+    mn_conn *conn = f->conn;
     struct coll *c;
+    struct ivf_place place;
     struct ivf *old = NULL;
     int64_t *ids = NULL;
     size_t n = 0;
-    struct ivf_writer w = {.db = conn->db, .sidecar = conn->db->sidecar, .lease = l};
+    bool due = false;
+    struct ivf_writer w = {.db = conn->db, .sidecar = f->sidecar, .lease = f->lease};
     mn_status st = coll_get(conn, name, &c, err);
     if (st || !c->watched || !c->indexable)
         return st;
-    *copy = *c;
+    f->coll = *c;
     w.collection = (uint32_t)c->entry.number;
     struct ivf_sink sink = ivf_writer_sink(&w);
-    if (mode != FOLD_REBUILD)
+    st = ivf_where(conn, c, &place, err);
+    if (st == MN_OK && f->mode != FOLD_REBUILD)
         st = published(conn, c, &old, err);
+    if (st == MN_OK && old)
+        st = ids_since(conn, c, old->at.seq, &ids, &n, err);
+    if (st == MN_OK && old)
+        st = is_due(f, c, old, n, &due, err);
     if (st == MN_OK && old && ivf_outgrown(old)) {
         ivf_release(conn->db, old);
         old = NULL;
     }
     if (st == MN_OK && !old) {
-        st = ivf_build(conn, c, &sink, out, err);
-    } else if (st == MN_OK) {
-        st = ids_since(conn, c, old->at.seq, &ids, &n, err);
-        if (st == MN_OK && n && (mode == FOLD_ALL || n >= FOLD_PENDING))
-            st = ivf_fold(conn, c, old, ids, n, &sink, out, err);
+        st = ivf_build(conn, c, &sink, &f->next, err);
+        f->obsolete = st == MN_OK && !f->next && place.there;
+    } else if (st == MN_OK && due) {
+        st = ivf_fold(conn, c, old, ids, n, &sink, &f->next, err);
     }
     mn_free(conn->db->alloc, ids);
     ivf_release(conn->db, old);
@@ -205,27 +239,28 @@ static mn_status make_next(mn_conn *conn, const char *name, struct lease *l, enu
 }
 
 /* Folds one collection with the lease held. *did: something was published. */
-static mn_status fold_leased(mn_conn *conn, const char *name, struct lease *l, enum fold_mode mode,
-                             bool *did, mn_error *err)
+static mn_status fold_leased(struct fold *f, const char *name, bool *did, mn_error *err)
 {
-    struct coll copy;
-    struct ivf *x = NULL;
+    mn_conn *conn = f->conn;
     *did = false;
-    mn_status st = publish_open(l, err);
+    mn_status st = publish_open(f->lease, err);
     if (st)
         return st;
     st = scope_read(conn, err);
     if (st == MN_OK)
-        st = scope_end(conn, make_next(conn, name, l, mode, &copy, &x, err), err);
-    if (st == MN_OK && x)
-        st = ivf_publish(conn, l, &copy, x, err);
-    else
-        publish_abort(l);
-    if (st == MN_OK && x) {
-        cache_share_index(conn->db, copy.entry.number, x);
-        *did = true;
+        st = scope_end(conn, make_next(f, name, err), err);
+    if (st == MN_OK && (f->next || f->obsolete)) {
+        st = f->next ? ivf_publish(conn, f->lease, &f->coll, f->next, err)
+                     : ivf_unpublish(conn, f->lease, &f->coll, err);
+        *did = st == MN_OK;
+    } else {
+        publish_abort(f->lease);
     }
-    ivf_release(conn->db, x);
+    if (*did && f->next)
+        cache_share_index(conn->db, f->coll.entry.number, f->next);
+    else if (*did)
+        cache_forget(conn->db, f->coll.entry.number);
+    ivf_release(conn->db, f->next);
     return st;
 }
 
@@ -233,21 +268,21 @@ static mn_status fold_collection(mn_conn *conn, const char *name, enum fold_mode
                                  mn_error *err)
 {
     mn_db *db = conn->db;
-    struct sidecar *s = NULL;
-    struct lease *l = NULL;
+    struct fold f = {.conn = conn, .mode = mode};
     bool did = false, complete;
     if (!db->fs)
         return mn_fail(err, MN_INVALID, "%s: a database in memory has no index", db->path);
     if (db->opts.flags & MN_OPEN_READONLY)
         return mn_fail(err, MN_READONLY, "%s: was opened read-only", db->path);
-    mn_status st = ensure_sidecar(conn, &s, err);
+    mn_status st = ensure_sidecar(conn, &f.sidecar, err);
     if (st == MN_OK)
-        st = lease_take(conn->sql, s, db->alloc, &l, err);
+        st = lease_take(conn->sql, f.sidecar, db->alloc, &f.lease, err);
     if (st == MN_OK)
-        st = fold_leased(conn, name, l, mode, &did, err);
+        st = fold_leased(&f, name, &did, err);
     if (st == MN_OK && did)
-        st = lease_reclaim(l, &complete, err);
-    lease_drop(l);
+        st = lease_reclaim(f.lease, &complete, err);
+    lease_drop(f.lease);
+    sidecar_close(f.sidecar);
     return st;
 }
 
@@ -263,7 +298,7 @@ static mn_status warm_collection(mn_conn *conn, const char *name, mn_error *err)
     if (st == MN_OK)
         st = ivf_where(conn, c, &place, err);
     struct ivf *x = st == MN_OK && place.there ? cache_take_index(conn->db, c->entry.number) : NULL;
-    if (x && x->generation == place.generation && !ivf_warm(x) && ivf_can_warm(conn->db, x))
+    if (x && ivf_is_at(x, &place) && !ivf_warm(x) && ivf_can_warm(conn->db, x))
         st = ivf_warm_up(conn, x, err);
     ivf_release(conn->db, x);
     return scope_end(conn, st, err);
@@ -292,13 +327,15 @@ mn_status mn_rebuild(mn_conn *conn, const char *name, mn_error *err)
     return fold_public(conn, name, FOLD_REBUILD, err);
 }
 
-void folder_help(mn_conn *conn, const char *collection)
+void folder_help(mn_conn *conn)
 {
     mn_error err = {0};
+    char collection[MN_MAX_NAME + 1];
     const uint32_t no = MN_OPEN_NO_BACKGROUND;
-    if (!conn->must_help || conn->txn != TXN_NONE || conn->iters || (conn->db->opts.flags & no))
+    if (!*conn->must_help || conn->txn != TXN_NONE || conn->iters || (conn->db->opts.flags & no))
         return;
-    conn->must_help = false;
+    memcpy(collection, conn->must_help, sizeof collection);
+    *conn->must_help = 0;
     uint64_t start = clock_us(), wait = (uint64_t)conn->db->opts.busy_timeout_ms * 1000;
     mn_status st;
     do {
@@ -336,9 +373,7 @@ static mn_status shrink_sidecar(mn_conn *conn, mn_error *err)
     struct sidecar *s = NULL;
     struct lease *l = NULL;
     bool complete = false;
-    mn_status st = scope_read(conn, err);
-    if (st == MN_OK)
-        st = scope_end(conn, ivf_sidecar(conn, &s, err), err);
+    mn_status st = newest_sidecar(conn, &s, err);
     if (st || !s)
         return st;
     st = lease_take(conn->sql, s, conn->db->alloc, &l, err);
@@ -347,6 +382,7 @@ static mn_status shrink_sidecar(mn_conn *conn, mn_error *err)
     if (st == MN_OK)
         st = lease_shrink(l, true, err);
     lease_drop(l);
+    sidecar_close(s);
     return st;
 }
 
@@ -391,6 +427,16 @@ static bool take_name(mn_db *db, char *name)
     return more;
 }
 
+/* Close does not wait for a fold to finish: it ends at its next tick. */
+static bool goes_on(void *ctx, const char *stage, uint64_t done, uint64_t total)
+{
+    const struct folder *f = ctx;
+    (void)stage;
+    (void)done;
+    (void)total;
+    return !atomic_load_explicit(&f->ending, memory_order_relaxed);
+}
+
 static void *run(void *arg)
 {
     mn_db *db = arg;
@@ -398,17 +444,15 @@ static void *run(void *arg)
     char name[MN_MAX_NAME + 1];
     mn_error err = {0};
     mn_conn *conn = NULL;
-    if (mn_connect(db, &conn, &err)) {
+    if (conn_open(db, false, &conn, &err)) {
         db_log(db, MN_LOG_WARN, "fold", "%s", err.message);
         return NULL;
     }
-    pthread_mutex_lock(&db->lock);
-    f->conn = conn;
-    f->counted = true;
-    pthread_mutex_unlock(&db->lock);
+    mn_set_progress(conn, goes_on, f);
     while (take_name(db, name)) {
         mn_status st = conn_enter(conn, &err);
         if (st == MN_OK) {
+            conn->stage = "fold";
             st = fold_collection(conn, name, FOLD_DUE, &err);
             if (st == MN_OK || st == MN_BUSY) {
                 mn_error_clear(&err);
@@ -419,10 +463,6 @@ static void *run(void *arg)
         if (st && st != MN_BUSY && st != MN_INTERRUPTED && st != MN_NOTFOUND)
             db_log(db, MN_LOG_WARN, "fold", "'%s' was not folded: %s", name, err.message);
     }
-    pthread_mutex_lock(&db->lock);
-    f->conn = NULL;
-    f->counted = false;
-    pthread_mutex_unlock(&db->lock);
     mn_disconnect(conn);
     return NULL;
 }
@@ -434,7 +474,7 @@ bool folder_may_run(const mn_db *db)
 
 void folder_tell(mn_db *db, const char *collection)
 {
-    if (!folder_may_run(db))
+    if (!folder_may_run(db) || strlen(collection) > MN_MAX_NAME)
         return;
     pthread_mutex_lock(&db->lock);
     if (!db->folder) {
@@ -477,11 +517,6 @@ void mn_pause(mn_db *db, bool pause)
     pthread_mutex_unlock(&db->lock);
 }
 
-unsigned folder_conns(const mn_db *db)
-{
-    return db->folder && db->folder->counted ? 1 : 0;
-}
-
 void folder_destroy(mn_db *db)
 {
     pthread_mutex_lock(&db->lock);
@@ -494,9 +529,7 @@ void folder_destroy(mn_db *db)
         while ((f->busy || f->n) && !f->paused &&
                pthread_cond_timedwait(&f->idle, &db->lock, &until) == 0) {
         }
-        f->ending = true;
-        if (f->conn)
-            mn_interrupt(f->conn);
+        atomic_store_explicit(&f->ending, true, memory_order_relaxed);
         pthread_cond_signal(&f->work);
     }
     pthread_mutex_unlock(&db->lock);

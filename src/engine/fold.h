@@ -12,11 +12,13 @@ bool folder_may_run(const mn_db *db); /* false: somebody else drives, or nobody 
 
 /* After a write that found too many changes pending (conn->must_help): folds them, or waits until
  * whoever folds has caught up, as long as the busy timeout at most. The write itself stands. */
-void folder_help(mn_conn *conn, const char *collection);
+void folder_help(mn_conn *conn);
 
-void folder_destroy(mn_db *db);          /* joins the thread; before the database is freed */
-unsigned folder_conns(const mn_db *db);  /* connections that are the folder's own; db->lock held */
+void folder_destroy(mn_db *db); /* joins the thread; before the database is freed */
 
-enum { FOLD_PENDING = 1000 }; /* changed rows from which on a fold is due */
+enum {
+    FOLD_PENDING = 1000, /* changed rows from which on a fold is due */
+    PENDING_MAX = 65536  /* changes not folded from which on writers help to fold */
+};
 
 #endif

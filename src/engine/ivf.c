@@ -516,12 +516,17 @@ mn_status ivf_hide(mn_db *db, struct ivf_draft *d, const int64_t *ids, size_t n,
 
 /* ---- Versions -------------------------------------------------------------------------------- */
 
+void ivf_use_drop(mn_db *db, struct ivf_use *u)
+{
+    ivf_pack_release(db, u->pack);
+    bitmap_release(db, u->hidden);
+    *u = (struct ivf_use){0};
+}
+
 void ivf_draft_fini(mn_db *db, struct ivf_draft *d)
 {
-    for (uint32_t i = 0; d->uses && i < d->n_uses; i++) {
-        ivf_pack_release(db, d->uses[i].pack);
-        bitmap_release(db, d->uses[i].hidden);
-    }
+    for (uint32_t i = 0; d->uses && i < d->n_uses; i++)
+        ivf_use_drop(db, &d->uses[i]);
     for (uint32_t i = 0; d->heap && i < d->n_heap; i++)
         heap_block_release(db, d->heap[i]);
     mn_free(db->alloc, d->uses);

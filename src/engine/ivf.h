@@ -149,6 +149,7 @@ struct ivf_draft {
 };
 mn_status ivf_create(mn_db *db, struct ivf_draft *d, struct ivf **out, mn_error *err);
 void ivf_draft_fini(mn_db *db, struct ivf_draft *d); /* zeroed is fine */
+void ivf_use_drop(mn_db *db, struct ivf_use *u);     /* zeroes it; zeroed is fine */
 struct ivf *ivf_share(struct ivf *x);
 void ivf_release(mn_db *db, struct ivf *x); /* NULL is fine */
 struct ivf_core *ivf_core_share(struct ivf_core *c);

@@ -385,7 +385,8 @@ static mn_status list_rows(mn_conn *conn, struct coll *c, const struct ivf_core 
             *ids = more;
         }
         float norm = 0;
-        if ((size_t)sqlite3_column_bytes(st, 1) != c->vector_bytes)
+        if (sqlite3_column_type(st, 1) != SQLITE_BLOB ||
+            (size_t)sqlite3_column_bytes(st, 1) != c->vector_bytes)
             continue;
         scan_norms(conn->db->kernels, c->entry.dtype, c->entry.dim, sqlite3_column_blob(st, 1), 1,
                    &norm);
@@ -782,12 +783,12 @@ mn_status ivf_build(mn_conn *conn, struct coll *c, const struct ivf_sink *sink, 
     *out = NULL;
     mn_status st = list_rows(conn, c, &like, &r.ids, &r.n, err);
     r.at = r.n;
-    if (st == MN_OK && r.n >= IVF_MIN_ROWS && !bits_for(conn->db, &c->entry, r.n)) {
+    if (st == MN_OK && r.n >= conn->db->limits.min_rows && !bits_for(conn->db, &c->entry, r.n)) {
         db_log(conn->db, MN_LOG_WARN, "index",
                "'%s': memory of %" PRIu64 " MiB does not hold the codes of %zu rows; searches read "
                "the rows",
                c->entry.name, mn_alloc_cap(a) >> 20, r.n);
-    } else if (st == MN_OK && r.n >= IVF_MIN_ROWS) {
+    } else if (st == MN_OK && r.n >= conn->db->limits.min_rows) {
         r.buffer = mn_alloc_array(a, CHUNK_ROWS, c->vector_bytes, MN_TAG_SEARCH);
         st = r.buffer ? sql_preparef(conn->sql, &r.st, err,
                                      "SELECT id, \"%w\" FROM \"%w\" WHERE id >= ?1 AND \"%w\" IS "
@@ -805,7 +806,7 @@ mn_status ivf_build(mn_conn *conn, struct coll *c, const struct ivf_sink *sink, 
 
 bool ivf_outgrown(const struct ivf *x)
 {
-    return x->rows > 2 * (uint64_t)x->core->built_rows ||
+    return x->rows > 2 * (uint64_t)x->core->built_rows || 4 * x->rows < x->core->built_rows ||
            x->n_slots > 2 * (uint64_t)x->core->built_rows + 2 * x->rows;
 }
 
@@ -912,20 +913,10 @@ static uint32_t use_live(const struct ivf_use *u)
     return ivf_use_part(u)->view.n - (u->hidden ? u->hidden->n : 0);
 }
 
-static void drop_use(struct make *m, struct ivf_use *u)
-{
-    struct ivf_draft one = {.uses = mn_alloc(m->db->alloc, sizeof *u, MN_TAG_CACHE), .n_uses = 1};
-    if (!one.uses)
-        return;
-    one.uses[0] = *u;
-    ivf_draft_fini(m->db, &one);
-    *u = (struct ivf_use){0};
-}
-
-/* Joins the uses [n] from `first` on, all of one posting, into one part; they are dropped. */
+/* Joins n uses of one posting, from `first` on, into one part; they are dropped. */
 static mn_status merge_uses(struct make *m, uint32_t first, uint32_t n, mn_error *err)
 {
-    const struct ivf_use *uses = &m->d.uses[first]; /* until end_part, which may move them */
+    const struct ivf_use *uses = &m->d.uses[first];
     uint32_t posting = ivf_use_part(&uses[0])->posting;
     size_t rows = 0;
     for (uint32_t i = 0; i < n; i++)
@@ -943,9 +934,9 @@ static mn_status merge_uses(struct make *m, uint32_t first, uint32_t n, mn_error
         st = posting_add_view(m->encoder, &p->view, h ? h->words : NULL, err);
     }
     if (st == MN_OK)
-        st = end_part(m, posting, err);
+        st = end_part(m, posting, err); /* may close the pack, and so move m->d.uses */
     for (uint32_t i = 0; i < n && st == MN_OK; i++)
-        drop_use(m, &m->d.uses[first + i]);
+        ivf_use_drop(m->db, &m->d.uses[first + i]);
     return st;
 }
 

@@ -84,9 +84,9 @@ static mn_status write_core(void *ctx, struct ivf_core *core, mn_error *err)
     const struct ivf_writer *w = ctx;
     size_t dim = core->entry.dim;
     size_t len = CORE_HEAD + (1 + (size_t)core->n_lists) * dim * sizeof(float);
-    uint8_t *p = malloc(len);
+    uint8_t *p = mn_alloc(w->db->alloc, len, MN_TAG_IO);
     if (!p)
-        return mn_fail(err, MN_NOMEM, "index: out of memory");
+        return no_memory(w->db, err);
     put32(p, CORE_MAGIC);
     put32(p + 4, STORE_VERSION);
     put64(p + 8, core->seed);
@@ -98,7 +98,7 @@ static mn_status write_core(void *ctx, struct ivf_core *core, mn_error *err)
     memcpy(p + CORE_HEAD, core->origin, dim * sizeof(float));
     memcpy(p + CORE_HEAD + dim * sizeof(float), core->vectors, core->n_lists * dim * sizeof(float));
     mn_status st = write_extent(w, KIND_CORE, 0, core->n_lists, p, len, NULL, &core->ref, err);
-    free(p);
+    mn_free(w->db->alloc, p);
     return st;
 }
 
@@ -184,9 +184,10 @@ static mn_status write_directory(const struct ivf_writer *w, const mn_db *db, st
             len += 4 + 8 * bitmap_words(&x->uses[i]);
         }
     }
-    uint8_t *p = mn_alloc(db->alloc, len, MN_TAG_IO), *at = p + DIRECTORY_HEAD;
+    uint8_t *p = mn_alloc(db->alloc, len, MN_TAG_IO);
     if (!p)
         return no_memory(db, err);
+    uint8_t *at = p + DIRECTORY_HEAD;
     put32(p, DIRECTORY_MAGIC);
     put32(p + 4, STORE_VERSION);
     put64(p + 8, (uint64_t)x->at.seq);
@@ -219,6 +220,8 @@ static mn_status write_directory(const struct ivf_writer *w, const mn_db *db, st
 
 static bool uses_extent(const struct ivf *x, const struct extent_ref *ref)
 {
+    if (!x)
+        return false;
     switch (ref->kind) {
     case KIND_CORE:
         return ref->first_block == x->core->ref.first_block;
@@ -236,6 +239,7 @@ static bool uses_extent(const struct ivf *x, const struct extent_ref *ref)
     }
 }
 
+/* x NULL: all of them. */
 static mn_status drop_replaced(struct lease *l, const struct coll *c, const struct ivf *x,
                                mn_error *err)
 {
@@ -297,6 +301,23 @@ mn_status ivf_publish(mn_conn *conn, struct lease *l, const struct coll *c, stru
     return st;
 }
 
+mn_status ivf_unpublish(mn_conn *conn, struct lease *l, const struct coll *c, mn_error *err)
+{
+    mn_status st = publish_flush(l, err);
+    if (st == MN_OK)
+        st = publish_begin(l, err);
+    if (st == MN_OK)
+        st = drop_replaced(l, c, NULL, err);
+    if (st == MN_OK)
+        st = sql_execf(conn->sql, err, "DELETE FROM mneme_indexes WHERE collection = %lld",
+                       (long long)c->entry.number);
+    if (st == MN_OK)
+        st = publish_commit(l, err);
+    else
+        publish_abort(l);
+    return st;
+}
+
 /* ---- The sidecar ----------------------------------------------------------------------------- */
 
 char *ivf_sidecar_path(const mn_db *db)
@@ -338,19 +359,36 @@ mn_status ivf_sidecar(mn_conn *conn, struct sidecar **out, mn_error *err)
     if (st || !meta.exists)
         return st;
     pthread_mutex_lock(&db->sidecar_lock);
-    if (db->sidecar && !sidecar_matches(db->sidecar, &meta)) {
-        /* Built anew by another process. Searches on the old one hold no reference of their own:
-         * the handle is kept until close. */
-        db_log(db, MN_LOG_WARN, "sidecar", "%s: replaced by another process", db->path);
-        db->sidecar_replaced = true;
-    } else if (!db->sidecar && !db->sidecar_tried) {
-        db->sidecar_tried = true;
+    /* A snapshot from before the sidecar was built anew must not bring the old one back. */
+    bool other = db->sidecar_file != meta.file_id && meta.generation >= db->sidecar_generation;
+    if (other) {
+        sidecar_close(db->sidecar);
+        db->sidecar = NULL;
         st = open_sidecar(conn, &meta, err);
+        if (st == MN_OK) {
+            db->sidecar_file = meta.file_id;
+            db->sidecar_generation = meta.generation;
+        }
     }
-    if (!db->sidecar_replaced)
-        *out = db->sidecar;
+    if (db->sidecar && sidecar_matches(db->sidecar, &meta))
+        *out = sidecar_share(db->sidecar);
     pthread_mutex_unlock(&db->sidecar_lock);
+    if (st == MN_IO) { /* tried again by the next search; this one reads the rows */
+        db_log(db, MN_LOG_WARN, "sidecar", "%s", err ? err->message : db->path);
+        mn_error_clear(err);
+        st = MN_OK;
+    }
     return st;
+}
+
+void ivf_sidecar_forget(mn_db *db)
+{
+    pthread_mutex_lock(&db->sidecar_lock);
+    sidecar_close(db->sidecar);
+    db->sidecar = NULL;
+    db->sidecar_file = 0;
+    db->sidecar_generation = 0;
+    pthread_mutex_unlock(&db->sidecar_lock);
 }
 
 /* ---- Loading --------------------------------------------------------------------------------- */
@@ -605,6 +643,7 @@ mn_status ivf_warm_up(mn_conn *conn, struct ivf *x, mn_error *err)
         if (st == MN_OK)
             st = conn_tick(conn, err);
     }
+    sidecar_close(s);
     return st;
 }
 
@@ -714,10 +753,11 @@ mn_status ivf_load(mn_conn *conn, struct coll *c, const struct ivf *have, struct
         sidecar_count_lost(l.sidecar);
         db_log(conn->db, MN_LOG_WARN, "index", "%s; searches read the rows until it is built anew",
                own.message);
-        return MN_OK;
-    }
-    if (st && err)
+        st = MN_OK;
+    } else if (st && err) {
         *err = own;
+    }
+    sidecar_close(l.sidecar);
     return st;
 }
 
@@ -746,6 +786,7 @@ void ivf_reader_destroy(struct ivf_reader *r)
     if (!r)
         return;
     io_batch_destroy(r->batch);
+    sidecar_close(r->sidecar);
     mn_free(r->conn->db->alloc, r->raw);
     mn_free(r->conn->db->alloc, r);
 }
@@ -759,8 +800,10 @@ mn_status ivf_reader_create(mn_conn *conn, struct ivf_reader **out, mn_error *er
     if (st || !s)
         return st;
     struct ivf_reader *r = mn_alloc_array(db->alloc, 1, sizeof *r, MN_TAG_HANDLE);
-    if (!r)
+    if (!r) {
+        sidecar_close(s);
         return no_memory(db, err);
+    }
     r->conn = conn;
     r->sidecar = s;
     r->raw = mn_alloc(db->alloc, (size_t)READER_PAGES * HEAP_PAGE + IO_ALIGN, MN_TAG_IO);
@@ -782,6 +825,15 @@ mn_status ivf_reader_create(mn_conn *conn, struct ivf_reader **out, mn_error *er
     else
         *out = r;
     return st;
+}
+
+bool ivf_reader_fits(const struct ivf_reader *r)
+{
+    mn_db *db = r->conn->db;
+    pthread_mutex_lock(&db->sidecar_lock);
+    bool fits = r->sidecar == db->sidecar;
+    pthread_mutex_unlock(&db->sidecar_lock);
+    return fits;
 }
 
 /* Index of a page in r->pages, added if it is new; READER_PAGES: no room. */
@@ -864,6 +916,10 @@ mn_status ivf_read(struct ivf_reader *r, const struct ivf *x, const struct ann_c
         struct heap_block *b = ivf_heap_place(x, c[i].posting, c[i].part, c[i].slot, &row);
         size_t page = b ? heap_offset(bytes, row) / HEAP_PAGE : 0;
         first[i] = READER_PAGES;
+        /* The header first: without it no page can be checked. */
+        if (b && !atomic_load_explicit(&b->crcs, memory_order_relaxed) &&
+            want_page(r, b, HEADER_PAGE) == READER_PAGES)
+            continue;
         for (size_t j = 0; b && j < per; j++) {
             size_t at = want_page(r, b, (uint32_t)(page + j));
             if (j == 0)
@@ -871,8 +927,6 @@ mn_status ivf_read(struct ivf_reader *r, const struct ivf *x, const struct ann_c
             else if (at != first[i] + j) /* pages of one vector must lie side by side */
                 first[i] = READER_PAGES;
         }
-        if (b && !atomic_load_explicit(&b->crcs, memory_order_relaxed))
-            want_page(r, b, HEADER_PAGE);
     }
     mn_status st = read_pages(r, err);
     *reads += r->n_pages;

@@ -21,12 +21,20 @@ struct ivf_sink ivf_writer_sink(struct ivf_writer *w);
 mn_status ivf_publish(mn_conn *conn, struct lease *l, const struct coll *c, struct ivf *x,
                       mn_error *err);
 
+/* Publishes that the collection has no index any more. */
+mn_status ivf_unpublish(mn_conn *conn, struct lease *l, const struct coll *c, mn_error *err);
+
 /* What the catalog says of a collection's index, in the open scope. */
 struct ivf_place {
     bool there;
     uint64_t generation;
     struct log_position at;
 };
+/* Generations alone would do, were no older app.db ever restored over this one. */
+static inline bool ivf_is_at(const struct ivf *x, const struct ivf_place *p)
+{
+    return x->generation == p->generation && x->at.seq == p->at.seq && x->at.stamp == p->at.stamp;
+}
 mn_status ivf_where(mn_conn *conn, struct coll *c, struct ivf_place *out, mn_error *err);
 
 /* Loads the published index, in the open scope; packs and blocks that `have` (or NULL) has are
@@ -38,9 +46,11 @@ mn_status ivf_load(mn_conn *conn, struct coll *c, const struct ivf *have, struct
 /* "app.db-mneme", from malloc; NULL when memory runs out. */
 char *ivf_sidecar_path(const mn_db *db);
 
-/* The sidecar of the database, opened if it is not; NULL: none, or not to be used. Lives as long as
- * the database is open. */
+/* The sidecar that the open scope's catalog names, opened if it is not, for the caller to
+ * sidecar_close; NULL: none, or not to be used. */
 mn_status ivf_sidecar(mn_conn *conn, struct sidecar **out, mn_error *err);
+/* The next ivf_sidecar looks at the file again. */
+void ivf_sidecar_forget(mn_db *db);
 
 /* Whether the cap leaves room for all vectors; makes some. */
 bool ivf_can_warm(mn_db *db, const struct ivf *x);
@@ -52,6 +62,7 @@ mn_status ivf_warm_up(mn_conn *conn, struct ivf *x, mn_error *err);
 struct ivf_reader;
 mn_status ivf_reader_create(mn_conn *conn, struct ivf_reader **out, mn_error *err);
 void ivf_reader_destroy(struct ivf_reader *r); /* NULL is fine */
+bool ivf_reader_fits(const struct ivf_reader *r); /* the sidecar was not replaced since */
 /* vectors[i] takes candidate i's vector, borrowed until the next call; NULL where it cannot be
  * read: take it from the row. *reads counts pages read. */
 mn_status ivf_read(struct ivf_reader *r, const struct ivf *x, const struct ann_candidate *c,

@@ -101,7 +101,8 @@ static mn_status check_copy(struct check *k, const struct place *p, const void *
 static bool can_stand(const struct check *k, sqlite3_stmt *st)
 {
     mn_error e = {0};
-    return (size_t)sqlite3_column_bytes(st, 1) == k->c->vector_bytes &&
+    return sqlite3_column_type(st, 1) == SQLITE_BLOB &&
+           (size_t)sqlite3_column_bytes(st, 1) == k->c->vector_bytes &&
            scan_check_vector(k->c->entry.dtype, k->c->entry.metric, k->c->entry.dim,
                              sqlite3_column_blob(st, 1), "row", &e) == MN_OK;
 }

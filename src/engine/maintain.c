@@ -58,7 +58,7 @@ mn_status mn_stats(mn_conn *conn, mn_stats_info *out, mn_error *err)
         out->wal_bytes = file_bytes(db->path, "-wal");
     }
     pthread_mutex_lock(&db->lock);
-    out->connections = db->conns - folder_conns(db);
+    out->connections = db->conns;
     pthread_mutex_unlock(&db->lock);
     out->searches = counter(&db->count.searches);
     out->cache_loads = counter(&db->count.loads);

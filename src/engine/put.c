@@ -20,12 +20,7 @@
 #include "storage/sql.h"
 
 /* Log entries are trimmed each time the sequence passes a multiple of this. */
-enum { TRIM_SHIFT = 13 };
-
-/* The folder is told each time it passes a multiple of this. */
-enum { TELL_SHIFT = 10 };
-
-enum { PENDING_MAX = 65536 }; /* changes not folded from which on writers help to fold */
+enum { TRIM_STEP = 8192 };
 
 enum { LOG_MAX = 2000000 }; /* entries kept for an index that is not folded */
 
@@ -430,20 +425,46 @@ static mn_status log_next(mn_conn *conn, struct coll *c, int64_t *out, mn_error 
     return status ? status : sql_stmt_int(st, 0, out, err);
 }
 
-/* The oldest position that an index of the table's collections still has to be folded from. */
-static mn_status oldest_index(mn_conn *conn, const struct coll *c, int64_t otherwise, int64_t *out,
-                              mn_error *err)
+/* Rows of one table may stand in the indexes of several collections. */
+static mn_status tell_folder(mn_conn *conn, const struct coll *c, mn_error *err)
 {
     sqlite3_stmt *st = NULL;
+    bool row = false;
+    if (!folder_may_run(conn->db))
+        return MN_OK;
+    folder_tell(conn->db, c->entry.name);
+    mn_status status =
+        sql_preparef(conn->sql, &st, err,
+                     "SELECT c.name FROM mneme_indexes i JOIN mneme_collections c ON c.number = "
+                     "i.collection WHERE c.table_number = %lld AND c.number <> %lld",
+                     (long long)c->entry.table_number, (long long)c->entry.number);
+    while (status == MN_OK && (status = sql_step(st, &row, err)) == MN_OK && row)
+        folder_tell(conn->db, (const char *)sqlite3_column_text(st, 0));
+    sqlite3_finalize(st);
+    return status;
+}
+
+/* The oldest position that an index of the table's collections still has to be folded from, and
+ * whose it is. */
+static mn_status oldest_index(mn_conn *conn, const struct coll *c, int64_t otherwise, int64_t *out,
+                              char name[MN_MAX_NAME + 1], mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    bool row = false;
     *out = otherwise;
+    *name = 0;
     if (!c->indexable)
         return MN_OK;
     mn_status status = sql_preparef(conn->sql, &st, err,
-                                    "SELECT min(i.seq) FROM mneme_indexes i JOIN mneme_collections "
+                                    "SELECT min(i.seq), c.name FROM mneme_indexes i JOIN mneme_collections "
                                     "c ON c.number = i.collection WHERE c.table_number = %lld",
                                     (long long)c->entry.table_number);
     if (status == MN_OK)
-        status = sql_stmt_int(st, otherwise, out, err);
+        status = sql_step(st, &row, err);
+    if (status == MN_OK && row && sqlite3_column_type(st, 0) == SQLITE_INTEGER) {
+        *out = sqlite3_column_int64(st, 0);
+        snprintf(name, MN_MAX_NAME + 1, "%s", (const char *)sqlite3_column_text(st, 1));
+    }
     sqlite3_finalize(st);
     return status;
 }
@@ -452,14 +473,17 @@ static mn_status trim_log(mn_conn *conn, struct coll *c, int64_t before, int64_t
                           mn_error *err)
 {
     sqlite3_stmt *st;
-    int64_t floor = 0;
-    if (before >> TELL_SHIFT != after >> TELL_SHIFT && c->indexable)
-        folder_tell(conn->db, c->entry.name);
-    if (before >> TRIM_SHIFT == after >> TRIM_SHIFT)
-        return MN_OK;
-    mn_status status = oldest_index(conn, c, after, &floor, err);
-    if (status == MN_OK && after - floor > PENDING_MAX)
-        conn->must_help = true;
+    int64_t floor = 0, due = conn->db->limits.fold_pending, max = conn->db->limits.pending_max;
+    int64_t step = max < TRIM_STEP ? max : TRIM_STEP;
+    mn_status status = MN_OK;
+    if (before / due != after / due && c->indexable)
+        status = tell_folder(conn, c, err);
+    if (status || before / step == after / step)
+        return status;
+    char oldest[MN_MAX_NAME + 1];
+    status = oldest_index(conn, c, after, &floor, oldest, err);
+    if (status == MN_OK && after - floor > max)
+        memcpy(conn->must_help, oldest, sizeof oldest);
     if (status || after <= CHANGELOG_KEEP)
         return status;
     if (status == MN_OK)
@@ -573,7 +597,7 @@ mn_status mn_put(mn_conn *conn, const char *name, const mn_row *rows, size_t n,
     if (st == MN_OK)
         st = scope_end(conn, put_checked(conn, name, rows, n, opts, err), err);
     if (st == MN_OK)
-        folder_help(conn, name);
+        folder_help(conn);
     return conn_leave(conn, st, err);
 }
 

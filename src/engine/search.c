@@ -421,7 +421,8 @@ static mn_status scan_group(struct search *s, struct scan *scan, mn_error *err)
     else
         st = stream(s, scan, load, err);
     s->stats.rows_invalid += scan_invalid_rows(scan);
-    if (st == MN_OK && s->c->indexable && s->stats.rows_scanned / s->spec.nq >= IVF_MIN_ROWS)
+    if (st == MN_OK && s->c->indexable && s->stats.rows_scanned / s->spec.nq >=
+                                                s->conn->db->limits.min_rows)
         folder_tell(s->conn->db, s->c->entry.name);
     view_release(s->conn->db, v);
     return st;

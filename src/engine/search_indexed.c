@@ -85,6 +85,10 @@ static mn_status rerank_cold(struct asked *a, const struct ann_candidate *c, con
     mn_conn *conn = a->s->conn;
     const void *vectors[ANN_MAX_BATCH] = {NULL};
     mn_status st = MN_OK;
+    if (conn->reader && !ivf_reader_fits(conn->reader)) {
+        ivf_reader_destroy(conn->reader);
+        conn->reader = NULL;
+    }
     if (!conn->reader && a->x->n_heap)
         st = ivf_reader_create(conn, &conn->reader, err);
     if (st == MN_OK && conn->reader && a->x->n_heap)
@@ -246,7 +250,7 @@ mn_status search_indexed(struct search *s, mn_hit *hits, uint32_t *found, bool *
     mn_status st = cache_indexed(s->conn, s->c, &v, &pending, err);
     if (st || !v)
         return st;
-    if (view_n_changed(v) >= FOLD_PENDING || view_wants_warmth(s, v))
+    if (view_n_changed(v) >= s->conn->db->limits.fold_pending || view_wants_warmth(s, v))
         folder_tell(s->conn->db, s->c->entry.name);
     s->conn->total = s->nq;
     s->stats.rows_pending += pending;

@@ -577,6 +577,13 @@ mn_status publish_write(struct lease *l, struct extent_spec *spec, const void *p
 
 /* ---- H: flushing ----------------------------------------------------------------------------- */
 
+mn_status publish_settle(struct lease *l, mn_error *err)
+{
+    if (!l->open || l->in_txn)
+        return mn_fail(err, MN_MISUSE, "%s: nothing to write", sidecar_path(l->s));
+    return write_buffer(l, err);
+}
+
 mn_status publish_flush(struct lease *l, mn_error *err)
 {
     if (!l->open || l->in_txn)

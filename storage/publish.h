@@ -90,6 +90,9 @@ void publish_may_use_ballast(struct lease *l);
 mn_status publish_write(struct lease *l, struct extent_spec *spec, const void *payload,
                         uint32_t *crcs, struct extent_ref *ref, mn_error *err);
 
+/* Extents are gathered before they are written; after this all of them can be read. */
+mn_status publish_settle(struct lease *l, mn_error *err);
+
 /* Writes the intent and flushes. A failed flush poisons the sidecar: MN_POISONED. */
 mn_status publish_flush(struct lease *l, mn_error *err);
 

@@ -81,6 +81,7 @@ struct cached {
     struct view *view;      /* NULL: none */
     struct ivf *index;      /* the newest version in memory; NULL: none */
     struct view *delta;     /* with a base; NULL: none */
+    bool building;          /* its index is built, and memory is short: no view is loaded */
     bool index_loading;     /* some connection reads it from the sidecar */
     bool loading;           /* some connection streams it in */
     uint64_t refused_bytes; /* did not fit when it had this size; 0: no such thing known */
@@ -611,12 +612,36 @@ bool cache_make_room(mn_db *db, int64_t collection, size_t bytes)
     return cache_has_room(db, bytes);
 }
 
+void cache_build_begin(mn_db *db, int64_t collection, uint64_t bytes)
+{
+    if (cache_make_room(db, collection, bytes))
+        return;
+    pthread_mutex_lock(&db->lock);
+    struct cached *e = entry_of(db, collection, true);
+    if (e) {
+        view_release(db, e->view);
+        e->view = NULL;
+        e->building = true;
+    }
+    pthread_mutex_unlock(&db->lock);
+}
+
+void cache_build_end(mn_db *db, int64_t collection)
+{
+    pthread_mutex_lock(&db->lock);
+    struct cached *e = entry_of(db, collection, false);
+    if (e)
+        e->building = false;
+    pthread_mutex_unlock(&db->lock);
+}
+
 /* The shared view becomes v, unless a newer one of the same history stands there. */
 static void publish(mn_db *db, struct view *v)
 {
     pthread_mutex_lock(&db->lock);
     struct cached *e = entry_of(db, v->collection, true);
-    if (e && (!e->view || e->view->at.seq <= v->at.seq || e->stale > STALE_LIMIT)) {
+    if (e && !e->building &&
+        (!e->view || e->view->at.seq <= v->at.seq || e->stale > STALE_LIMIT)) {
         view_release(db, e->view);
         e->view = view_share(v);
         e->stale = 0;
@@ -641,7 +666,7 @@ static struct view *take_shared(mn_db *db, const struct coll *c, struct log_posi
     if (e && e->view) {
         e->last_use = ++db->uses;
         v = view_share(e->view);
-    } else if (e && !e->loading) {
+    } else if (e && !e->loading && !e->building) {
         *load = e->refused_bytes == 0 || head.seq > e->refused_seq ||
                 cache_has_room(db, e->refused_bytes + e->refused_bytes / 4);
     }
@@ -1031,7 +1056,7 @@ mn_status view_build_begin(mn_conn *conn, struct coll *c, struct view_build **ou
         return st;
     pthread_mutex_lock(&db->lock);
     struct cached *e = entry_of(db, c->entry.number, true);
-    bool mine = e && !e->loading;
+    bool mine = e && !e->loading && !e->building;
     if (mine)
         e->loading = true;
     pthread_mutex_unlock(&db->lock);

@@ -68,6 +68,11 @@ size_t cache_block_rows(const struct coll *c);
 bool cache_has_room(const mn_db *db, size_t bytes);
 bool cache_make_room(mn_db *db, int64_t collection, size_t bytes);
 
+/* While an index of the collection is built, which will want so many bytes: makes room for them,
+ * and if that takes it gives up the collection's own view and loads none meanwhile. */
+void cache_build_begin(mn_db *db, int64_t collection, uint64_t bytes);
+void cache_build_end(mn_db *db, int64_t collection);
+
 /* Forgets every view; for close. */
 void cache_clear(mn_db *db);
 void cache_forget(mn_db *db, int64_t collection); /* for drop */

@@ -479,7 +479,8 @@ static mn_status sample_scan(struct sample *s, char *block, int64_t *ids, mn_err
         return status;
     do {
         status = sql_step(st, &row, err);
-        if (status == MN_OK && row && (size_t)sqlite3_column_bytes(st, 1) == bytes) {
+        if (status == MN_OK && row && sqlite3_column_type(st, 1) == SQLITE_BLOB &&
+            (size_t)sqlite3_column_bytes(st, 1) == bytes) {
             ids[n] = sqlite3_column_int64(st, 0);
             memcpy(block + n++ * bytes, sqlite3_column_blob(st, 1), bytes);
         }
@@ -720,9 +721,10 @@ static mn_status build_version(struct make *m, struct rows *r, struct clusters *
     double heap = (double)heap_pages(m->c->vector_bytes, (uint32_t)r->n) * HEAP_PAGE;
     double codes = code_bytes(m->c->entry.dim, m->d.core->rabitq->bits, r->n);
     m->next_object = 1;
-    m->keep_heap = codes + heap <= 0.85 * (double)mn_alloc_cap(a);
+    m->keep_heap = codes + heap <= 0.85 * (double)mn_alloc_cap(a) && !m->db->limits.cold;
     /* Where memory is short, codes come back when ids and order of the rows are gone. */
-    m->drop_packs = m->sink->reload && codes + 20.0 * (double)r->n > 0.6 * (double)mn_alloc_cap(a);
+    m->drop_packs = m->sink->reload && (m->db->limits.cold || codes + 20.0 * (double)r->n >
+                                                                  0.6 * (double)mn_alloc_cap(a));
     mn_status st = coll_head(m->conn, m->c, &m->d.at, err);
     if (st == MN_OK)
         st = build_postings(m, r, cl, err);
@@ -774,6 +776,17 @@ static mn_status build_from(mn_conn *conn, struct coll *c, struct rows *r,
     return st;
 }
 
+/* That a build will want in all, about. */
+static uint64_t build_bytes(const mn_db *db, const struct coll *c, size_t n)
+{
+    double cap = (double)mn_alloc_cap(db->alloc);
+    double heap = c->entry.rerank == MN_RERANK_COPY ? (double)n * (double)c->vector_bytes : 0;
+    double want = code_bytes(c->entry.dim, bits_for(db, &c->entry, n), n) + 20.0 * (double)n;
+    want += heap <= 0.85 * cap ? heap : 0;
+    want += cap / 4 < CLUSTER_BYTES ? cap / 4 : CLUSTER_BYTES;
+    return (uint64_t)want;
+}
+
 mn_status ivf_build(mn_conn *conn, struct coll *c, const struct ivf_sink *sink, struct ivf **out,
                     mn_error *err)
 {
@@ -789,6 +802,7 @@ mn_status ivf_build(mn_conn *conn, struct coll *c, const struct ivf_sink *sink, 
                "the rows",
                c->entry.name, mn_alloc_cap(a) >> 20, r.n);
     } else if (st == MN_OK && r.n >= conn->db->limits.min_rows) {
+        cache_build_begin(conn->db, c->entry.number, build_bytes(conn->db, c, r.n));
         r.buffer = mn_alloc_array(a, CHUNK_ROWS, c->vector_bytes, MN_TAG_SEARCH);
         st = r.buffer ? sql_preparef(conn->sql, &r.st, err,
                                      "SELECT id, \"%w\" FROM \"%w\" WHERE id >= ?1 AND \"%w\" IS "
@@ -799,6 +813,7 @@ mn_status ivf_build(mn_conn *conn, struct coll *c, const struct ivf_sink *sink, 
             st = build_from(conn, c, &r, sink, out, err);
         sqlite3_finalize(r.st);
         mn_free(a, r.buffer);
+        cache_build_end(conn->db, c->entry.number);
     }
     mn_free(a, r.ids);
     return st;
@@ -806,8 +821,11 @@ mn_status ivf_build(mn_conn *conn, struct coll *c, const struct ivf_sink *sink, 
 
 bool ivf_outgrown(const struct ivf *x)
 {
+    uint64_t used = 0; /* slots: where the last block is not in memory, a fold leaves its rest */
+    for (uint32_t i = 0; i < x->n_heap; i++)
+        used += x->heap[i]->n;
     return x->rows > 2 * (uint64_t)x->core->built_rows || 4 * x->rows < x->core->built_rows ||
-           x->n_slots > 2 * (uint64_t)x->core->built_rows + 2 * x->rows;
+           used > 2 * (uint64_t)x->core->built_rows + 2 * x->rows || x->n_slots > UINT32_MAX / 2;
 }
 
 /* ---- Folding --------------------------------------------------------------------------------- */

@@ -156,6 +156,9 @@ static mn_status reload_pack(void *ctx, const struct ivf_core *core, const struc
                              struct ivf_pack **out, mn_error *err)
 {
     const struct ivf_writer *w = ctx;
+    mn_status st = publish_settle(w->lease, err);
+    if (st)
+        return st;
     return read_pack(w->db, w->sidecar, core, ref, out, err);
 }
 
@@ -623,7 +626,8 @@ static mn_status load_block(struct load *l, const struct extent_ref *ref, bool m
 
 bool ivf_can_warm(mn_db *db, const struct ivf *x)
 {
-    return cache_make_room(db, x->core->entry.number,
+    return !db->limits.cold &&
+           cache_make_room(db, x->core->entry.number,
                            (size_t)x->n_heap * HEAP_BLOCK_PAGES * (HEAP_PAGE + 16));
 }
 
@@ -652,7 +656,8 @@ static mn_status load_heap(struct load *l, uint32_t n_heap, mn_error *err)
     mn_db *db = l->conn->db;
     /* With a folder, much is left for it to read in: the first answer should not wait. */
     bool memory = n_heap <= EAGER_BLOCKS || !folder_may_run(db);
-    memory = memory && cache_make_room(db, l->c->entry.number,
+    memory = memory && !db->limits.cold &&
+             cache_make_room(db, l->c->entry.number,
                                        (size_t)n_heap * HEAP_BLOCK_PAGES * (HEAP_PAGE + 16));
     l->d.heap = mn_alloc_array(db->alloc, n_heap, sizeof *l->d.heap, MN_TAG_CACHE);
     if (!l->d.heap)

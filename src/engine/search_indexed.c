@@ -235,7 +235,8 @@ static bool view_wants_warmth(const struct search *s, const struct view *v)
 {
     const struct ivf *x = view_base(v);
     size_t bytes = (size_t)x->n_heap * HEAP_BLOCK_PAGES * (HEAP_PAGE + 16);
-    return x->n_heap && !ivf_warm(x) && cache_has_room(s->conn->db, bytes);
+    return x->n_heap && !s->conn->db->limits.cold && !ivf_warm(x) &&
+           cache_has_room(s->conn->db, bytes);
 }
 
 mn_status search_indexed(struct search *s, mn_hit *hits, uint32_t *found, bool *answered,

@@ -2,7 +2,6 @@
 // driver.h. argv: zvec|lancedb, then the options of any driver. The binding's own cost (objects made
 // for each hit, the event loop) is in the figures: a user of the package has it too.
 import fs from 'node:fs';
-import os from 'node:os';
 import path from 'node:path';
 import readline from 'node:readline';
 
@@ -160,7 +159,8 @@ async function main(name, argv) {
     const threads = Number(options['--threads']), k = Number(options['--k']);
     process.env.RUST_LOG ??= 'error';
     process.env.LANCE_CPU_THREADS = String(threads);
-    const folder = fs.mkdtempSync(path.join(process.env.TMPDIR || '/var/tmp', 'node_ann.'));
+    // Beside the base: that folder is the bench's own and goes with it, also if this process is killed.
+    const folder = fs.mkdtempSync(path.join(path.dirname(options['--base']), 'node_ann.'));
     process.on('exit', () => fs.rmSync(folder, { recursive: true, force: true }));
     const system = name === 'zvec' ? await zvec(threads) : await lancedb();
     const queries = readFbin(options['--queries']);

@@ -66,6 +66,7 @@ struct lease {
     struct extents list;      /* the same */
     struct space *space;
     struct extents_writer rows;
+    sqlite3_stmt *undo;
     bool stale;     /* the catalog moved: read it anew */
     bool lost;      /* another lease was taken: this one is worth nothing */
     bool unsettled; /* a commit failed: a barrier must come first */
@@ -112,10 +113,13 @@ static bool same_meta(const struct sidecar_meta *a, const struct sidecar_meta *b
            a->lease_epoch == b->lease_epoch && a->count == b->count && a->digest == b->digest;
 }
 
-static void rollback(sqlite3 *db)
+/* `undo` is a prepared ROLLBACK: ending a transaction must not fail for want of memory. */
+static void rollback(sqlite3 *db, sqlite3_stmt *undo)
 {
-    if (!sqlite3_get_autocommit(db))
-        sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL);
+    if (sqlite3_get_autocommit(db))
+        return;
+    sqlite3_step(undo);
+    sqlite3_reset(undo);
 }
 
 /* ---- Building a sidecar ---------------------------------------------------------------------- */
@@ -132,15 +136,18 @@ static mn_status check_absent(const struct sidecar_opts *opts, const struct side
     return st;
 }
 
-mn_status sidecar_build(sqlite3 *db, const struct sidecar_opts *opts, bool replace,
+mn_status sidecar_build(sqlite3 *db, const struct sidecar_opts *opts, enum sidecar_replace replace,
                         sidecar_forget_fn forget, void *ctx, struct sidecar **out, mn_error *err)
 {
     struct sidecar_meta meta;
     struct extents_writer rows = {.db = db};
     *out = NULL;
-    mn_status st = sql_exec(db, "BEGIN IMMEDIATE", err);
+    sqlite3_stmt *undo = NULL;
+    mn_status st = sql_prepare(db, "ROLLBACK", &undo, err);
+    if (st == MN_OK)
+        st = sql_exec(db, "BEGIN IMMEDIATE", err);
     if (st)
-        return st;
+        goto done;
     st = extents_init(db, err);
     if (st == MN_OK)
         st = extents_meta(db, &meta, err);
@@ -152,7 +159,7 @@ mn_status sidecar_build(sqlite3 *db, const struct sidecar_opts *opts, bool repla
     meta.exists = true;
     meta.file_id = draw();
     meta.nonce = draw();
-    st = sidecar_create(opts, &meta, replace, out, err);
+    st = sidecar_create(opts, &meta, replace == SIDECAR_REPLACE_ANY, out, err);
     if (st == MN_OK)
         st = extents_remove_all(db, &meta, err);
     if (st == MN_OK && forget)
@@ -163,7 +170,9 @@ mn_status sidecar_build(sqlite3 *db, const struct sidecar_opts *opts, bool repla
         st = sql_exec(db, "COMMIT", err);
 done:
     extents_writer_fini(&rows);
-    rollback(db); /* what was created is found and made anew by the next attempt */
+    if (undo)
+        rollback(db, undo); /* what was created is found and made anew by the next attempt */
+    sqlite3_finalize(undo);
     if (st) {
         sidecar_close(*out);
         *out = NULL;
@@ -197,7 +206,7 @@ static mn_status barrier(struct lease *l, mn_error *err)
         st = extents_meta_store(&l->rows, &meta, err);
     if (st == MN_OK)
         st = sql_exec(l->db, "COMMIT", err);
-    rollback(l->db);
+    rollback(l->db, l->undo);
     if (st == MN_OK) {
         l->meta = meta;
         l->unsettled = false;
@@ -255,7 +264,7 @@ static mn_status refresh(struct lease *l, mn_error *err)
     }
     if (st == MN_OK)
         st = extents_load(l->db, l->alloc, &meta, 0, &list, err);
-    rollback(l->db);
+    rollback(l->db, l->undo);
     if (st)
         return st;
     extents_fini(l->alloc, &l->list);
@@ -335,7 +344,9 @@ mn_status lease_take(sqlite3 *db, struct sidecar *s, struct mn_alloc *a, struct 
     l->rows.db = db;
     l->memory = memory;
     l->buffer = memory + (-(uintptr_t)memory & (IO_ALIGN - 1));
-    st = sidecar_lock(s, err);
+    st = sql_prepare(db, "ROLLBACK", &l->undo, err);
+    if (st == MN_OK)
+        st = sidecar_lock(s, err);
     if (st == MN_OK) {
         st = take(l, err);
         if (st)
@@ -358,6 +369,7 @@ void lease_drop(struct lease *l)
     if (l->s)
         sidecar_unlock(l->s);
     extents_writer_fini(&l->rows);
+    sqlite3_finalize(l->undo);
     extents_fini(l->alloc, &l->list);
     space_destroy(l->space);
     mn_free(l->alloc, l->written);
@@ -637,7 +649,7 @@ mn_status publish_begin(struct lease *l, mn_error *err)
     for (size_t i = 0; i < l->n_written && st == MN_OK; i++)
         st = extents_insert(&l->rows, &l->meta, &l->written[i], err);
     if (st) {
-        rollback(l->db);
+        rollback(l->db, l->undo);
         l->meta = before;
         return st;
     }
@@ -723,7 +735,7 @@ mn_status publish_commit(struct lease *l, mn_error *err)
     }
     st = sql_exec(l->db, "COMMIT", err);
     if (st) {
-        rollback(l->db);
+        rollback(l->db, l->undo);
         if (MUTATE(FAILED_COMMIT)) {
             l->stale = true;
             publish_abort(l);
@@ -757,7 +769,7 @@ void publish_abort(struct lease *l)
     if (!l->open)
         return;
     if (l->in_txn) {
-        rollback(l->db);
+        rollback(l->db, l->undo);
         l->stale = true; /* l->meta counted rows that are not there */
     }
     if (l->space)

@@ -32,11 +32,13 @@ struct lease;
 /* Makes the sidecar of a database that has none or whose sidecar is lost, in a write transaction of
  * its own on `db`: all rows of mneme_extents go, the generation counts on. The engine's own rows
  * about postings must go in the same transaction: `forget`, if not NULL, is called inside it.
- * With `replace` a foreign or newer file under that name is removed: only if the user asked for it.
- * Without, such a file is MN_EXISTS. If another process made one meanwhile: MN_CONFLICT, open it.
- * */
+ * With SIDECAR_REPLACE_ANY a foreign or newer file under that name is removed: only if the user
+ * asked for it. Without, such a file is MN_EXISTS. If there is a good one, which another process
+ * may have made meanwhile: MN_CONFLICT, open it; SIDECAR_REPLACE_OWN replaces it. */
+enum sidecar_replace { SIDECAR_REPLACE_LOST, SIDECAR_REPLACE_ANY, SIDECAR_REPLACE_OWN };
 typedef mn_status (*sidecar_forget_fn)(void *ctx, sqlite3 *db, mn_error *err);
-mn_status sidecar_build(sqlite3 *db, const struct sidecar_opts *opts, bool replace,
+mn_status sidecar_build(sqlite3 *db, const struct sidecar_opts *opts,
+                        enum sidecar_replace replace,
                         sidecar_forget_fn forget, void *ctx, struct sidecar **out, mn_error *err);
 
 /* Takes the right to fold: the lock, a durable commit of its own (lease_epoch + 1, which buries

@@ -73,11 +73,31 @@ static mn_status newest_sidecar(mn_conn *conn, struct sidecar **out, mn_error *e
     return st ? st : scope_end(conn, ivf_sidecar(conn, out, err), err);
 }
 
+/* Whether the rows about extents are not what was published: a client changed them. */
+static mn_status catalog_is_bad(mn_conn *conn, bool *bad, mn_error *err)
+{
+    struct sidecar_meta meta;
+    struct extents all = {0};
+    mn_error own = {0};
+    mn_status st = scope_read(conn, err);
+    if (st)
+        return st;
+    st = extents_meta(conn->sql, &meta, &own);
+    if (st == MN_OK && meta.exists)
+        st = extents_load(conn->sql, conn->db->alloc, &meta, 0, &all, &own);
+    extents_fini(conn->db->alloc, &all);
+    *bad = st == MN_CORRUPT;
+    if (st && !*bad && err)
+        *err = own;
+    return scope_end(conn, *bad ? MN_OK : st, err);
+}
+
 /* The sidecar, made if there is none. The caller's to close. */
 static mn_status ensure_sidecar(mn_conn *conn, struct sidecar **out, mn_error *err)
 {
     mn_db *db = conn->db;
     struct sidecar *made = NULL;
+    bool bad = false;
     *out = NULL;
     mn_status st = ensure_tables(conn, err);
     if (st == MN_OK)
@@ -88,7 +108,10 @@ static mn_status ensure_sidecar(mn_conn *conn, struct sidecar **out, mn_error *e
     if (!path)
         return mn_fail(err, MN_NOMEM, "%s: out of memory", db->path);
     struct sidecar_opts opts = {.fs = db->fs, .alloc = db->alloc, .path = path, .writable = true};
-    st = sidecar_build(conn->sql, &opts, false, forget_indexes, NULL, &made, err);
+    st = catalog_is_bad(conn, &bad, err);
+    if (st == MN_OK)
+        st = sidecar_build(conn->sql, &opts, bad ? SIDECAR_REPLACE_OWN : SIDECAR_REPLACE_LOST,
+                           forget_indexes, NULL, &made, err);
     free(path);
     if (st == MN_OK)
         sidecar_close(made);

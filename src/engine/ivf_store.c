@@ -330,24 +330,50 @@ char *ivf_sidecar_path(const mn_db *db)
 }
 
 /* db->sidecar_lock is held. */
-static mn_status open_sidecar(mn_conn *conn, const struct sidecar_meta *meta, mn_error *err)
+static mn_status open_sidecar(mn_conn *conn, const struct sidecar_meta *meta,
+                              const struct extents *all, mn_error *err)
 {
     mn_db *db = conn->db;
-    struct extents all = {0};
     struct sidecar_finding found = {0};
     char *path = ivf_sidecar_path(db);
     struct sidecar_opts opts = {.fs = db->fs,
                                 .alloc = db->alloc,
                                 .path = path,
                                 .writable = !(db->opts.flags & MN_OPEN_READONLY)};
-    mn_status st = path ? extents_load(conn->sql, db->alloc, meta, 0, &all, err)
-                        : mn_fail(err, MN_NOMEM, "%s: out of memory", db->path);
-    if (st == MN_OK)
-        st = sidecar_open(&opts, meta, all.refs, all.n, NULL, &db->sidecar, &found, err);
+    mn_status st =
+        path ? sidecar_open(&opts, meta, all->refs, all->n, NULL, &db->sidecar, &found, err)
+             : mn_fail(err, MN_NOMEM, "%s: out of memory", db->path);
     if (st == MN_OK && found.message[0])
         db_log(db, MN_LOG_WARN, "sidecar", "%s", found.message);
-    extents_fini(db->alloc, &all);
     free(path);
+    if (st == MN_IO) { /* tried again by the next search; this one reads the rows */
+        db_log(db, MN_LOG_WARN, "sidecar", "%s", err ? err->message : db->path);
+        mn_error_clear(err);
+        return MN_OK;
+    }
+    if (st == MN_OK) {
+        db->sidecar_file = meta->file_id;
+        db->sidecar_generation = meta->generation;
+    }
+    return st;
+}
+
+/* Opens it unless the catalog of its extents is damaged: then there is none. */
+static mn_status try_sidecar(mn_conn *conn, const struct sidecar_meta *meta, mn_error *err)
+{
+    mn_db *db = conn->db;
+    struct extents all = {0};
+    mn_error own = {0};
+    mn_status st = extents_load(conn->sql, db->alloc, meta, 0, &all, &own);
+    if (st == MN_OK) {
+        st = open_sidecar(conn, meta, &all, err);
+    } else if (st == MN_CORRUPT) {
+        db_log(db, MN_LOG_WARN, "sidecar", "%s; the index is built anew", own.message);
+        st = MN_OK;
+    } else if (err) {
+        *err = own;
+    }
+    extents_fini(db->alloc, &all);
     return st;
 }
 
@@ -367,20 +393,12 @@ mn_status ivf_sidecar(mn_conn *conn, struct sidecar **out, mn_error *err)
     if (other) {
         sidecar_close(db->sidecar);
         db->sidecar = NULL;
-        st = open_sidecar(conn, &meta, err);
-        if (st == MN_OK) {
-            db->sidecar_file = meta.file_id;
-            db->sidecar_generation = meta.generation;
-        }
+        db->sidecar_file = 0;
+        st = try_sidecar(conn, &meta, err);
     }
     if (db->sidecar && sidecar_matches(db->sidecar, &meta))
         *out = sidecar_share(db->sidecar);
     pthread_mutex_unlock(&db->sidecar_lock);
-    if (st == MN_IO) { /* tried again by the next search; this one reads the rows */
-        db_log(db, MN_LOG_WARN, "sidecar", "%s", err ? err->message : db->path);
-        mn_error_clear(err);
-        st = MN_OK;
-    }
     return st;
 }
 
@@ -721,13 +739,7 @@ static mn_status load_directory(struct load *l, mn_error *err)
 static mn_status load_all(struct load *l, struct ivf **out, mn_error *err)
 {
     mn_db *db = l->conn->db;
-    struct sidecar_meta meta;
-    mn_status st = extents_meta(l->conn->sql, &meta, err);
-    if (st == MN_OK)
-        st = extents_load(l->conn->sql, db->alloc, &meta, (uint32_t)l->c->entry.number, &l->extents,
-                          err);
-    if (st == MN_OK)
-        st = load_core(l, err);
+    mn_status st = load_core(l, err);
     if (st == MN_OK)
         st = load_packs(l, err);
     if (st == MN_OK)
@@ -740,7 +752,6 @@ static mn_status load_all(struct load *l, struct ivf **out, mn_error *err)
         ivf_pack_release(db, l->packs[i]);
     mn_free(db->alloc, l->packs);
     ivf_draft_fini(db, &l->d);
-    extents_fini(db->alloc, &l->extents);
     return st;
 }
 
@@ -748,13 +759,20 @@ mn_status ivf_load(mn_conn *conn, struct coll *c, const struct ivf *have, struct
                    mn_error *err)
 {
     struct load l = {.conn = conn, .c = c, .have = have};
+    struct sidecar_meta meta;
     mn_error own = {0};
     *out = NULL;
     mn_status st = ivf_sidecar(conn, &l.sidecar, err);
     if (st || !l.sidecar)
         return st;
-    st = load_all(&l, out, &own);
-    if (st == MN_CORRUPT || st == MN_NEWER || st == MN_IO) {
+    st = extents_meta(conn->sql, &meta, &own);
+    if (st == MN_OK)
+        st = extents_load(conn->sql, conn->db->alloc, &meta, (uint32_t)c->entry.number, &l.extents,
+                          &own);
+    bool db_failed = st == MN_IO; /* app.db itself: no rows to answer from */
+    if (st == MN_OK)
+        st = load_all(&l, out, &own);
+    if (st == MN_CORRUPT || st == MN_NEWER || (st == MN_IO && !db_failed)) {
         sidecar_count_lost(l.sidecar);
         db_log(conn->db, MN_LOG_WARN, "index", "%s; searches read the rows until it is built anew",
                own.message);
@@ -762,6 +780,7 @@ mn_status ivf_load(mn_conn *conn, struct coll *c, const struct ivf *have, struct
     } else if (st && err) {
         *err = own;
     }
+    extents_fini(conn->db->alloc, &l.extents);
     sidecar_close(l.sidecar);
     return st;
 }

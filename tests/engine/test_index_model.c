@@ -26,9 +26,11 @@ struct model_case {
 
 static const struct model_case cases[] = {
     {"l2", MN_L2, MN_F32, 100, MN_RERANK_COPY, 0, .rows = 420, .floor = 0.85},
-    {"cosine f16 text", MN_COSINE, MN_F16, 100, MN_RERANK_COPY, 3, .text = true, .rows = 400, .floor = 0.85},
+    {"cosine f16 text", MN_COSINE, MN_F16, 100, MN_RERANK_COPY, 3, .text = true, .rows = 400,
+     .floor = 0.85},
     {"ip bf16 rows", MN_IP, MN_BF16, 100, MN_RERANK_ROWS, 4, .rows = 400, .floor = 0.85},
-    {"l2 i8 beside", MN_L2, MN_I8, 100, MN_RERANK_COPY, 2, .beside = true, .rows = 400, .floor = 0.85},
+    {"l2 i8 beside", MN_L2, MN_I8, 100, MN_RERANK_COPY, 2, .beside = true, .rows = 400,
+     .floor = 0.85},
     {"cosine i8 one bit", MN_COSINE, MN_I8, 100, MN_RERANK_COPY, 1, .rows = 400, .floor = 0.85},
     {"ip i8", MN_IP, MN_I8, 7, MN_RERANK_COPY, 8, .rows = 400, .floor = 0.85},
     {"l2 without vectors", MN_L2, MN_F32, 100, MN_RERANK_NONE, 8, .rows = 400, .floor = 0.85},
@@ -298,10 +300,12 @@ static void foreign(struct fix *f)
 
 static mn_status step(struct fix *f, unsigned kind)
 {
+    bool many;
     switch (kind) {
     case 0:
     case 1:
-        return put_some(f, 1 + test_below(&f->rng, BATCH), f->b.n > f->c->rows + 500 || test_below(&f->rng, 2));
+        many = f->b.n > f->c->rows + 500;
+        return put_some(f, 1 + test_below(&f->rng, BATCH), many || test_below(&f->rng, 2));
     case 2:
         return delete_some(f, 1 + test_below(&f->rng, BATCH));
     case 3:
@@ -344,8 +348,9 @@ static void fill(struct fix *f)
                                .id_kind = f->c->text ? MN_ID_TEXT : MN_ID_INTEGER,
                                .rerank = f->c->rerank,
                                .bits = f->c->bits};
-    mn_collection_opts first = f->c->beside ? (mn_collection_opts){.dim = 2, .id_kind = opts.id_kind}
-                                            : opts;
+    mn_collection_opts first = opts;
+    if (f->c->beside)
+        first = (mn_collection_opts){.dim = 2, .id_kind = opts.id_kind};
     first.attributes = attributes;
     first.n_attributes = 1;
     f->name = f->c->beside ? "d" : "c";

@@ -595,8 +595,10 @@ static mn_status make_way(const struct sidecar_opts *o, const struct sidecar_met
     return st;
 }
 
-/* Writes and flushes the four blocks of the head, then the name. */
-static mn_status write_head(struct sidecar *s, const struct sidecar_meta *meta, mn_error *err)
+/* Writes and flushes the four blocks of the head, then gives it its name: under that name nothing
+ * half written is ever found, which would be taken for somebody else's file. */
+static mn_status write_head(struct sidecar *s, const struct sidecar_meta *meta, const char *new,
+                            mn_error *err)
 {
     uint8_t *buf = aligned(s->block);
     memset(buf, 0, HEAD_BYTES);
@@ -608,6 +610,8 @@ static mn_status write_head(struct sidecar *s, const struct sidecar_meta *meta, 
     int rc = io_write(s->file, buf, HEAD_BYTES, 0);
     if (rc == 0 && !MUTATE(CREATE_FLUSH))
         rc = io_sync(s->file);
+    if (rc == 0)
+        rc = io_rename(s->fs, new, s->path);
     if (rc == 0 && !MUTATE(CREATE_DIRSYNC))
         rc = io_dirsync(s->fs, s->path);
     return rc ? fail_io(s->path, rc, "creating", err) : MN_OK;
@@ -622,14 +626,24 @@ mn_status sidecar_create(const struct sidecar_opts *opts, const struct sidecar_m
     if (st)
         return st;
     s->created_us = wall_us();
-    st = make_way(opts, meta, replace, aligned(s->block), err);
+    char *new = mn_alloc(s->alloc, strlen(s->path) + sizeof "-new", MN_TAG_IO);
+    if (!new)
+        st = mn_fail(err, MN_NOMEM, "%s: out of memory", s->path);
     if (st == MN_OK) {
-        int rc = io_open(s->fs, s->path, IO_WRITE | IO_CREATE | IO_EXCL | IO_DIRECT, &s->file);
+        memcpy(new, s->path, strlen(s->path));
+        memcpy(new + strlen(s->path), "-new", sizeof "-new");
+        st = make_way(opts, meta, replace, aligned(s->block), err);
+    }
+    if (st == MN_OK) {
+        int rc = io_open(s->fs, new, IO_WRITE | IO_CREATE | IO_DIRECT, &s->file);
+        if (rc == 0)
+            rc = io_truncate(s->file, 0); /* a power cut may have left one */
         if (rc)
             st = fail_io(s->path, rc, "creating", err);
     }
     if (st == MN_OK)
-        st = write_head(s, meta, err);
+        st = write_head(s, meta, new, err);
+    mn_free(s->alloc, new);
     if (st == MN_OK) {
         *out = s;
         s = NULL;

@@ -518,7 +518,8 @@ MN_API MN_CHECKED mn_status mn_search_radius(mn_conn *conn, const char *name, co
  */
 MN_API MN_CHECKED mn_status mn_fold(mn_conn *conn, const char *name, mn_error *err);
 
-/* Builds the index anew from the rows, replacing one that is there. Fails as mn_fold. */
+/* Builds the index anew from the rows, replacing one that is there, and the file app.db-mneme even
+ * if it belongs to another database. Fails as mn_fold. */
 MN_API MN_CHECKED mn_status mn_rebuild(mn_conn *conn, const char *name, mn_error *err);
 
 /* Gives space back: app.db is written anew without its free pages (SQLite's VACUUM), the log is

@@ -253,7 +253,9 @@ static void judge_head(const char *path, const struct head *d, const struct side
         if (memcmp(h->db_id, meta->db_id, 16) != 0 && !MUTATE(FOREIGN)) {
             hex(h->db_id, have);
             hex(meta->db_id, want);
-            find(f, SIDECAR_FOREIGN, "%s: belongs to database %s, this is %s; it is left alone",
+            find(f, SIDECAR_FOREIGN,
+                 "%s: belongs to database %s, this is %s; it is left alone: move it away, or "
+                 "rebuild the index in its place",
                  path, have, want);
             return;
         }

@@ -37,6 +37,7 @@ enum {
     ROW_BYTES = sizeof(int64_t) + sizeof(float), /* of a segment's row beside its vector */
     SEGMENT_EXTRA = 256, /* at most: of its head, and the padding behind the vectors */
     LEAST_SHARE = 16,    /* a load goes on while the cap leaves room for so much of a segment */
+    REFUSED_USES = 256, /* searches before an index that could not be loaded is tried again */
     STALE_LIMIT = 16 /* searches that found the view newer than themselves before it goes */
 };
 
@@ -83,6 +84,8 @@ struct cached {
     struct view *delta;     /* with a base; NULL: none */
     bool building;          /* its index is built, and memory is short: no view is loaded */
     bool index_loading;     /* some connection reads it from the sidecar */
+    uint64_t index_refused; /* generation that could not be loaded; 0: none */
+    uint64_t index_retry;   /* when db->uses is past this, it is tried again */
     bool loading;           /* some connection streams it in */
     uint64_t refused_bytes; /* did not fit when it had this size; 0: no such thing known */
     int64_t refused_seq;    /* retry when the log is past this */
@@ -874,18 +877,24 @@ static void take_indexed(mn_db *db, const struct coll *c, const struct ivf_place
         e->last_use = ++db->uses;
         *x = e->index ? ivf_share(e->index) : NULL;
         *delta = e->delta ? view_share(e->delta) : NULL;
-        if ((!e->index || (!old && !ivf_is_at(e->index, place))) && !e->index_loading)
+        if ((!e->index || (!old && !ivf_is_at(e->index, place))) && !e->index_loading &&
+            (e->index_refused != place->generation || db->uses > e->index_retry))
             *load = e->index_loading = true;
     }
     pthread_mutex_unlock(&db->lock);
 }
 
-static void index_loaded(mn_db *db, int64_t collection)
+/* `refused`: a generation that is lost, damaged or too large for the cap, so that not every search
+ * tries it again; 0: none. */
+static void index_loaded(mn_db *db, int64_t collection, uint64_t refused)
 {
     pthread_mutex_lock(&db->lock);
     struct cached *e = entry_of(db, collection, false);
-    if (e)
+    if (e) {
         e->index_loading = false;
+        e->index_refused = refused;
+        e->index_retry = db->uses + REFUSED_USES;
+    }
     pthread_mutex_unlock(&db->lock);
 }
 
@@ -912,7 +921,7 @@ static mn_status current_index(mn_conn *conn, struct coll *c, const struct ivf_p
         mn_status st = ivf_load(conn, c, *x, &fresh, err);
         if (fresh)
             cache_share_index(db, c->entry.number, fresh);
-        index_loaded(db, c->entry.number);
+        index_loaded(db, c->entry.number, st == MN_OK && !fresh ? place->generation : 0);
         ivf_release(db, *x);
         view_release(db, *delta);
         *x = fresh;

@@ -92,8 +92,9 @@ static mn_status catalog_is_bad(mn_conn *conn, bool *bad, mn_error *err)
     return scope_end(conn, *bad ? MN_OK : st, err);
 }
 
-/* The sidecar, made if there is none. The caller's to close. */
-static mn_status ensure_sidecar(mn_conn *conn, struct sidecar **out, mn_error *err)
+/* The sidecar, made if there is none; `replace`: also in place of another database's file. The
+ * caller's to close. */
+static mn_status ensure_sidecar(mn_conn *conn, bool replace, struct sidecar **out, mn_error *err)
 {
     mn_db *db = conn->db;
     struct sidecar *made = NULL;
@@ -110,7 +111,10 @@ static mn_status ensure_sidecar(mn_conn *conn, struct sidecar **out, mn_error *e
     struct sidecar_opts opts = {.fs = db->fs, .alloc = db->alloc, .path = path, .writable = true};
     st = catalog_is_bad(conn, &bad, err);
     if (st == MN_OK)
-        st = sidecar_build(conn->sql, &opts, bad ? SIDECAR_REPLACE_OWN : SIDECAR_REPLACE_LOST,
+        st = sidecar_build(conn->sql, &opts, 
+                           replace ? SIDECAR_REPLACE_ANY
+                           : bad   ? SIDECAR_REPLACE_OWN
+                                   : SIDECAR_REPLACE_LOST,
                            forget_indexes, NULL, &made, err);
     free(path);
     if (st == MN_OK)
@@ -297,7 +301,7 @@ static mn_status fold_collection(mn_conn *conn, const char *name, enum fold_mode
         return mn_fail(err, MN_INVALID, "%s: a database in memory has no index", db->path);
     if (db->opts.flags & MN_OPEN_READONLY)
         return mn_fail(err, MN_READONLY, "%s: was opened read-only", db->path);
-    mn_status st = ensure_sidecar(conn, &f.sidecar, err);
+    mn_status st = ensure_sidecar(conn, mode == FOLD_REBUILD, &f.sidecar, err);
     if (st == MN_OK)
         st = lease_take(conn->sql, f.sidecar, db->alloc, &f.lease, err);
     if (st == MN_OK)

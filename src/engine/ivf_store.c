@@ -777,6 +777,12 @@ mn_status ivf_load(mn_conn *conn, struct coll *c, const struct ivf *have, struct
         db_log(conn->db, MN_LOG_WARN, "index", "%s; searches read the rows until it is built anew",
                own.message);
         st = MN_OK;
+    } else if (st == MN_NOMEM) {
+        db_log(conn->db, MN_LOG_WARN, "index",
+               "'%s' does not fit under the memory cap: searches read the rows; raise memory, or "
+               "rebuild the index under this one",
+               c->entry.name);
+        st = MN_OK;
     } else if (st && err) {
         *err = own;
     }

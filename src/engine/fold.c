@@ -111,7 +111,7 @@ static mn_status ensure_sidecar(mn_conn *conn, bool replace, struct sidecar **ou
     struct sidecar_opts opts = {.fs = db->fs, .alloc = db->alloc, .path = path, .writable = true};
     st = catalog_is_bad(conn, &bad, err);
     if (st == MN_OK)
-        st = sidecar_build(conn->sql, &opts, 
+        st = sidecar_build(conn->sql, &opts,
                            replace ? SIDECAR_REPLACE_ANY
                            : bad   ? SIDECAR_REPLACE_OWN
                                    : SIDECAR_REPLACE_LOST,
@@ -221,8 +221,9 @@ static mn_status is_due(struct fold *f, struct coll *c, const struct ivf *old, s
     const struct index_limits *l = &f->conn->db->limits;
     struct log_position head;
     mn_status st = coll_head(f->conn, c, &head, err);
-    *due = st == MN_OK && n && (f->mode == FOLD_ALL || n >= l->fold_pending ||
-                                head.seq - old->at.seq >= (l->pending_max + 1) / 2);
+    *due = st == MN_OK && n &&
+           (f->mode == FOLD_ALL || n >= l->fold_pending ||
+            head.seq - old->at.seq >= (l->pending_max + 1) / 2);
     return st;
 }
 

@@ -455,10 +455,11 @@ static mn_status oldest_index(mn_conn *conn, const struct coll *c, int64_t other
     *name = 0;
     if (!c->indexable)
         return MN_OK;
-    mn_status status = sql_preparef(conn->sql, &st, err,
-                                    "SELECT min(i.seq), c.name FROM mneme_indexes i JOIN "
-                                    "mneme_collections c ON c.number = i.collection WHERE c.table_number = %lld",
-                                    (long long)c->entry.table_number);
+    mn_status status =
+        sql_preparef(conn->sql, &st, err,
+                     "SELECT min(i.seq), c.name FROM mneme_indexes i JOIN "
+                     "mneme_collections c ON c.number = i.collection WHERE c.table_number = %lld",
+                     (long long)c->entry.table_number);
     if (status == MN_OK)
         status = sql_step(st, &row, err);
     if (status == MN_OK && row && sqlite3_column_type(st, 0) == SQLITE_INTEGER) {

@@ -19,9 +19,9 @@ struct model_case {
     mn_rerank rerank;
     uint32_t bits;
     bool text, beside;
-    bool cold;           /* vectors stay in the sidecar */
-    uint32_t rows;       /* at first */
-    double floor;        /* of the mean recall */
+    bool cold;     /* vectors stay in the sidecar */
+    uint32_t rows; /* at first */
+    double floor;  /* of the mean recall */
 };
 
 static const struct model_case cases[] = {
@@ -333,9 +333,9 @@ static mn_status step(struct fix *f, unsigned kind)
     }
 }
 
-static const char *const words[] = {"put",     "put",    "delete", "transaction", "rollback",
-                                    "foreign", "foreign", "foreign", "VACUUM",   "reopen",
-                                    "rebuild", "compact", "fold",   "fold",       "fold"};
+static const char *const words[] = {"put",     "put",     "delete",  "transaction", "rollback",
+                                    "foreign", "foreign", "foreign", "VACUUM",      "reopen",
+                                    "rebuild", "compact", "fold",    "fold",        "fold"};
 enum { KINDS = sizeof words / sizeof *words };
 
 /* Rows from the start, n unique where it is given, owners that take their rows with them. */

@@ -975,6 +975,35 @@ static mn_status merge_postings(struct make *m, uint32_t n_old, mn_error *err)
     return st;
 }
 
+static uint64_t pack_rows(const struct ivf_pack *p)
+{
+    uint64_t rows = 0;
+    for (uint32_t i = 0; i < p->n_parts; i++)
+        rows += p->parts[i].view.n;
+    return rows;
+}
+
+/* Copies what is used of packs that are less than half in use, so that their space comes back. */
+static mn_status copy_sparse_packs(struct make *m, uint32_t n_old, mn_error *err)
+{
+    struct mn_alloc *a = m->db->alloc;
+    uint32_t objects = m->next_object; /* packs of the old version have lower numbers */
+    uint64_t *used = mn_alloc_array(a, objects, sizeof *used, MN_TAG_SEARCH);
+    if (!used)
+        return no_memory(m, err);
+    for (uint32_t i = 0; i < n_old; i++)
+        if (m->d.uses[i].pack && m->d.uses[i].pack->object < objects)
+            used[m->d.uses[i].pack->object] += ivf_use_part(&m->d.uses[i])->view.n;
+    mn_status st = MN_OK;
+    for (uint32_t i = 0; i < n_old && st == MN_OK; i++) {
+        const struct ivf_pack *p = m->d.uses[i].pack;
+        if (p && p->object < objects && 2 * used[p->object] < pack_rows(p))
+            st = merge_uses(m, i, 1, err);
+    }
+    mn_free(a, used);
+    return st;
+}
+
 /* Removes uses that were dropped. */
 static void squeeze_uses(struct ivf_draft *d)
 {
@@ -1031,6 +1060,8 @@ mn_status ivf_fold(mn_conn *conn, struct coll *c, const struct ivf *old, const i
         st = ivf_hide(m.db, &m.d, changed, old_ids, &hid, err);
     if (st == MN_OK)
         st = merge_postings(&m, old->n_uses, err);
+    if (st == MN_OK)
+        st = copy_sparse_packs(&m, old->n_uses, err);
     squeeze_uses(&m.d);
     if (st == MN_OK)
         st = read_fresh(&m, changed, n, &f, err);

@@ -760,6 +760,7 @@ mn_status ivf_load(mn_conn *conn, struct coll *c, const struct ivf *have, struct
 {
     struct load l = {.conn = conn, .c = c, .have = have};
     struct sidecar_meta meta;
+    struct ivf_place place;
     mn_error own = {0};
     *out = NULL;
     mn_status st = ivf_sidecar(conn, &l.sidecar, err);
@@ -769,9 +770,17 @@ mn_status ivf_load(mn_conn *conn, struct coll *c, const struct ivf *have, struct
     if (st == MN_OK)
         st = extents_load(conn->sql, conn->db->alloc, &meta, (uint32_t)c->entry.number, &l.extents,
                           &own);
+    if (st == MN_OK)
+        st = ivf_where(conn, c, &place, &own);
     bool db_failed = st == MN_IO; /* app.db itself: no rows to answer from */
     if (st == MN_OK)
         st = load_all(&l, out, &own);
+    if (st == MN_OK && !ivf_is_at(*out, &place)) {
+        ivf_release(conn->db, *out);
+        *out = NULL;
+        st = mn_fail(&own, MN_CORRUPT, "index of '%s': is not the one that mneme_indexes names",
+                     c->entry.name);
+    }
     if (st == MN_CORRUPT || st == MN_NEWER || (st == MN_IO && !db_failed)) {
         sidecar_count_lost(l.sidecar);
         db_log(conn->db, MN_LOG_WARN, "index", "%s; searches read the rows until it is built anew",

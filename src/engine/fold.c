@@ -251,7 +251,7 @@ static mn_status make_next(struct fold *f, const char *name, mn_error *err)
         st = ids_since(conn, c, old->at.seq, &ids, &n, err);
     if (st == MN_OK && old)
         st = is_due(f, c, old, n, &due, err);
-    if (st == MN_OK && old && ivf_outgrown(old)) {
+    if (st == MN_OK && old && (ivf_outgrown(old) || ivf_damaged(old))) {
         ivf_release(conn->db, old);
         old = NULL;
     }

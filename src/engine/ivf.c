@@ -392,6 +392,14 @@ const void *ivf_vector(const struct ivf *x, uint32_t posting, uint32_t part, uin
     return pages ? pages + heap_offset(x->core->vector_bytes, row) : NULL;
 }
 
+bool ivf_damaged(const struct ivf *x)
+{
+    for (uint32_t i = 0; i < x->n_heap; i++)
+        if (atomic_load_explicit(&x->heap[i]->lost, memory_order_relaxed))
+            return true;
+    return false;
+}
+
 bool ivf_warm(const struct ivf *x)
 {
     for (uint32_t i = x->n_heap; i-- > 0;) /* they are read in from the first */

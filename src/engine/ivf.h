@@ -74,6 +74,7 @@ struct heap_block {
     /* [HEAP_BLOCK_PAGES] of the pages as they stand in the sidecar; NULL: the header was not read
      * yet. Set once, by compare-and-swap; release, acquire. */
     _Atomic(uint32_t *) crcs;
+    _Atomic bool lost; /* relaxed; a page could not be read: the next fold builds the index anew */
 };
 
 /* Rows of a part that do not exist any more, or not so. */
@@ -158,6 +159,8 @@ uint64_t ivf_bytes(const struct ivf *x); /* of codes, centroids and vectors in m
 
 /* Vector of a row found by ann_search; NULL if it is not in memory. */
 const void *ivf_vector(const struct ivf *x, uint32_t posting, uint32_t part, uint32_t slot);
+
+bool ivf_damaged(const struct ivf *x); /* a reader found a block lost */
 
 /* Whether all vectors are in memory now. */
 bool ivf_warm(const struct ivf *x);

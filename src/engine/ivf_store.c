@@ -919,7 +919,7 @@ static bool check_page(struct ivf_reader *r, size_t i)
                              r->arena + i * HEAP_PAGE, NULL) == MN_OK;
 }
 
-static mn_status read_pages(struct ivf_reader *r, mn_error *err)
+static mn_status read_pages(struct ivf_reader *r, bool *lost, mn_error *err)
 {
     struct io_want wants[READER_PAGES];
     struct io_done done;
@@ -938,8 +938,11 @@ static mn_status read_pages(struct ivf_reader *r, mn_error *err)
     for (size_t i = 0; i < r->n_pages && st == MN_OK; i++) {
         if (r->pages[i].page != HEADER_PAGE)
             r->pages[i].good = r->pages[i].good && check_page(r, i);
-        if (!r->pages[i].good)
-            sidecar_count_lost(r->sidecar);
+        if (r->pages[i].good)
+            continue;
+        sidecar_count_lost(r->sidecar);
+        atomic_store_explicit(&r->pages[i].block->lost, true, memory_order_relaxed);
+        *lost = true;
     }
     return st;
 }
@@ -967,7 +970,10 @@ mn_status ivf_read(struct ivf_reader *r, const struct ivf *x, const struct ann_c
                 first[i] = READER_PAGES;
         }
     }
-    mn_status st = read_pages(r, err);
+    bool lost = false;
+    mn_status st = read_pages(r, &lost, err);
+    if (lost)
+        folder_tell(r->conn->db, x->core->entry.name);
     *reads += r->n_pages;
     for (size_t i = 0; i < n && st == MN_OK; i++) {
         uint32_t row = 0;

@@ -548,9 +548,10 @@ TEST(vectors_of_16384_elements)
     enum { WIDE = 16384 };
     struct world w = world_open(test_path("a.db"), WIDE, true, MN_OPEN_NO_BACKGROUND);
     CHECK_OK(mn_create(w.conn, "c", &(mn_collection_opts){.dim = WIDE, .bits = 1}, &err), err);
-    put_rows(w.conn, WIDE, 1, 311, 1);
+    w.db->limits.min_rows = 60;
+    put_rows(w.conn, WIDE, 1, 81, 1);
     CHECK_OK(mn_fold(w.conn, "c", &err), err);
-    put_rows(w.conn, WIDE, 200, 225, 2);
+    put_rows(w.conn, WIDE, 60, 85, 2);
     CHECK_OK(mn_fold(w.conn, "c", &err), err);
     load_rows(&w);
     check_mended(&w, "wide");
@@ -580,13 +581,14 @@ TEST(values_that_are_no_vectors_stay_out)
 /* An exact search has filled the cap with the collection's vectors: the build takes them back. */
 TEST(a_build_finds_memory_where_exact_searches_had_it)
 {
-    enum { WIDE = 256, MANY = 13000 };
+    enum { WIDE = 256, MANY = 8000 };
     struct world w = {.path = test_path("a.db"),
                       .b = {.dtype = MN_F32, .metric = MN_L2, .dim = WIDE}};
-    const mn_open_opts opts = {.memory_bytes = 20 << 20,
+    const mn_open_opts opts = {.memory_bytes = 14 << 20,
                                .flags = MN_OPEN_NO_BACKGROUND,
                                .durability = MN_RELAXED};
     CHECK_OK(mn_open(w.path, &opts, &w.db, &err), err);
+    w.db->limits.min_rows = 1000;
     CHECK_OK(mn_connect(w.db, &w.conn, &err), err);
     CHECK_OK(mn_create(w.conn, "c", &(mn_collection_opts){.dim = WIDE}, &err), err);
     put_rows(w.conn, WIDE, 1, MANY + 1, 1);

@@ -75,13 +75,13 @@ mn_status conn_open(mn_db *db, bool counted, mn_conn **out, mn_error *err)
     if (st == MN_OK)
         st = db_limit_wal(conn->sql, err);
     if (st == MN_OK)
-        st = sql_prepare(conn->sql, "ROLLBACK", &conn->rollback, err);
+        st = txn_prepare(conn, err);
     if (st == MN_OK)
         st = batch_register(conn, err);
     if (st == MN_OK)
         st = stream_register(conn, err);
     if (st) {
-        sqlite3_finalize(conn->rollback);
+        txn_finalize(conn);
         sqlite3_close(conn->sql);
         conn_free(conn);
         return st;
@@ -105,7 +105,7 @@ void mn_disconnect(mn_conn *conn)
     ivf_reader_destroy(conn->reader);
     if (conn->schema_now)
         sqlite3_finalize(conn->schema_now);
-    sqlite3_finalize(conn->rollback);
+    txn_finalize(conn);
     sqlite3_close(conn->sql); /* rolls back what is open */
     conn_free(conn);
 }

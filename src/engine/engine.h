@@ -79,6 +79,7 @@ struct mn_db {
 };
 
 enum txn { TXN_NONE, TXN_READ, TXN_WRITE };
+enum txn_stmt { TXN_BEGIN_READ, TXN_BEGIN_WRITE, TXN_COMMIT, TXN_ROLLBACK, TXN_STMTS };
 
 /* Statements over one collection, prepared at first use. */
 enum coll_stmt_kind {
@@ -142,7 +143,9 @@ struct mn_conn {
     char must_help[MN_MAX_NAME + 1]; /* too many of this collection's changes are pending: the
                                         writer folds it before it returns; "": none */
     sqlite3_stmt *schema_now; /* PRAGMA schema_version */
-    sqlite3_stmt *rollback;   /* ROLLBACK; set in connect */
+    /* Set in connect: parsing them anew would cost each search and put microseconds, and ROLLBACK
+     * must need no memory. */
+    sqlite3_stmt *txn_stmts[TXN_STMTS];
     bool must_undo;           /* SQLite's transaction could not be rolled back yet */
     struct ann_scratch *scratch; /* memory for searches by the index; made by the first */
     uint32_t scratch_lists, scratch_k, scratch_dim;
@@ -193,6 +196,9 @@ mn_status conn_leave(mn_conn *conn, mn_status st, mn_error *err);
 mn_status conn_tick(mn_conn *conn, mn_error *err);
 
 /* ---- txn.c ----------------------------------------------------------------------------------- */
+
+mn_status txn_prepare(mn_conn *conn, mn_error *err); /* conn->txn_stmts */
+void txn_finalize(mn_conn *conn);
 
 /* A call's own transaction: begun unless the caller has one. scope_end commits or rolls back what
  * scope_read or scope_write began; inside the caller's write transaction scope_write is a

@@ -7,6 +7,32 @@
 
 #define CALL_SAVEPOINT "mneme_call"
 
+mn_status txn_prepare(mn_conn *conn, mn_error *err)
+{
+    static const char *const sql[TXN_STMTS] = {[TXN_BEGIN_READ] = "BEGIN",
+                                               [TXN_BEGIN_WRITE] = "BEGIN IMMEDIATE",
+                                               [TXN_COMMIT] = "COMMIT",
+                                               [TXN_ROLLBACK] = "ROLLBACK"};
+    mn_status st = MN_OK;
+    for (int i = 0; i < TXN_STMTS && st == MN_OK; i++)
+        st = sql_prepare(conn->sql, sql[i], &conn->txn_stmts[i], err);
+    return st;
+}
+
+void txn_finalize(mn_conn *conn)
+{
+    for (int i = 0; i < TXN_STMTS; i++)
+        sqlite3_finalize(conn->txn_stmts[i]);
+}
+
+/* SQLite's code; SQLITE_OK when it was done. */
+static int run(mn_conn *conn, enum txn_stmt which)
+{
+    int rc = sqlite3_step(conn->txn_stmts[which]);
+    sqlite3_reset(conn->txn_stmts[which]);
+    return rc == SQLITE_DONE ? SQLITE_OK : rc;
+}
+
 /* After a write transaction ends, or part of it is undone, what was seen inside may be wrong. */
 static void forget_own_writes(mn_conn *conn, bool undone)
 {
@@ -27,8 +53,7 @@ bool conn_may_be_dirty(const mn_conn *conn)
 static bool undo(mn_conn *conn)
 {
     if (!sqlite3_get_autocommit(conn->sql)) {
-        sqlite3_step(conn->rollback);
-        sqlite3_reset(conn->rollback);
+        run(conn, TXN_ROLLBACK);
     }
     conn->must_undo = !sqlite3_get_autocommit(conn->sql);
     return !conn->must_undo;
@@ -53,7 +78,7 @@ static mn_status begin(mn_conn *conn, bool write, mn_error *err)
 {
     if (write && (conn->db->opts.flags & MN_OPEN_READONLY))
         return mn_fail(err, MN_READONLY, "%s: was opened read-only", conn->db->path);
-    int rc = sqlite3_exec(conn->sql, write ? "BEGIN IMMEDIATE" : "BEGIN", NULL, NULL, NULL);
+    int rc = run(conn, write ? TXN_BEGIN_WRITE : TXN_BEGIN_READ);
     if (rc == SQLITE_OK)
         return MN_OK;
     undo(conn); /* out of memory, it may have begun and say that it failed */
@@ -83,7 +108,7 @@ static mn_status fix_snapshot(mn_conn *conn, mn_error *err)
 
 static mn_status commit(mn_conn *conn, mn_error *err)
 {
-    int rc = sqlite3_exec(conn->sql, "COMMIT", NULL, NULL, NULL);
+    int rc = run(conn, TXN_COMMIT);
     if (rc == SQLITE_OK)
         return MN_OK;
     return sql_fail(conn->sql, rc, err, "commit");

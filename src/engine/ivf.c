@@ -25,20 +25,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "storage/base/bytes.h"
+
 enum { PACK_MAGIC = 0x4b41504d, PACK_VERSION = 1, PACK_HEAD = 16, PACK_ENTRY = 24 };
-
-static uint32_t le32_get(const uint8_t *p)
-{
-    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-}
-
-static void le32_put(uint8_t *p, uint32_t v)
-{
-    p[0] = (uint8_t)v;
-    p[1] = (uint8_t)(v >> 8);
-    p[2] = (uint8_t)(v >> 16);
-    p[3] = (uint8_t)(v >> 24);
-}
 
 static size_t round_up(size_t n, size_t to)
 {

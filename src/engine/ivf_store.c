@@ -23,6 +23,7 @@
 
 #include "src/engine/cache.h"
 #include "src/engine/fold.h"
+#include "storage/base/bytes.h"
 #include "storage/extents.h"
 #include "storage/fs_disk.h"
 #include "storage/io_disk.h"
@@ -33,28 +34,6 @@ enum { EAGER_BLOCKS = 32 }; /* heap blocks, MiB, that are read in at once when a
 enum { KIND_CORE = 1, KIND_PACK = 2, KIND_HEAP = 3, KIND_DIRECTORY = 4 };
 enum { CORE_MAGIC = 0x524f434d, DIRECTORY_MAGIC = 0x5249444d, STORE_VERSION = 1 };
 enum { CORE_HEAD = 40, DIRECTORY_HEAD = 40 + TUNING_BYTES };
-
-static void put32(uint8_t *p, uint32_t v)
-{
-    for (int i = 0; i < 4; i++)
-        p[i] = (uint8_t)(v >> 8 * i);
-}
-
-static void put64(uint8_t *p, uint64_t v)
-{
-    for (int i = 0; i < 8; i++)
-        p[i] = (uint8_t)(v >> 8 * i);
-}
-
-static uint32_t get32(const uint8_t *p)
-{
-    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-}
-
-static uint64_t get64(const uint8_t *p)
-{
-    return get32(p) | (uint64_t)get32(p + 4) << 32;
-}
 
 static mn_status no_memory(const mn_db *db, mn_error *err)
 {
@@ -87,14 +66,14 @@ static mn_status write_core(void *ctx, struct ivf_core *core, mn_error *err)
     uint8_t *p = mn_alloc(w->db->alloc, len, MN_TAG_IO);
     if (!p)
         return no_memory(w->db, err);
-    put32(p, CORE_MAGIC);
-    put32(p + 4, STORE_VERSION);
-    put64(p + 8, core->seed);
-    put64(p + 16, core->built_rows);
-    put32(p + 24, core->n_lists);
-    put32(p + 28, core->entry.dim);
-    put32(p + 32, core->rabitq->bits);
-    put32(p + 36, 0);
+    le32_put(p, CORE_MAGIC);
+    le32_put(p + 4, STORE_VERSION);
+    le64_put(p + 8, core->seed);
+    le64_put(p + 16, core->built_rows);
+    le32_put(p + 24, core->n_lists);
+    le32_put(p + 28, core->entry.dim);
+    le32_put(p + 32, core->rabitq->bits);
+    le32_put(p + 36, 0);
     memcpy(p + CORE_HEAD, core->origin, dim * sizeof(float));
     memcpy(p + CORE_HEAD + dim * sizeof(float), core->vectors, core->n_lists * dim * sizeof(float));
     mn_status st = write_extent(w, KIND_CORE, 0, core->n_lists, p, len, NULL, &core->ref, err);
@@ -191,27 +170,27 @@ static mn_status write_directory(const struct ivf_writer *w, const mn_db *db, st
     if (!p)
         return no_memory(db, err);
     uint8_t *at = p + DIRECTORY_HEAD;
-    put32(p, DIRECTORY_MAGIC);
-    put32(p + 4, STORE_VERSION);
-    put64(p + 8, (uint64_t)x->at.seq);
-    put64(p + 16, (uint64_t)x->at.stamp);
-    put32(p + 24, x->n_uses);
-    put32(p + 28, n_hidden);
-    put32(p + 32, x->n_heap);
-    put32(p + 36, x->n_slots);
+    le32_put(p, DIRECTORY_MAGIC);
+    le32_put(p + 4, STORE_VERSION);
+    le64_put(p + 8, (uint64_t)x->at.seq);
+    le64_put(p + 16, (uint64_t)x->at.stamp);
+    le32_put(p + 24, x->n_uses);
+    le32_put(p + 28, n_hidden);
+    le32_put(p + 32, x->n_heap);
+    le32_put(p + 36, x->n_slots);
     ann_tuning_put(&x->tuning, p + 40);
     for (uint32_t i = 0; i < x->n_uses; i++, at += 8) {
-        put32(at, x->uses[i].pack->object);
-        put32(at + 4, x->uses[i].index);
+        le32_put(at, x->uses[i].pack->object);
+        le32_put(at + 4, x->uses[i].index);
     }
     for (uint32_t i = 0; i < x->n_uses; i++) {
         const struct ivf_bitmap *h = x->uses[i].hidden;
         if (!h)
             continue;
-        put32(at, i);
+        le32_put(at, i);
         at += 4;
         for (size_t j = 0; j < bitmap_words(&x->uses[i]); j++, at += 8)
-            put64(at, h->words[j]);
+            le64_put(at, h->words[j]);
     }
     mn_status st =
         write_extent(w, KIND_DIRECTORY, 0, (uint32_t)x->rows, p, len, NULL, &x->directory, err);
@@ -478,8 +457,8 @@ static mn_status load_core(struct load *l, mn_error *err)
     uint32_t dim = l->c->entry.dim;
     if (st == MN_OK) {
         const uint8_t *p = v.payload;
-        uint64_t len = v.spec.payload_len, lists = len >= CORE_HEAD ? get32(p + 24) : 0;
-        if (len < CORE_HEAD || get32(p) != CORE_MAGIC || get32(p + 28) != dim || lists == 0 ||
+        uint64_t len = v.spec.payload_len, lists = len >= CORE_HEAD ? le32_get(p + 24) : 0;
+        if (len < CORE_HEAD || le32_get(p) != CORE_MAGIC || le32_get(p + 28) != dim || lists == 0 ||
             len != CORE_HEAD + (1 + lists) * dim * sizeof(float)) {
             st = lost(l, "core", 0, err);
         } else {
@@ -488,9 +467,9 @@ static mn_status load_core(struct load *l, mn_error *err)
                                          .centroids = floats + dim,
                                          .origin = floats,
                                          .n_lists = (uint32_t)lists,
-                                         .seed = get64(p + 8),
-                                         .built_rows = get64(p + 16),
-                                         .bits = get32(p + 32)};
+                                         .seed = le64_get(p + 8),
+                                         .built_rows = le64_get(p + 16),
+                                         .bits = le32_get(p + 32)};
             st = ivf_core_create(db, &spec, &l->d.core, err);
             if (st == MN_OK)
                 l->d.core->ref = *ref;
@@ -557,9 +536,9 @@ static mn_status load_hidden(struct load *l, const uint8_t *p, const uint8_t *en
                              mn_error *err)
 {
     for (uint32_t i = 0; i < n; i++) {
-        if (end - p < 4 || get32(p) >= l->d.n_uses)
+        if (end - p < 4 || le32_get(p) >= l->d.n_uses)
             return lost(l, "hidden rows", i, err);
-        struct ivf_use *u = &l->d.uses[get32(p)];
+        struct ivf_use *u = &l->d.uses[le32_get(p)];
         size_t words = bitmap_words(u);
         uint32_t rows = ivf_use_part(u)->view.n;
         p += 4;
@@ -568,7 +547,7 @@ static mn_status load_hidden(struct load *l, const uint8_t *p, const uint8_t *en
         if (!(u->hidden = ivf_bitmap_create(l->conn->db, rows, NULL)))
             return no_memory(l->conn->db, err);
         for (size_t j = 0; j < words; j++, p += 8) {
-            u->hidden->words[j] = get64(p);
+            u->hidden->words[j] = le64_get(p);
             u->hidden->n += (uint32_t)__builtin_popcountll(u->hidden->words[j]);
         }
         if (rows % 64 && u->hidden->words[words - 1] >> (rows % 64))
@@ -584,11 +563,11 @@ static mn_status load_uses(struct load *l, const uint8_t *p, uint32_t n_uses, mn
     if (!l->d.uses)
         return no_memory(db, err);
     for (uint32_t i = 0; i < n_uses; i++, p += 8) {
-        struct ivf_pack *pack = pack_of(l, get32(p));
-        if (!pack || get32(p + 4) >= pack->n_parts)
-            return lost(l, "pack", get32(p), err);
+        struct ivf_pack *pack = pack_of(l, le32_get(p));
+        if (!pack || le32_get(p + 4) >= pack->n_parts)
+            return lost(l, "pack", le32_get(p), err);
         l->d.uses[l->d.n_uses++] =
-            (struct ivf_use){.pack = ivf_pack_share(pack), .index = get32(p + 4)};
+            (struct ivf_use){.pack = ivf_pack_share(pack), .index = le32_get(p + 4)};
     }
     return MN_OK;
 }
@@ -676,7 +655,7 @@ static mn_status load_heap(struct load *l, uint32_t n_heap, mn_error *err)
     bool memory = n_heap <= EAGER_BLOCKS || !folder_may_run(db);
     memory = memory && !db->limits.cold &&
              cache_make_room(db, l->c->entry.number,
-                                       (size_t)n_heap * HEAP_BLOCK_PAGES * (HEAP_PAGE + 16));
+                             (size_t)n_heap * HEAP_BLOCK_PAGES * (HEAP_PAGE + 16));
     l->d.heap = mn_alloc_array(db->alloc, n_heap, sizeof *l->d.heap, MN_TAG_CACHE);
     if (!l->d.heap)
         return no_memory(db, err);
@@ -712,25 +691,25 @@ static mn_status load_directory(struct load *l, mn_error *err)
     if (st == MN_OK) {
         const uint8_t *p = v.payload;
         uint64_t len = v.spec.payload_len;
-        if (len < DIRECTORY_HEAD || get32(p) != DIRECTORY_MAGIC ||
-            len < DIRECTORY_HEAD + 8 * (uint64_t)get32(p + 24))
+        if (len < DIRECTORY_HEAD || le32_get(p) != DIRECTORY_MAGIC ||
+            len < DIRECTORY_HEAD + 8 * (uint64_t)le32_get(p + 24))
             st = lost(l, "directory", 0, err);
         l->d.at = (struct log_position){0};
         if (st == MN_OK) {
-            l->d.at.seq = (int64_t)get64(p + 8);
-            l->d.at.stamp = (int64_t)get64(p + 16);
-            l->d.n_slots = get32(p + 36);
+            l->d.at.seq = (int64_t)le64_get(p + 8);
+            l->d.at.stamp = (int64_t)le64_get(p + 16);
+            l->d.n_slots = le32_get(p + 36);
             l->d.generation = ref->generation;
             l->directory = *ref;
             st = ann_tuning_get(p + 40, TUNING_BYTES, &l->d.tuning, err);
         }
         if (st == MN_OK)
-            st = load_uses(l, p + DIRECTORY_HEAD, get32(p + 24), err);
+            st = load_uses(l, p + DIRECTORY_HEAD, le32_get(p + 24), err);
         if (st == MN_OK)
-            st = load_hidden(l, p + DIRECTORY_HEAD + 8 * (size_t)get32(p + 24), p + len,
-                             get32(p + 28), err);
+            st = load_hidden(l, p + DIRECTORY_HEAD + 8 * (size_t)le32_get(p + 24), p + len,
+                             le32_get(p + 28), err);
         if (st == MN_OK)
-            st = load_heap(l, get32(p + 32), err);
+            st = load_heap(l, le32_get(p + 32), err);
     }
     mn_free(db->alloc, buffer);
     return st;
@@ -907,7 +886,7 @@ static bool take_header(struct ivf_reader *r, size_t i)
         v.at.n_crcs > HEAP_BLOCK_PAGES)
         return false;
     for (uint32_t j = 0; j < v.at.n_crcs; j++)
-        crcs[j] = get32(v.crc_table + 4 * (size_t)j);
+        crcs[j] = le32_get(v.crc_table + 4 * (size_t)j);
     return heap_block_set_crcs(r->conn->db, b, crcs, v.at.n_crcs);
 }
 

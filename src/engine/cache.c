@@ -388,62 +388,6 @@ static bool view_tidy(mn_db *db, struct view *v, size_t block_rows)
 
 /* ---- The change log -------------------------------------------------------------------------- */
 
-/* Whether the log of this snapshot leads on from `at`: the entry is there, with that stamp. */
-static mn_status follows(mn_conn *conn, struct coll *c, struct log_position at, bool *yes,
-                         mn_error *err)
-{
-    sqlite3_stmt *st;
-    bool row;
-    *yes = false;
-    mn_status status = coll_stmt(conn, c, STMT_LOG_AT, &st, err);
-    if (status)
-        return status;
-    sqlite3_bind_int64(st, 1, at.seq);
-    status = sql_step(st, &row, err);
-    if (status)
-        return status;
-    *yes = row && sqlite3_column_int64(st, 0) == at.stamp;
-    sqlite3_reset(st);
-    return MN_OK;
-}
-
-/* Ids changed since `seq`, ascending. *ids is for mn_free. */
-static mn_status changed_ids(mn_conn *conn, struct coll *c, int64_t seq, int64_t **ids, size_t *n,
-                             mn_error *err)
-{
-    struct mn_alloc *a = conn->db->alloc;
-    sqlite3_stmt *st;
-    size_t cap = 0;
-    bool row = false;
-    *ids = NULL;
-    *n = 0;
-    mn_status status = coll_stmt(conn, c, STMT_LOG_SINCE, &st, err);
-    if (status)
-        return status;
-    sqlite3_bind_int64(st, 1, seq);
-    while ((status = sql_step(st, &row, err)) == MN_OK && row) {
-        if (*n == cap) {
-            cap = cap ? 2 * cap : 64;
-            int64_t *more = mn_realloc(a, *ids, cap * sizeof **ids, MN_TAG_PENDING);
-            if (!more) {
-                status = mn_fail(err, MN_NOMEM,
-                                 "search: out of memory under the cap for %zu "
-                                 "changed rows",
-                                 cap);
-                break;
-            }
-            *ids = more;
-        }
-        (*ids)[(*n)++] = sqlite3_column_int64(st, 0);
-    }
-    sqlite3_reset(st);
-    if (status) {
-        mn_free(a, *ids);
-        *ids = NULL;
-    }
-    return status;
-}
-
 /* Reads the listed rows' vectors into a new segment and lists in v->bad those that are none; *out
  * NULL when memory runs out. */
 static mn_status read_rows(mn_conn *conn, struct coll *c, const int64_t *ids, size_t n,
@@ -726,7 +670,7 @@ static mn_status bring_up(mn_conn *conn, struct coll *c, const struct view *base
     int64_t *ids = NULL;
     size_t n = 0;
     *out = NULL;
-    mn_status st = changed_ids(conn, c, base->at.seq, &ids, &n, err);
+    mn_status st = coll_log_since(conn, c, "search", base->at.seq, &ids, &n, err);
     if (st)
         return st;
     /* Beyond half the rows one ordered pass is cheaper than so many look-ups. */
@@ -757,7 +701,7 @@ static mn_status find_base(mn_conn *conn, struct coll *c, struct log_position he
     *out = NULL;
     *load = false;
     if (own && own->collection == c->entry.number && !own->base) {
-        st = follows(conn, c, own->at, &leads, err);
+        st = coll_log_follows(conn, c, own->at, &leads, err);
         if (st)
             return st;
         if (leads) {
@@ -768,7 +712,7 @@ static mn_status find_base(mn_conn *conn, struct coll *c, struct log_position he
     struct view *v = take_shared(conn->db, c, head, load);
     if (!v)
         return MN_OK;
-    st = follows(conn, c, v->at, &leads, err);
+    st = coll_log_follows(conn, c, v->at, &leads, err);
     if (st == MN_OK && leads) {
         *out = v;
         return MN_OK;
@@ -959,19 +903,19 @@ static mn_status indexed_base(mn_conn *conn, struct coll *c, struct ivf *x, stru
     mn_status st = MN_OK;
     *out = NULL;
     if (own && own->base == x)
-        st = follows(conn, c, own->at, &leads, err);
+        st = coll_log_follows(conn, c, own->at, &leads, err);
     if (st == MN_OK && leads) {
         *out = view_share(own);
         return MN_OK;
     }
     if (st == MN_OK && delta && delta->base == x)
-        st = follows(conn, c, delta->at, &leads, err);
+        st = coll_log_follows(conn, c, delta->at, &leads, err);
     if (st == MN_OK && leads) {
         *out = view_share(delta);
         return MN_OK;
     }
     if (st == MN_OK)
-        st = follows(conn, c, x->at, &leads, err);
+        st = coll_log_follows(conn, c, x->at, &leads, err);
     if (st == MN_OK && leads)
         *out = empty_delta(conn->db, c, x);
     return st;
@@ -983,7 +927,7 @@ static mn_status advance_indexed(mn_conn *conn, struct coll *c, struct view *bas
 {
     int64_t *ids = NULL;
     size_t n = 0;
-    mn_status st = changed_ids(conn, c, base->at.seq, &ids, &n, err);
+    mn_status st = coll_log_since(conn, c, "search", base->at.seq, &ids, &n, err);
     if (st == MN_OK &&
         cache_make_room(conn->db, c->entry.number, n * (c->vector_bytes + 32) + (64 << 10)))
         st = view_advance(conn, c, base, head, ids, n, out, err);

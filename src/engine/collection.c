@@ -182,6 +182,59 @@ mn_status coll_head(mn_conn *conn, struct coll *c, struct log_position *out, mn_
     return MN_OK;
 }
 
+mn_status coll_log_follows(mn_conn *conn, struct coll *c, struct log_position at, bool *yes,
+                           mn_error *err)
+{
+    sqlite3_stmt *st;
+    bool row;
+    *yes = false;
+    mn_status status = coll_stmt(conn, c, STMT_LOG_AT, &st, err);
+    if (status)
+        return status;
+    sqlite3_bind_int64(st, 1, at.seq);
+    status = sql_step(st, &row, err);
+    if (status)
+        return status;
+    *yes = row && sqlite3_column_int64(st, 0) == at.stamp;
+    sqlite3_reset(st);
+    return MN_OK;
+}
+
+mn_status coll_log_since(mn_conn *conn, struct coll *c, const char *caller, int64_t seq,
+                         int64_t **ids, size_t *n, mn_error *err)
+{
+    struct mn_alloc *a = conn->db->alloc;
+    sqlite3_stmt *st;
+    size_t cap = 0;
+    bool row = false;
+    *ids = NULL;
+    *n = 0;
+    mn_status status = coll_stmt(conn, c, STMT_LOG_SINCE, &st, err);
+    if (status)
+        return status;
+    sqlite3_bind_int64(st, 1, seq);
+    while ((status = sql_step(st, &row, err)) == MN_OK && row) {
+        if (*n == cap) {
+            cap = cap ? 2 * cap : 64;
+            int64_t *more = mn_realloc(a, *ids, cap * sizeof **ids, MN_TAG_PENDING);
+            if (!more) {
+                status = mn_fail(err, MN_NOMEM,
+                                 "%s: out of memory under the cap for %zu changed rows", caller,
+                                 cap);
+                break;
+            }
+            *ids = more;
+        }
+        (*ids)[(*n)++] = sqlite3_column_int64(st, 0);
+    }
+    sqlite3_reset(st);
+    if (status) {
+        mn_free(a, *ids);
+        *ids = NULL;
+    }
+    return status;
+}
+
 mn_status coll_attr(const struct coll *c, const char *name, size_t *out, mn_error *err)
 {
     for (size_t i = 0; name && i < c->n_attrs; i++) {

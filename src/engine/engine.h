@@ -222,6 +222,13 @@ void conn_mend_schema(mn_conn *conn);
 mn_status coll_attr(const struct coll *c, const char *name, size_t *out, mn_error *err);
 /* Head of the collection's change log in the snapshot of the open scope. */
 mn_status coll_head(mn_conn *conn, struct coll *c, struct log_position *out, mn_error *err);
+/* Whether the log of this snapshot leads on from `at`: the entry is there, with that stamp. */
+mn_status coll_log_follows(mn_conn *conn, struct coll *c, struct log_position at, bool *yes,
+                           mn_error *err);
+/* Ids changed since `seq`, ascending; `caller` begins the message of an error. *ids is for
+ * mn_free, NULL after an error. */
+mn_status coll_log_since(mn_conn *conn, struct coll *c, const char *caller, int64_t seq,
+                         int64_t **ids, size_t *n, mn_error *err);
 
 /* ---- row.c ----------------------------------------------------------------------------------- */
 

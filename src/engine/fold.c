@@ -131,54 +131,6 @@ static mn_status ensure_sidecar(mn_conn *conn, bool replace, struct sidecar **ou
     return st;
 }
 
-/* Ids that the log names since `seq`; *ids for mn_free. */
-static mn_status ids_since(mn_conn *conn, struct coll *c, int64_t seq, int64_t **ids, size_t *n,
-                           mn_error *err)
-{
-    sqlite3_stmt *st;
-    bool row = false;
-    size_t cap = 0;
-    *ids = NULL;
-    *n = 0;
-    mn_status status = coll_stmt(conn, c, STMT_LOG_SINCE, &st, err);
-    if (status)
-        return status;
-    sqlite3_bind_int64(st, 1, seq);
-    while ((status = sql_step(st, &row, err)) == MN_OK && row) {
-        if (*n == cap) {
-            cap = cap ? 2 * cap : 1024;
-            int64_t *more = mn_realloc(conn->db->alloc, *ids, cap * sizeof *more, MN_TAG_PENDING);
-            if (!more) {
-                status = mn_fail(err, MN_NOMEM, "fold: out of memory under the cap");
-                break;
-            }
-            *ids = more;
-        }
-        (*ids)[(*n)++] = sqlite3_column_int64(st, 0);
-    }
-    sqlite3_reset(st);
-    return status;
-}
-
-/* Whether the log still leads on from the position. */
-static mn_status leads_on(mn_conn *conn, struct coll *c, struct log_position at, bool *yes,
-                          mn_error *err)
-{
-    sqlite3_stmt *st;
-    bool row;
-    *yes = false;
-    mn_status status = coll_stmt(conn, c, STMT_LOG_AT, &st, err);
-    if (status == MN_OK) {
-        sqlite3_bind_int64(st, 1, at.seq);
-        status = sql_step(st, &row, err);
-    }
-    if (status == MN_OK) {
-        *yes = row && sqlite3_column_int64(st, 0) == at.stamp;
-        sqlite3_reset(st);
-    }
-    return status;
-}
-
 /* The index that the catalog names, from memory if it is there; *out NULL: build one. */
 static mn_status published(mn_conn *conn, struct coll *c, struct ivf **out, mn_error *err)
 {
@@ -188,7 +140,7 @@ static mn_status published(mn_conn *conn, struct coll *c, struct ivf **out, mn_e
     mn_status st = ivf_where(conn, c, &place, err);
     if (st || !place.there)
         return st;
-    st = leads_on(conn, c, place.at, &leads, err);
+    st = coll_log_follows(conn, c, place.at, &leads, err);
     if (st || !leads)
         return st;
     struct ivf *have = cache_take_index(conn->db, c->entry.number);
@@ -248,7 +200,7 @@ static mn_status make_next(struct fold *f, const char *name, mn_error *err)
     if (st == MN_OK && f->mode != FOLD_REBUILD)
         st = published(conn, c, &old, err);
     if (st == MN_OK && old)
-        st = ids_since(conn, c, old->at.seq, &ids, &n, err);
+        st = coll_log_since(conn, c, "fold", old->at.seq, &ids, &n, err);
     if (st == MN_OK && old)
         st = is_due(f, c, old, n, &due, err);
     if (st == MN_OK && old && (ivf_outgrown(old) || ivf_damaged(old))) {

@@ -1009,7 +1009,8 @@ mn_status view_build_begin(mn_conn *conn, struct coll *c, struct view_build **ou
         return st;
     pthread_mutex_lock(&db->lock);
     struct cached *e = entry_of(db, c->entry.number, true);
-    bool mine = e && !e->loading && !e->building;
+    /* A view may have come since the caller looked: then this search streams. */
+    bool mine = e && !e->loading && !e->building && !e->view;
     if (mine)
         e->loading = true;
     pthread_mutex_unlock(&db->lock);

@@ -1,16 +1,18 @@
 /*
- * A posting's payload, version 1. All numbers little-endian.
+ * A posting's payload, version 2. All numbers little-endian.
  *
  *     0  u32  magic "MPST"          4  u16  version       6  u16  bytes of this header
  *     8  u32  dim                  12  u8   metric       13  u8   bits       14  u16  0
  *    16  u64  seed of the rotation 24  u32  n, rows      28  u32  bytes of a record
  *    32  f32  w_step     36  f32  a_base     40  f32  a_step                (1-bit code)
  *    44  f32  w2_step    48  f32  a2_base    52  f32  a2_step               (whole code)
- *    56  f32  sigma1     60  f32  sigma2     64  f32  mean |x - c|          68  zeros
+ *    56  f32  sigma1     60  f32  sigma2     64  f32  mean |x - c|          68  u32  bits of an id
+ *    72  i64  least id   80  i64  greatest id                               88  zeros
  *   128  blocks [ceil(n / 32)], each for 32 rows:
  *            pairs x 32 bytes of signs, pairs = ceil(dim / 8); i16 W[32]; i16 A[32]
  *        records [n]: planes of levels, u16 A2, u16 W2; none if bits is 1
- *        zeros up to a multiple of 8; ids [n] i64; CODE_GUARD zeros
+ *        zeros up to a multiple of 8; ids [n], less the least, of so many bits each, the first in
+ *        the low bits of the first byte; zeros up to a byte; CODE_GUARD zeros
  *
  * Signs. Byte 16 h + place of pair p holds 4 dimensions, 8 p + 4 h from its low bit up, of row j in
  * its low nibble and of row j + 16 in the high one; the places of rows j = 0 .. 15 are 0, 2 .. 14
@@ -25,6 +27,10 @@
  * add = a_base + a_step A; the same with the unsigned W2 and A2 of records. Half a step is the most
  * that rounding can move them, which the search adds to its bounds. So one row far out makes the
  * codes of its posting's other rows less useful, never wrong.
+ *
+ * Ids take as many bits as the widest of them needs, which of a million rows with ids from 1 on is
+ * 20 instead of 64: they stand in memory beside the codes, where each byte of a row counts. More
+ * than 56 bits are 64, so that any id is within the 8 bytes from its first on.
  *
  * Rows of a last block that are not there have zero codes and factors; readers go by n. Readers may
  * read CODE_GUARD bytes past a record, which is why zeros end the payload.
@@ -47,7 +53,7 @@
 /* Squared lengths beyond this could overflow in estimates. */
 #define MAX_NORM 1e28
 
-enum { VERSION = 1, FACTOR_BYTES = POSTING_BLOCK * 4 };
+enum { VERSION = 2, FACTOR_BYTES = POSTING_BLOCK * 4 };
 
 /* ---- Layout ---------------------------------------------------------------------------------- */
 
@@ -75,24 +81,32 @@ struct layout {
     size_t records, ids, end;
 };
 
-static bool layout_of(uint32_t dim, uint32_t bits, size_t n, struct layout *l)
+static bool layout_of(uint32_t dim, uint32_t bits, uint32_t id_bits, size_t n, struct layout *l)
 {
     struct posting_planes planes;
-    if (dim == 0 || dim > MN_MAX_DIM || bits == 0 || bits > RABITQ_MAX_BITS || n > POSTING_MAX_ROWS)
+    if (dim == 0 || dim > MN_MAX_DIM || bits == 0 || bits > RABITQ_MAX_BITS ||
+        n > POSTING_MAX_ROWS || (id_bits > 56 && id_bits != 64))
         return false;
     posting_planes(dim, bits, &planes);
     l->block_bytes = posting_pairs(dim) * 32 + FACTOR_BYTES;
     l->record_bytes = bits > 1 ? planes.bytes + 4 : 0;
     l->records = POSTING_HEADER + (n + POSTING_BLOCK - 1) / POSTING_BLOCK * l->block_bytes;
     l->ids = (l->records + n * l->record_bytes + 7) & ~(size_t)7;
-    l->end = l->ids + n * 8 + CODE_GUARD;
+    l->end = l->ids + (n * id_bits + 7) / 8 + CODE_GUARD;
     return true;
 }
 
-size_t posting_bytes(uint32_t dim, uint32_t bits, size_t n)
+size_t posting_bytes(uint32_t dim, uint32_t bits, uint32_t id_bits, size_t n)
 {
     struct layout l;
-    return layout_of(dim, bits, n, &l) ? l.end : 0;
+    return layout_of(dim, bits, id_bits, n, &l) ? l.end : 0;
+}
+
+uint32_t posting_id_bits(int64_t least, int64_t greatest)
+{
+    uint64_t span = (uint64_t)greatest - (uint64_t)least;
+    uint32_t bits = span ? 64 - (uint32_t)__builtin_clzll(span) : 0;
+    return bits > 56 ? 64 : bits;
 }
 
 static uint16_t get_u16(const uint8_t *p)
@@ -105,6 +119,13 @@ static uint16_t get_u16(const uint8_t *p)
 static uint32_t get_u32(const uint8_t *p)
 {
     uint32_t v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+static int64_t get_i64(const uint8_t *p)
+{
+    int64_t v;
     memcpy(&v, p, sizeof v);
     return v;
 }
@@ -167,10 +188,17 @@ mn_status posting_open(const uint8_t *bytes, size_t len, uint64_t seed, struct p
                        get_u16(bytes + 4), get_u16(bytes + 6), POSTING_HEADER);
 
     struct posting_view v = {.dim = get_u32(bytes + 8), .metric = bytes[12], .bits = bytes[13],
-                             .n = get_u32(bytes + 24)};
-    if (v.metric > ANN_IP || !layout_of(v.dim, v.bits, v.n, &l))
-        return mn_fail(err, MN_CORRUPT, "posting: dim %u, metric %u, %u bits, %u rows", v.dim,
-                       v.metric, v.bits, v.n);
+                             .n = get_u32(bytes + 24), .id_base = get_i64(bytes + 72),
+                             .id_max = get_i64(bytes + 80)};
+    uint32_t id_bits = get_u32(bytes + 68);
+    if (v.metric > ANN_IP || !layout_of(v.dim, v.bits, id_bits, v.n, &l))
+        return mn_fail(err, MN_CORRUPT,
+                       "posting: dim %u, metric %u, %u bits, %u rows with ids of %u bits", v.dim,
+                       v.metric, v.bits, v.n, id_bits);
+    if (v.id_max < v.id_base || posting_id_bits(v.id_base, v.id_max) != id_bits)
+        return mn_fail(err, MN_CORRUPT, "posting: ids from %" PRId64 " to %" PRId64 " in %u bits",
+                       v.id_base, v.id_max, id_bits);
+    v.id_bits = (uint8_t)id_bits;
     if (l.end != len || get_u32(bytes + 28) != l.record_bytes)
         return mn_fail(err, MN_CORRUPT,
                        "posting: %zu bytes with records of %u; %u rows of %u x %u bits take %zu "
@@ -233,7 +261,7 @@ mn_status posting_encoder_create(struct mn_alloc *a, const struct rabitq *q, siz
 {
     struct layout l;
     *out = NULL;
-    if (max_rows == 0 || !layout_of(q->dim, q->bits, max_rows, &l))
+    if (max_rows == 0 || !layout_of(q->dim, q->bits, 64, max_rows, &l))
         return mn_fail(err, MN_INVALID, "a posting may hold 1 to %d rows, not %zu",
                        POSTING_MAX_ROWS, max_rows);
     struct posting_encoder *e = mn_alloc_array(a, 1, sizeof *e, MN_TAG_SEARCH);
@@ -274,9 +302,21 @@ size_t posting_encoded_rows(const struct posting_encoder *e)
     return e->n;
 }
 
+/* Least and greatest id; 0 without rows. */
+static void id_range(const struct posting_encoder *e, int64_t *least, int64_t *greatest)
+{
+    *least = *greatest = e->n ? e->ids[0] : 0;
+    for (size_t i = 1; i < e->n; i++) {
+        *least = e->ids[i] < *least ? e->ids[i] : *least;
+        *greatest = e->ids[i] > *greatest ? e->ids[i] : *greatest;
+    }
+}
+
 size_t posting_encoded_bytes(const struct posting_encoder *e)
 {
-    return posting_bytes(e->q->dim, e->q->bits, e->n);
+    int64_t least, greatest;
+    id_range(e, &least, &greatest);
+    return posting_bytes(e->q->dim, e->q->bits, posting_id_bits(least, greatest), e->n);
 }
 
 /* The next slot's block, cleared if the slot is its first. */
@@ -467,12 +507,26 @@ static void put_factors(const struct posting_encoder *e, const struct steps *s, 
     }
 }
 
+/* The ids into zeroed bytes. */
+static void put_ids(const struct posting_encoder *e, int64_t base, uint32_t bits, uint8_t *out)
+{
+    for (size_t i = 0, at = 0; i < e->n && bits; i++, at += bits) {
+        uint64_t word;
+        memcpy(&word, out + at / 8, sizeof word);
+        word |= ((uint64_t)e->ids[i] - (uint64_t)base) << at % 8;
+        memcpy(out + at / 8, &word, sizeof word);
+    }
+}
+
 void posting_write(const struct posting_encoder *e, uint8_t *out)
 {
     struct layout l;
     const struct rabitq *q = e->q;
     const struct steps s = find_steps(e);
-    bool fits = layout_of(q->dim, q->bits, e->n, &l);
+    int64_t least, greatest;
+    id_range(e, &least, &greatest);
+    const uint32_t id_bits = posting_id_bits(least, greatest);
+    bool fits = layout_of(q->dim, q->bits, id_bits, e->n, &l);
     assert(fits);
     (void)fits;
     double n = e->n ? (double)e->n : 1;
@@ -492,12 +546,14 @@ void posting_write(const struct posting_encoder *e, uint8_t *out)
     put(out + 24, &rows, 4);
     put(out + 28, &l.record_bytes, 4);
     put(out + 32, f, sizeof f);
+    put(out + 68, &id_bits, 4);
+    put(out + 72, &least, 8);
+    put(out + 80, &greatest, 8);
     memcpy(out + POSTING_HEADER, e->blocks, l.records - POSTING_HEADER);
     memcpy(out + l.records, e->records, e->n * l.record_bytes);
     for (size_t i = 0; i < e->n; i++)
         put_factors(e, &s, i, out + POSTING_HEADER, out + l.records);
     size_t written = l.records + e->n * l.record_bytes;
-    memset(out + written, 0, l.ids - written);
-    memcpy(out + l.ids, e->ids, e->n * sizeof *e->ids);
-    memset(out + l.end - CODE_GUARD, 0, CODE_GUARD);
+    memset(out + written, 0, l.end - written);
+    put_ids(e, least, id_bits, out + l.ids);
 }

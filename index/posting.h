@@ -17,11 +17,13 @@ enum {
 struct posting_view {
     const uint8_t *blocks;   /* [ceil(n / 32)][block_bytes] */
     const uint8_t *records;  /* [n][record_bytes]; none if bits is 1 */
-    const uint8_t *ids;      /* [n] little-endian int64: posting_id() */
+    const uint8_t *ids;      /* [n] of id_bits each: posting_id() */
+    int64_t id_base, id_max; /* least and greatest id; 0 without rows */
     uint32_t n;
     uint32_t block_bytes, record_bytes;
     uint32_t dim;
     uint8_t bits, metric;    /* enum ann_metric */
+    uint8_t id_bits;         /* of an id less id_base: 0 to 56, or 64 */
     float w_step;                       /* 1-bit factors: scale = w_step W, */
     float a_base, a_step;               /*                add = a_base + a_step A */
     float w2_step, a2_base, a2_step;    /* the same of the whole code */
@@ -41,9 +43,10 @@ struct posting_planes {
 
 static inline int64_t posting_id(const struct posting_view *v, size_t slot)
 {
-    int64_t id;
-    __builtin_memcpy(&id, v->ids + slot * sizeof id, sizeof id);
-    return id;
+    uint64_t word, at = (uint64_t)slot * v->id_bits;
+    __builtin_memcpy(&word, v->ids + at / 8, sizeof word);
+    word = v->id_bits == 64 ? word : (word >> at % 8) & ((UINT64_C(1) << v->id_bits) - 1);
+    return (int64_t)((uint64_t)v->id_base + word);
 }
 
 /* Pairs of a block: 8 sign bits a row each. */
@@ -54,8 +57,11 @@ static inline uint32_t posting_pairs(uint32_t dim)
 
 void posting_planes(uint32_t dim, uint32_t bits, struct posting_planes *out);
 
-/* Bytes of a payload of n rows; 0 if an argument is out of range. */
-size_t posting_bytes(uint32_t dim, uint32_t bits, size_t n);
+/* Bytes of a payload of n rows with ids of id_bits; 0 if an argument is out of range. */
+size_t posting_bytes(uint32_t dim, uint32_t bits, uint32_t id_bits, size_t n);
+
+/* Bits of each id in a payload whose ids lie within [least, greatest]. */
+uint32_t posting_id_bits(int64_t least, int64_t greatest);
 
 /* Checks the payload. Fails with MN_CORRUPT (says what was found and expected) or MN_NEWER. `seed`
  * is that of the rotation which it must have been made with. */

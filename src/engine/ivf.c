@@ -27,7 +27,7 @@
 
 #include "storage/base/bytes.h"
 
-enum { PACK_MAGIC = 0x4b41504d, PACK_VERSION = 1, PACK_HEAD = 16, PACK_ENTRY = 24 };
+enum { PACK_MAGIC = 0x4b41504d, PACK_VERSION = 2, PACK_HEAD = 16, PACK_ENTRY = 24 };
 
 static size_t round_up(size_t n, size_t to)
 {
@@ -590,9 +590,8 @@ static mn_status arrange(mn_db *db, struct ivf *x, mn_error *err)
                                                   .hidden = u->hidden ? u->hidden->words : NULL,
                                                   .n_hidden = u->hidden ? u->hidden->n : 0};
             x->rows += v->n - x->ann_parts[use].n_hidden;
-            for (uint32_t i = 0; i < v->n; i++)
-                if (posting_id(v, i) > x->max_id)
-                    x->max_id = posting_id(v, i);
+            if (v->n && v->id_max > x->max_id)
+                x->max_id = v->id_max;
         }
         if (use > x->first[j])
             x->postings[j] = (struct ann_posting){.base = x->ann_parts[x->first[j]],
@@ -643,7 +642,7 @@ uint64_t ivf_bytes(const struct ivf *x)
     uint64_t bytes = (uint64_t)x->core->n_lists * x->core->entry.dim * (sizeof(float) + 1);
     for (uint32_t i = 0; i < x->n_uses; i++) {
         const struct posting_view *v = &ivf_use_part(&x->uses[i])->view;
-        bytes += posting_bytes(v->dim, v->bits, v->n);
+        bytes += posting_bytes(v->dim, v->bits, v->id_bits, v->n);
         bytes += ivf_use_part(&x->uses[i])->slots ? 4 * (uint64_t)v->n : 0;
     }
     for (uint32_t i = 0; i < x->n_heap; i++)

@@ -39,10 +39,11 @@ static void payload_write(struct payload *p)
     mn_error err;
     mn_error_clear(&err);
     p->len = posting_encoded_bytes(p->e);
-    CHECK_EQ(p->len, posting_bytes(p->dim, p->q->bits, posting_encoded_rows(p->e)));
     p->bytes = malloc(p->len); /* to the byte: a sanitizer sees what is read beyond */
     posting_write(p->e, p->bytes);
     CHECK_OK(posting_open(p->bytes, p->len, 77, &p->view, &err), err);
+    CHECK_EQ(p->len, posting_bytes(p->dim, p->q->bits, p->view.id_bits,
+                                   posting_encoded_rows(p->e)));
 }
 
 static void payload_make(struct payload *p, uint32_t dim, uint32_t bits, enum ann_metric metric,
@@ -258,6 +259,38 @@ TEST(payloads_open_as_they_were_made)
                 CHECK(posting_id(&p.view, r) == p.ids[r]);
             payload_free(&p);
         }
+}
+
+TEST(ids_take_the_bits_that_the_widest_needs)
+{
+    static const struct {
+        int64_t ids[3];
+        uint32_t bits;
+    } rows[] = {{{5, 5, 5}, 0},
+                {{7, 8, 7}, 1},
+                {{1000000, 1, 500}, 20},
+                {{-3, 4, 0}, 3},
+                {{0, (INT64_C(1) << 56) - 1, 77}, 56},
+                {{0, INT64_C(1) << 56, 77}, 64},
+                {{INT64_MIN, INT64_MAX, -1}, 64}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct payload p;
+        payload_make(&p, 8, 2, ANN_L2, 3, 4);
+        free(p.bytes);
+        posting_begin(p.e, p.center);
+        CHECK_EQ(posting_add(p.e, p.rows, rows[i].ids, 3, NULL), MN_OK);
+        payload_write(&p);
+        CHECK_EQ(p.view.id_bits, rows[i].bits);
+        int64_t least = INT64_MAX, greatest = INT64_MIN;
+        for (size_t j = 0; j < 3; j++) {
+            CHECK_EQ(posting_id(&p.view, j), rows[i].ids[j]);
+            least = rows[i].ids[j] < least ? rows[i].ids[j] : least;
+            greatest = rows[i].ids[j] > greatest ? rows[i].ids[j] : greatest;
+        }
+        CHECK_EQ(p.view.id_base, least);
+        CHECK_EQ(p.view.id_max, greatest);
+        payload_free(&p);
+    }
 }
 
 TEST(payloads_join_without_vectors)

@@ -112,11 +112,6 @@ void ann_index_destroy(struct mn_alloc *a, struct ann_index *x)
     mn_free(a, x);
 }
 
-static const struct ann_part *part_of(const struct ann_posting *p, uint32_t part)
-{
-    return part == 0 ? &p->base : &p->tails[part - 1];
-}
-
 static mn_status check_part(const struct ann_index *x, uint32_t posting, const struct ann_part *p,
                             mn_error *err)
 {
@@ -134,8 +129,8 @@ static mn_status sum_posting(struct ann_index *x, uint32_t j, mn_error *err)
     const struct ann_posting *p = &x->spec.postings[j];
     bool l2 = x->spec.rabitq->metric == ANN_L2;
     double rows = 0, live = 0, residual = 0;
-    for (uint32_t i = 0; i <= p->n_tails; i++) {
-        const struct ann_part *part = part_of(p, i);
+    for (uint32_t i = 0; i < p->n_parts; i++) {
+        const struct ann_part *part = &p->parts[i];
         mn_status st = check_part(x, j, part, err);
         if (st)
             return st;
@@ -297,7 +292,7 @@ float ann_share(const struct ann_scratch *s, uint32_t posting)
 static mn_status ask(struct search *f, const struct candidate *c, bool *admitted)
 {
     const struct ann_query *q = f->q;
-    const struct ann_part *p = part_of(&f->x->spec.postings[c->posting], c->part);
+    const struct ann_part *p = &f->x->spec.postings[c->posting].parts[c->part];
     enum ann_verdict verdict = q->admit(q->admit_ctx, posting_id(&p->view, c->slot), f->err);
     *admitted = verdict == ANN_ADMIT;
     f->s->stats.admitted += verdict == ANN_ADMIT;
@@ -424,8 +419,8 @@ static mn_status scan_posting(struct search *f, uint32_t j, float g)
     mn_status st = f->q->tick ? f->q->tick(f->q->tick_ctx, f->err) : MN_OK;
     s->stats.probed++;
     g = refine(f, j, g);
-    for (uint32_t i = 0; !st && i <= p->n_tails; i++) {
-        const struct ann_part *part = part_of(p, i);
+    for (uint32_t i = 0; !st && i < p->n_parts; i++) {
+        const struct ann_part *part = &p->parts[i];
         for (size_t first = 0; !st && first < part->view.n; first += QUERY_SLICE) {
             struct scanned *to = s->parts[f->live];
             size_t n = part->view.n - first < QUERY_SLICE ? part->view.n - first : QUERY_SLICE;
@@ -530,19 +525,20 @@ static size_t choose(struct search *f, const struct ann_knobs *knobs)
     return n;
 }
 
-/* Where postings lie is random to the hardware: the description of the one after next and the
+/* Where postings lie is random to the hardware: their descriptions, three and two ahead, and the
  * codes of the next are fetched ahead. */
 static void fetch_ahead(const struct search *f, const uint32_t *order, size_t left)
 {
     const struct ann_posting *postings = f->x->spec.postings;
+    if (left > 3)
+        __builtin_prefetch(&postings[order[3]]);
     if (left > 2) {
-        const char *p = (const char *)&postings[order[2]];
+        const char *p = (const char *)postings[order[2]].parts;
         __builtin_prefetch(p);
         __builtin_prefetch(p + 64);
-        __builtin_prefetch(p + sizeof *postings - 1);
     }
-    if (left > 1) {
-        const struct posting_view *v = &postings[order[1]].base.view;
+    if (left > 1 && postings[order[1]].n_parts) {
+        const struct posting_view *v = &postings[order[1]].parts->view;
         size_t bytes = (v->n + POSTING_BLOCK - 1) / POSTING_BLOCK * v->block_bytes;
         bytes = bytes < AHEAD ? bytes : AHEAD;
         for (size_t at = 0; at < bytes; at += 64)
@@ -617,7 +613,7 @@ static mn_status next_batch(struct search *f, size_t most, struct ann_candidate 
         }
         if (!admitted)
             continue;
-        const struct ann_part *p = part_of(&f->x->spec.postings[c.posting], c.part);
+        const struct ann_part *p = &f->x->spec.postings[c.posting].parts[c.part];
         batch[(*n)++] = (struct ann_candidate){posting_id(&p->view, c.slot), c.posting, c.part,
                                                c.slot, c.bound, c.estimate};
     }

@@ -21,7 +21,7 @@ enum {
     ANN_DEFAULT_BATCH = 16
 };
 
-/* Rows of one posting that lie in one payload: its base, or a tail not yet folded into it. */
+/* Rows of one posting that lie in one payload. */
 struct ann_part {
     struct posting_view view;  /* view.n may be 0 */
     const uint64_t *hidden;    /* bitmap [(n+63)/64] of rows that do not exist any more; or NULL */
@@ -29,9 +29,8 @@ struct ann_part {
 };
 
 struct ann_posting {
-    struct ann_part base;
-    const struct ann_part *tails; /* [n_tails] */
-    uint32_t n_tails;
+    const struct ann_part *parts; /* [n_parts] */
+    uint32_t n_parts;
 };
 
 struct ann_index_spec {
@@ -72,7 +71,7 @@ struct ann_knobs {
 struct ann_candidate {
     int64_t id;
     uint32_t posting;
-    uint32_t part;   /* 0: the base; i: tails[i - 1] */
+    uint32_t part;   /* of the posting's parts */
     uint32_t slot;   /* in the part */
     float bound;     /* its key is hardly below this */
     float estimate;  /* of its key */

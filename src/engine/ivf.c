@@ -593,10 +593,8 @@ static mn_status arrange(mn_db *db, struct ivf *x, mn_error *err)
             if (v->n && v->id_max > x->max_id)
                 x->max_id = v->id_max;
         }
-        if (use > x->first[j])
-            x->postings[j] = (struct ann_posting){.base = x->ann_parts[x->first[j]],
-                                                  .tails = &x->ann_parts[x->first[j] + 1],
-                                                  .n_tails = use - x->first[j] - 1};
+        x->postings[j] = (struct ann_posting){.parts = &x->ann_parts[x->first[j]],
+                                              .n_parts = use - x->first[j]};
     }
     x->first[lists] = use;
     assert(use == x->n_uses);

@@ -177,7 +177,7 @@ static void encode(struct ann_fixture *f)
         size_t bytes = posting_encoded_bytes(e);
         f->payloads[j] = take(bytes, 1);
         posting_write(e, f->payloads[j]);
-        CHECK_OK(posting_open(f->payloads[j], bytes, f->rabitq->seed, &f->postings[j].base.view,
+        CHECK_OK(posting_open(f->payloads[j], bytes, f->rabitq->seed, &f->parts[j].view,
                               &err), err);
     }
     posting_encoder_destroy(f->a, e);
@@ -222,7 +222,10 @@ void fixture_make(struct ann_fixture *f, const struct fixture_spec *spec)
     CHECK_OK(rabitq_create(f->a, f->kn, &rs, &f->rabitq, &err), err);
     CHECK_OK(centroids_create(f->a, f->rabitq, f->centers, f->k_centroids, spec->exact_centroids,
                               &f->centroids, &err), err);
+    f->parts = take(f->k_centroids, sizeof *f->parts);
     f->postings = take(f->k_centroids, sizeof *f->postings);
+    for (uint32_t j = 0; j < f->k_centroids; j++)
+        f->postings[j] = (struct ann_posting){&f->parts[j], 1};
     f->payloads = take(f->k_centroids, sizeof *f->payloads);
     encode(f);
     make_index(f);
@@ -243,6 +246,7 @@ void fixture_free(struct ann_fixture *f)
     }
     free(f->hidden);
     free(f->payloads);
+    free(f->parts);
     free(f->postings);
     free(f->rows);
     free(f->ids);
@@ -258,7 +262,7 @@ void fixture_hide(struct ann_fixture *f, bool (*hide)(int64_t id))
     if (!f->hidden)
         f->hidden = take(f->k_centroids, sizeof *f->hidden);
     for (uint32_t j = 0; j < f->k_centroids; j++) {
-        struct ann_part *part = &f->postings[j].base;
+        struct ann_part *part = &f->parts[j];
         free(f->hidden[j]);
         f->hidden[j] = take(part->view.n / 64 + 1, sizeof **f->hidden);
         part->n_hidden = 0;

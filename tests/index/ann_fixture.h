@@ -27,6 +27,7 @@ struct ann_fixture {
     float *origin, *centers;
     uint32_t *of;
     struct centroids *centroids;
+    struct ann_part *parts;      /* [k_centroids], one of each posting */
     struct ann_posting *postings;
     uint8_t **payloads;          /* [k_centroids] */
     uint64_t **hidden;           /* [k_centroids] or NULL */

@@ -357,7 +357,7 @@ TEST(tails_are_searched_like_bases)
     struct ann_part tail[2];
     uint8_t *bytes[2];
     struct ann_posting *p = &f.postings[f.of[0]];
-    const struct posting_view whole = p->base.view;
+    const struct posting_view whole = p->parts->view;
     CHECK(whole.n > 4);
     for (uint32_t t = 0; t < 2; t++) { /* the two halves of the rows of a posting */
         uint64_t *hidden = calloc(whole.n / 64 + 1, 8);
@@ -373,9 +373,7 @@ TEST(tails_are_searched_like_bases)
                               &err), err);
         free(hidden);
     }
-    p->base = (struct ann_part){0};
-    p->tails = tail;
-    p->n_tails = 2;
+    *p = (struct ann_posting){tail, 2};
     ann_index_destroy(f.a, f.index);
     struct ann_index_spec is = {f.kn, f.rabitq, f.centroids, f.postings};
     CHECK_OK(ann_index_create(f.a, &is, &f.index, &err), err);

@@ -57,7 +57,6 @@ void ivf_core_release(mn_db *db, struct ivf_core *c)
         return;
     centroids_destroy(db->alloc, c->centroids);
     rabitq_destroy(db->alloc, c->rabitq);
-    mn_free(db->alloc, c->vectors);
     mn_free(db->alloc, c->origin);
     mn_free(db->alloc, c);
 }
@@ -72,7 +71,6 @@ mn_status ivf_core_create(mn_db *db, const struct ivf_core_spec *spec, struct iv
                           mn_error *err)
 {
     const struct catalog_entry *e = spec->entry;
-    size_t bytes = (size_t)spec->n_lists * e->dim * sizeof(float);
     *out = NULL;
     struct ivf_core *c = mn_alloc_array(db->alloc, 1, sizeof *c, MN_TAG_CACHE);
     if (!c)
@@ -83,11 +81,9 @@ mn_status ivf_core_create(mn_db *db, const struct ivf_core_spec *spec, struct iv
     c->n_lists = spec->n_lists;
     c->seed = spec->seed;
     c->built_rows = spec->built_rows;
-    c->vectors = mn_alloc(db->alloc, bytes, MN_TAG_CACHE);
     c->origin = mn_alloc(db->alloc, e->dim * sizeof(float), MN_TAG_CACHE);
-    mn_status st = c->vectors && c->origin ? MN_OK : no_memory(db, err);
+    mn_status st = c->origin ? MN_OK : no_memory(db, err);
     if (st == MN_OK) {
-        memcpy(c->vectors, spec->centroids, bytes);
         memcpy(c->origin, spec->origin, e->dim * sizeof(float));
         struct rabitq_spec codes = {.dim = e->dim,
                                     .metric = e->metric == MN_IP ? ANN_IP : ANN_L2,
@@ -97,7 +93,7 @@ mn_status ivf_core_create(mn_db *db, const struct ivf_core_spec *spec, struct iv
         st = rabitq_create(db->alloc, db->kernels, &codes, &c->rabitq, err);
     }
     if (st == MN_OK)
-        st = centroids_create(db->alloc, c->rabitq, c->vectors, c->n_lists, false, &c->centroids,
+        st = centroids_create(db->alloc, c->rabitq, spec->centroids, c->n_lists, false, &c->centroids,
                               err);
     if (st)
         ivf_core_release(db, c);

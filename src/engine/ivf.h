@@ -17,14 +17,15 @@ enum {
     HEAP_BLOCK_PAGES = 256 /* 1 MiB */
 };
 
-/* What the versions of an index share: how vectors become codes, and where the centroids are. */
+/* What the versions of an index share: how vectors become codes, and where the centroids are. The
+ * centroids as they are, which parts are coded against, are in the sidecar alone: only folds need
+ * them. */
 struct ivf_core {
     _Atomic unsigned refs;
     struct catalog_entry entry;
     size_t vector_bytes;
     struct rabitq *rabitq;
     struct centroids *centroids;
-    float *vectors; /* [n_lists][dim] of the centroids: parts are coded against them */
     float *origin;  /* [dim] */
     uint32_t n_lists;
     uint64_t seed;
@@ -34,7 +35,7 @@ struct ivf_core {
 
 struct ivf_core_spec {
     const struct catalog_entry *entry;
-    const float *centroids; /* [n_lists][dim], copied */
+    const float *centroids; /* [n_lists][dim], made into codes */
     const float *origin;    /* [dim], copied */
     uint32_t n_lists;
     uint64_t seed;

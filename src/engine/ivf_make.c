@@ -42,6 +42,8 @@ struct make {
     uint32_t uses_cap, heap_cap;
     struct pack_writer writer;
     uint32_t next_object; /* number of the next pack */
+    const float *centroids; /* [n_lists][dim], in centroids_buffer */
+    void *centroids_buffer;
     struct posting_encoder *encoder;
     size_t encoder_rows;
     uint32_t *slots; /* [encoder_rows] of the part being made */
@@ -68,6 +70,7 @@ static void make_fini(struct make *m)
     mn_free(a, m->slots);
     mn_free(a, m->wide);
     mn_free(a, m->written);
+    mn_free(a, m->centroids_buffer);
     ivf_draft_fini(m->db, &m->d);
 }
 
@@ -244,8 +247,7 @@ static mn_status reload_packs(struct make *m, mn_error *err)
 
 static void begin_part(struct make *m, uint32_t posting)
 {
-    const struct ivf_core *core = m->d.core;
-    posting_begin(m->encoder, core->vectors + (size_t)posting * core->entry.dim);
+    posting_begin(m->encoder, m->centroids + (size_t)posting * m->c->entry.dim);
     m->n_slots = 0;
 }
 
@@ -282,8 +284,11 @@ static mn_status make_finish(struct make *m, struct ivf **out, mn_error *err)
     mn_status st = close_pack(m, err);
     if (st == MN_OK)
         st = close_block(m, err);
+    /* Room for packs that are read back. */
     posting_encoder_destroy(m->db->alloc, m->encoder);
+    mn_free(m->db->alloc, m->centroids_buffer);
     m->encoder = NULL;
+    m->centroids = m->centroids_buffer = NULL;
     if (st == MN_OK)
         st = reload_packs(m, err);
     return st ? st : ivf_create(m->db, &m->d, out, err);
@@ -416,9 +421,26 @@ struct sample {
     mn_hit *truth;   /* [n][SAMPLE_K] by key */
     uint32_t *found; /* [n] */
     size_t n;
-    struct scan *scan; /* of all n queries */
     size_t current;    /* the query being searched */
+    struct scan *scan; /* of that query; NULL: not made yet */
 };
+
+static struct scan_spec sample_spec(const struct sample *s, size_t first, size_t n)
+{
+    return (struct scan_spec){.dtype = s->c->entry.dtype,
+                              .metric = s->c->entry.metric,
+                              .dim = s->c->entry.dim,
+                              .queries = s->vectors + first * s->c->vector_bytes,
+                              .nq = n,
+                              .k = SAMPLE_K + 1};
+}
+
+static double sample_distance(struct sample *s, const void *vector)
+{
+    double distance;
+    scan_distances(s->scan, 0, vector, 1, &distance);
+    return ivf_key(s->c->entry.metric, distance);
+}
 
 /* The key of a row that is not in memory, from the snapshot. */
 static mn_status sample_key(struct sample *s, int64_t id, double *key, mn_error *err)
@@ -433,10 +455,8 @@ static mn_status sample_key(struct sample *s, int64_t id, double *key, mn_error 
     if (status)
         return status;
     *key = NAN;
-    if (row && (size_t)sqlite3_column_bytes(st, 0) == s->c->vector_bytes) {
-        scan_distances(s->scan, s->current, sqlite3_column_blob(st, 0), 1, key);
-        *key = ivf_key(s->c->entry.metric, *key);
-    }
+    if (row && (size_t)sqlite3_column_bytes(st, 0) == s->c->vector_bytes)
+        *key = sample_distance(s, sqlite3_column_blob(st, 0));
     sqlite3_reset(st);
     return MN_OK;
 }
@@ -446,21 +466,26 @@ static mn_status sample_rerank(void *ctx, const struct ann_candidate *c, size_t 
 {
     struct sample *s = ctx;
     mn_status st = MN_OK;
+    if (!s->scan) {
+        struct scan_spec spec = sample_spec(s, s->current, 1);
+        st = scan_create(s->conn->db->alloc, s->conn->db->kernels, &spec, &s->scan, err);
+    }
     for (size_t i = 0; i < n && st == MN_OK; i++) {
         const void *v = ivf_vector(s->x, c[i].posting, c[i].part, c[i].slot);
-        if (v) {
-            scan_distances(s->scan, s->current, v, 1, &keys[i]);
-            keys[i] = ivf_key(s->c->entry.metric, keys[i]);
-        } else {
+        if (v)
+            keys[i] = sample_distance(s, v);
+        else
             st = sample_key(s, c[i].id, &keys[i], err);
-        }
     }
     return st;
 }
 
 static void sample_next(void *ctx, size_t i)
 {
-    ((struct sample *)ctx)->current = i;
+    struct sample *s = ctx;
+    s->current = i;
+    scan_destroy(s->scan);
+    s->scan = NULL;
 }
 
 static mn_status sample_tick(void *ctx, mn_error *err)
@@ -468,8 +493,9 @@ static mn_status sample_tick(void *ctx, mn_error *err)
     return conn_tick(((struct sample *)ctx)->conn, err);
 }
 
-/* All rows past the sample's scan. */
-static mn_status sample_scan(struct sample *s, char *block, int64_t *ids, mn_error *err)
+/* All rows past the scan of all sampled rows. */
+static mn_status sample_scan(struct sample *s, struct scan *scan, char *block, int64_t *ids,
+                             mn_error *err)
 {
     sqlite3_stmt *st;
     bool row = false;
@@ -486,7 +512,7 @@ static mn_status sample_scan(struct sample *s, char *block, int64_t *ids, mn_err
         }
         if (status == MN_OK && n && (n == CHUNK_ROWS || !row)) {
             struct scan_block b = {.ids = ids, .vectors = block, .n = n};
-            status = scan_block(s->scan, &b, NULL, NULL, err);
+            status = scan_block(scan, &b, NULL, NULL, err);
             n = 0;
             if (status == MN_OK)
                 status = conn_tick(s->conn, err);
@@ -502,18 +528,23 @@ static mn_status sample_truth(struct sample *s, mn_error *err)
     struct mn_alloc *a = s->conn->db->alloc;
     mn_hit hits[SAMPLE_K + 1];
     int64_t ids[CHUNK_ROWS];
+    struct scan *scan = NULL;
+    struct scan_spec spec = sample_spec(s, 0, s->n);
     char *block = mn_alloc_array(a, CHUNK_ROWS, s->c->vector_bytes, MN_TAG_SEARCH);
-    mn_status st = block ? sample_scan(s, block, ids, err)
+    mn_status st = block ? scan_create(a, s->conn->db->kernels, &spec, &scan, err)
                          : mn_fail(err, MN_NOMEM, "index: out of memory under the cap");
+    if (st == MN_OK)
+        st = sample_scan(s, scan, block, ids, err);
     for (size_t q = 0; q < s->n && st == MN_OK; q++) {
-        size_t n = scan_count(s->scan, q), k = 0;
-        scan_hits(s->scan, q, hits);
+        size_t n = scan_count(scan, q), k = 0;
+        scan_hits(scan, q, hits);
         for (size_t i = 0; i < n && k < SAMPLE_K; i++)
             if (hits[i].id != s->ids[q])
                 s->truth[q * SAMPLE_K + k++] =
                     (mn_hit){hits[i].id, ivf_key(s->c->entry.metric, hits[i].distance)};
         s->found[q] = (uint32_t)k;
     }
+    scan_destroy(scan);
     mn_free(a, block);
     return st;
 }
@@ -522,18 +553,8 @@ static mn_status sample_run(struct sample *s, struct ann_tuning *t, mn_error *er
 {
     struct mn_alloc *a = s->conn->db->alloc;
     struct ann_scratch *scratch = NULL;
-    struct scan_spec spec = {.dtype = s->c->entry.dtype,
-                             .metric = s->c->entry.metric,
-                             .dim = s->c->entry.dim,
-                             .queries = s->vectors,
-                             .nq = s->n,
-                             .k = SAMPLE_K + 1};
-    mn_status st = scan_create(a, s->conn->db->kernels, &spec, &s->scan, err);
-    if (st == MN_OK)
-        st = sample_truth(s, err);
-    if (st == MN_OK)
-        st = ann_scratch_create(a, s->c->entry.dim, s->x->core->n_lists, SAMPLE_K + 1, &scratch,
-                                err);
+    mn_status st = ann_scratch_create(a, s->c->entry.dim, s->x->core->n_lists, SAMPLE_K + 1,
+                                      &scratch, err);
     if (st == MN_OK) {
         struct ann_sample sample = {.vectors = s->wide,
                                     .ids = s->ids,
@@ -675,38 +696,48 @@ static void mean_of(const struct clusters *cl, size_t n, float *mean)
     }
 }
 
-/* Bytes of memory that codes of n rows take, about: not all blocks are full. */
-static double code_bytes(uint32_t dim, uint32_t bits, size_t n)
+/* Bytes of memory that an index of n rows takes without vectors, about: the last block of a posting
+ * is half empty, and each posting has its description several times. */
+static double code_bytes(uint32_t dim, uint32_t bits, const int64_t *ids, size_t n)
 {
-    double code = dim / 8.0 + 4 + (bits > 1 ? dim * (bits - 1) / 8.0 + 4 : 0);
-    return (1.08 * code + sizeof(int64_t)) * (double)n;
+    uint32_t lists = cluster_count(n, dim);
+    uint32_t id_bits = posting_id_bits(ids[0], ids[n - 1]);
+    double many = 3200; /* to spread what a payload has but once */
+    double row = (double)posting_bytes(dim, bits, id_bits, (size_t)many) / many;
+    double half_block = POSTING_BLOCK / 2 * (posting_pairs(dim) + 4.0);
+    double posting = POSTING_HEADER + CODE_GUARD + sizeof(struct ivf_part) +
+                     sizeof(struct ivf_use) + sizeof(struct ann_part) + dim + 64;
+    return row * (double)n + (half_block + posting) * lists;
 }
 
-/* Bits of a code such that all codes fit: they are searched in memory. 0: not even one does. */
-static uint32_t bits_for(const mn_db *db, const struct catalog_entry *e, size_t n)
+/* Bits of a code such that all codes fit: they are searched in memory. A sixteenth of the cap, and
+ * 2 MiB at least, is left to searches and writers. 0: not even one bit. ids [n], ascending. */
+static uint32_t bits_for(const mn_db *db, const struct catalog_entry *e, const int64_t *ids,
+                         size_t n)
 {
-    double room = 0.85 * (double)mn_alloc_cap(db->alloc) - (2 << 20);
+    double cap = (double)mn_alloc_cap(db->alloc);
+    double room = cap - fmax(cap / 16, 2 << 20);
     for (uint32_t bits = e->bits ? e->bits : IVF_BITS; bits >= 1; bits--)
-        if (code_bytes(e->dim, bits, n) <= room)
+        if (code_bytes(e->dim, bits, ids, n) <= room)
             return bits;
     return 0;
 }
 
-static mn_status make_core(mn_conn *conn, struct coll *c, const struct clusters *cl, size_t n,
-                           struct ivf_core **out, mn_error *err)
+static mn_status make_core(mn_conn *conn, struct coll *c, const struct clusters *cl,
+                           const struct rows *r, struct ivf_core **out, mn_error *err)
 {
     struct mn_alloc *a = conn->db->alloc;
     float *origin = mn_alloc(a, c->entry.dim * sizeof *origin, MN_TAG_SEARCH);
     if (!origin)
         return mn_fail(err, MN_NOMEM, "index: out of memory under the cap");
-    mean_of(cl, n, origin);
+    mean_of(cl, r->n, origin);
     struct ivf_core_spec spec = {.entry = &c->entry,
                                  .centroids = cl->centroids,
                                  .n_lists = cl->k,
                                  .seed = 0x6d6e656d65u + (uint64_t)c->entry.number,
                                  .origin = origin,
-                                 .bits = bits_for(conn->db, &c->entry, n),
-                                 .built_rows = n};
+                                 .bits = bits_for(conn->db, &c->entry, r->ids, r->n),
+                                 .built_rows = r->n};
     mn_status st = ivf_core_create(conn->db, &spec, out, err);
     mn_free(a, origin);
     return st;
@@ -719,7 +750,7 @@ static mn_status build_version(struct make *m, struct rows *r, struct clusters *
     struct mn_alloc *a = m->db->alloc;
     struct sample s = {0};
     double heap = (double)heap_pages(m->c->vector_bytes, (uint32_t)r->n) * HEAP_PAGE;
-    double codes = code_bytes(m->c->entry.dim, m->d.core->rabitq->bits, r->n);
+    double codes = code_bytes(m->c->entry.dim, m->d.core->rabitq->bits, r->ids, r->n);
     m->next_object = 1;
     m->keep_heap = codes + heap <= 0.85 * (double)mn_alloc_cap(a) && !m->db->limits.cold;
     /* Where memory is short, codes come back when ids and order of the rows are gone. */
@@ -733,6 +764,8 @@ static mn_status build_version(struct make *m, struct rows *r, struct clusters *
         st = sample_init(&s, m->conn, m->c, m->d.core, r, err);
     mn_free(a, r->ids);
     r->ids = NULL;
+    if (st == MN_OK)
+        st = sample_truth(&s, err); /* while packs that are only written leave room */
     if (st == MN_OK)
         st = make_finish(m, out, err);
     if (st == MN_OK) {
@@ -758,12 +791,15 @@ static mn_status build_from(mn_conn *conn, struct coll *c, struct rows *r,
         opts.budget_bytes = room / 2;
     mn_status st = cluster(a, conn->db->kernels, &source, &opts, &cl, err);
     if (st == MN_OK)
-        st = make_core(conn, c, &cl, r->n, &core, err);
+        st = make_core(conn, c, &cl, r, &core, err);
     if (st == MN_OK && sink->core)
-        st = sink->core(sink->ctx, core, err);
+        st = sink->core(sink->ctx, core, cl.centroids, err);
     if (core) {
         mn_status made = make_init(&m, conn, c, sink, core, err);
         st = st ? st : made;
+        m.centroids = cl.centroids;
+        m.centroids_buffer = cl.centroids;
+        cl.centroids = NULL;
         if (st == MN_OK)
             st = build_version(&m, r, &cl, out, err);
         make_fini(&m);
@@ -777,11 +813,12 @@ static mn_status build_from(mn_conn *conn, struct coll *c, struct rows *r,
 }
 
 /* That a build will want in all, about. */
-static uint64_t build_bytes(const mn_db *db, const struct coll *c, size_t n)
+static uint64_t build_bytes(const mn_db *db, const struct coll *c, const int64_t *ids, size_t n)
 {
     double cap = (double)mn_alloc_cap(db->alloc);
     double heap = c->entry.rerank == MN_RERANK_COPY ? (double)n * (double)c->vector_bytes : 0;
-    double want = code_bytes(c->entry.dim, bits_for(db, &c->entry, n), n) + 20.0 * (double)n;
+    uint32_t bits = bits_for(db, &c->entry, ids, n);
+    double want = code_bytes(c->entry.dim, bits, ids, n) + 20.0 * (double)n;
     want += heap <= 0.85 * cap ? heap : 0;
     want += cap / 4 < CLUSTER_BYTES ? cap / 4 : CLUSTER_BYTES;
     return (uint64_t)want;
@@ -796,13 +833,14 @@ mn_status ivf_build(mn_conn *conn, struct coll *c, const struct ivf_sink *sink, 
     *out = NULL;
     mn_status st = list_rows(conn, c, &like, &r.ids, &r.n, err);
     r.at = r.n;
-    if (st == MN_OK && r.n >= conn->db->limits.min_rows && !bits_for(conn->db, &c->entry, r.n)) {
+    if (st == MN_OK && r.n >= conn->db->limits.min_rows &&
+        !bits_for(conn->db, &c->entry, r.ids, r.n)) {
         db_log(conn->db, MN_LOG_WARN, "index",
                "'%s': memory of %" PRIu64 " MiB does not hold the codes of %zu rows; searches read "
                "the rows",
                c->entry.name, mn_alloc_cap(a) >> 20, r.n);
     } else if (st == MN_OK && r.n >= conn->db->limits.min_rows) {
-        cache_build_begin(conn->db, c->entry.number, build_bytes(conn->db, c, r.n));
+        cache_build_begin(conn->db, c->entry.number, build_bytes(conn->db, c, r.ids, r.n));
         r.buffer = mn_alloc_array(a, CHUNK_ROWS, c->vector_bytes, MN_TAG_SEARCH);
         st = r.buffer ? sql_preparef(conn->sql, &r.st, err,
                                      "SELECT id, \"%w\" FROM \"%w\" WHERE id >= ?1 AND \"%w\" IS "
@@ -1049,6 +1087,8 @@ mn_status ivf_fold(mn_conn *conn, struct coll *c, const struct ivf *old, const i
     uint64_t hid = 0;
     *out = NULL;
     mn_status st = make_init(&m, conn, c, sink, ivf_core_share(old->core), err);
+    if (st == MN_OK)
+        st = sink->centroids(sink->ctx, old->core, &m.centroids_buffer, &m.centroids, err);
     if (st == MN_OK)
         st = start_from(&m, old, err);
     if (st == MN_OK)

@@ -8,7 +8,11 @@
 
 /* Where finished packs and heap blocks go. NULL functions: nowhere, they live in memory alone. */
 struct ivf_sink {
-    mn_status (*core)(void *ctx, struct ivf_core *core, mn_error *err);
+    mn_status (*core)(void *ctx, struct ivf_core *core, const float *centroids, mn_error *err);
+    /* The centroids [n_lists][dim] of a core that `core` was given, within *buffer, which is for
+     * mn_free. Folds need it. */
+    mn_status (*centroids)(void *ctx, const struct ivf_core *core, void **buffer,
+                           const float **centroids, mn_error *err);
     mn_status (*pack)(void *ctx, struct ivf_pack *pack, mn_error *err);
     /* Reads a pack back that `pack` was given before. */
     mn_status (*reload)(void *ctx, const struct ivf_core *core, const struct extent_ref *ref,

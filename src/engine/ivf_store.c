@@ -58,7 +58,8 @@ static mn_status write_extent(const struct ivf_writer *w, uint16_t kind, uint32_
 /* Floats as they lie in memory: x86 and ARM are little-endian, checked at build time. */
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "floats are stored as they lie in memory");
 
-static mn_status write_core(void *ctx, struct ivf_core *core, mn_error *err)
+static mn_status write_core(void *ctx, struct ivf_core *core, const float *centroids,
+                            mn_error *err)
 {
     const struct ivf_writer *w = ctx;
     size_t dim = core->entry.dim;
@@ -75,7 +76,7 @@ static mn_status write_core(void *ctx, struct ivf_core *core, mn_error *err)
     le32_put(p + 32, core->rabitq->bits);
     le32_put(p + 36, 0);
     memcpy(p + CORE_HEAD, core->origin, dim * sizeof(float));
-    memcpy(p + CORE_HEAD + dim * sizeof(float), core->vectors, core->n_lists * dim * sizeof(float));
+    memcpy(p + CORE_HEAD + dim * sizeof(float), centroids, core->n_lists * dim * sizeof(float));
     mn_status st = write_extent(w, KIND_CORE, 0, core->n_lists, p, len, NULL, &core->ref, err);
     mn_free(w->db->alloc, p);
     return st;
@@ -141,9 +142,38 @@ static mn_status reload_pack(void *ctx, const struct ivf_core *core, const struc
     return read_pack(w->db, w->sidecar, core, ref, out, err);
 }
 
+/* The payload of a core extent, checked: its floats begin at CORE_HEAD. */
+static mn_status check_core(const struct extent_view *v, uint32_t dim, mn_error *err)
+{
+    const uint8_t *p = v->payload;
+    uint64_t len = v->spec.payload_len, lists = len >= CORE_HEAD ? le32_get(p + 24) : 0;
+    if (len < CORE_HEAD || le32_get(p) != CORE_MAGIC || le32_get(p + 28) != dim || lists == 0 ||
+        len != CORE_HEAD + (1 + lists) * dim * sizeof(float))
+        return mn_fail(err, MN_CORRUPT, "index: its core is not one of %u dimensions", dim);
+    return MN_OK;
+}
+
+static mn_status read_centroids(void *ctx, const struct ivf_core *core, void **buffer,
+                                const float **centroids, mn_error *err)
+{
+    const struct ivf_writer *w = ctx;
+    struct extent_view v;
+    uint32_t dim = core->entry.dim;
+    mn_status st = read_extent(w->db, w->sidecar, &core->ref, buffer, &v, err);
+    if (st == MN_OK)
+        st = check_core(&v, dim, err);
+    if (st == MN_OK && le32_get(v.payload + 24) != core->n_lists)
+        st = mn_fail(err, MN_CORRUPT, "index: its core has %u centroids, not %u",
+                     le32_get(v.payload + 24), core->n_lists);
+    if (st == MN_OK)
+        *centroids = (const float *)(const void *)(v.payload + CORE_HEAD) + dim;
+    return st;
+}
+
 struct ivf_sink ivf_writer_sink(struct ivf_writer *w)
 {
     return (struct ivf_sink){.core = write_core,
+                             .centroids = read_centroids,
                              .pack = write_pack,
                              .reload = reload_pack,
                              .block = write_block,
@@ -455,25 +485,21 @@ static mn_status load_core(struct load *l, mn_error *err)
     }
     mn_status st = read_extent(l->conn->db, l->sidecar, ref, &buffer, &v, err);
     uint32_t dim = l->c->entry.dim;
+    if (st == MN_OK)
+        st = check_core(&v, dim, err);
     if (st == MN_OK) {
         const uint8_t *p = v.payload;
-        uint64_t len = v.spec.payload_len, lists = len >= CORE_HEAD ? le32_get(p + 24) : 0;
-        if (len < CORE_HEAD || le32_get(p) != CORE_MAGIC || le32_get(p + 28) != dim || lists == 0 ||
-            len != CORE_HEAD + (1 + lists) * dim * sizeof(float)) {
-            st = lost(l, "core", 0, err);
-        } else {
-            const float *floats = (const float *)(const void *)(p + CORE_HEAD);
-            struct ivf_core_spec spec = {.entry = &l->c->entry,
-                                         .centroids = floats + dim,
-                                         .origin = floats,
-                                         .n_lists = (uint32_t)lists,
-                                         .seed = le64_get(p + 8),
-                                         .built_rows = le64_get(p + 16),
-                                         .bits = le32_get(p + 32)};
-            st = ivf_core_create(db, &spec, &l->d.core, err);
-            if (st == MN_OK)
-                l->d.core->ref = *ref;
-        }
+        const float *floats = (const float *)(const void *)(p + CORE_HEAD);
+        struct ivf_core_spec spec = {.entry = &l->c->entry,
+                                     .centroids = floats + dim,
+                                     .origin = floats,
+                                     .n_lists = le32_get(p + 24),
+                                     .seed = le64_get(p + 8),
+                                     .built_rows = le64_get(p + 16),
+                                     .bits = le32_get(p + 32)};
+        st = ivf_core_create(db, &spec, &l->d.core, err);
+        if (st == MN_OK)
+            l->d.core->ref = *ref;
     }
     mn_free(db->alloc, buffer);
     return st;
@@ -781,7 +807,10 @@ mn_status ivf_load(mn_conn *conn, struct coll *c, const struct ivf *have, struct
 
 /* ---- Vectors that are not in memory ---------------------------------------------------------- */
 
-enum { READER_PAGES = 512 };
+enum {
+    READER_PAGES = 512,    /* at most; 2 MiB */
+    READER_VECTORS = 64    /* else room for so many vectors on pages of their own, and headers */
+};
 
 #define HEADER_PAGE UINT32_MAX /* the block's header, for the CRCs of its pages */
 
@@ -790,7 +819,9 @@ struct ivf_reader {
     struct sidecar *sidecar;
     struct io_batch *batch;
     char *raw;   /* for mn_free */
-    char *arena; /* [READER_PAGES] pages, aligned */
+    char *arena; /* [room] pages, aligned */
+    size_t room;
+    size_t vector_bytes; /* that it was made for */
     struct {
         struct heap_block *block;
         uint32_t page; /* in the block, or HEADER_PAGE */
@@ -809,7 +840,8 @@ void ivf_reader_destroy(struct ivf_reader *r)
     mn_free(r->conn->db->alloc, r);
 }
 
-mn_status ivf_reader_create(mn_conn *conn, struct ivf_reader **out, mn_error *err)
+mn_status ivf_reader_create(mn_conn *conn, size_t vector_bytes, struct ivf_reader **out,
+                            mn_error *err)
 {
     mn_db *db = conn->db;
     *out = NULL;
@@ -824,18 +856,21 @@ mn_status ivf_reader_create(mn_conn *conn, struct ivf_reader **out, mn_error *er
     }
     r->conn = conn;
     r->sidecar = s;
-    r->raw = mn_alloc(db->alloc, (size_t)READER_PAGES * HEAP_PAGE + IO_ALIGN, MN_TAG_IO);
+    r->vector_bytes = vector_bytes;
+    r->room = READER_VECTORS * (1 + (vector_bytes + HEAP_PAGE - 1) / HEAP_PAGE);
+    r->room = r->room < READER_PAGES ? r->room : READER_PAGES;
+    r->raw = mn_alloc(db->alloc, r->room * HEAP_PAGE + IO_ALIGN, MN_TAG_IO);
     if (!r->raw)
         st = no_memory(db, err);
     if (st == MN_OK) {
         r->arena = r->raw + (IO_ALIGN - (uintptr_t)r->raw % IO_ALIGN) % IO_ALIGN;
         struct mn_file *file = sidecar_file(s);
         struct io_batch_opts opts = {.depth = 64,
-                                     .max_reads = READER_PAGES,
+                                     .max_reads = (unsigned)r->room,
                                      .files = &file,
                                      .n_files = 1,
                                      .arena = r->arena,
-                                     .arena_bytes = (size_t)READER_PAGES * HEAP_PAGE};
+                                     .arena_bytes = r->room * HEAP_PAGE};
         st = io_batch_create(db->disk, &opts, &r->batch, err);
     }
     if (st)
@@ -845,23 +880,23 @@ mn_status ivf_reader_create(mn_conn *conn, struct ivf_reader **out, mn_error *er
     return st;
 }
 
-bool ivf_reader_fits(const struct ivf_reader *r)
+bool ivf_reader_fits(const struct ivf_reader *r, size_t vector_bytes)
 {
     mn_db *db = r->conn->db;
     pthread_mutex_lock(&db->sidecar_lock);
-    bool fits = r->sidecar == db->sidecar;
+    bool fits = r->sidecar == db->sidecar && r->vector_bytes >= vector_bytes;
     pthread_mutex_unlock(&db->sidecar_lock);
     return fits;
 }
 
-/* Index of a page in r->pages, added if it is new; READER_PAGES: no room. */
+/* Index of a page in r->pages, added if it is new; r->room: no room. */
 static size_t want_page(struct ivf_reader *r, struct heap_block *b, uint32_t page)
 {
     for (size_t i = 0; i < r->n_pages; i++)
         if (r->pages[i].block == b && r->pages[i].page == page)
             return i;
-    if (r->n_pages == READER_PAGES)
-        return READER_PAGES;
+    if (r->n_pages == r->room)
+        return r->room;
     r->pages[r->n_pages].block = b;
     r->pages[r->n_pages].page = page;
     r->pages[r->n_pages].good = false;
@@ -936,17 +971,17 @@ mn_status ivf_read(struct ivf_reader *r, const struct ivf *x, const struct ann_c
         uint32_t row = 0;
         struct heap_block *b = ivf_heap_place(x, c[i].posting, c[i].part, c[i].slot, &row);
         size_t page = b ? heap_offset(bytes, row) / HEAP_PAGE : 0;
-        first[i] = READER_PAGES;
+        first[i] = r->room;
         /* The header first: without it no page can be checked. */
         if (b && !atomic_load_explicit(&b->crcs, memory_order_relaxed) &&
-            want_page(r, b, HEADER_PAGE) == READER_PAGES)
+            want_page(r, b, HEADER_PAGE) == r->room)
             continue;
         for (size_t j = 0; b && j < per; j++) {
             size_t at = want_page(r, b, (uint32_t)(page + j));
             if (j == 0)
                 first[i] = at;
             else if (at != first[i] + j) /* pages of one vector must lie side by side */
-                first[i] = READER_PAGES;
+                first[i] = r->room;
         }
     }
     bool lost = false;
@@ -957,7 +992,7 @@ mn_status ivf_read(struct ivf_reader *r, const struct ivf *x, const struct ann_c
     for (size_t i = 0; i < n && st == MN_OK; i++) {
         uint32_t row = 0;
         const struct heap_block *b = ivf_heap_place(x, c[i].posting, c[i].part, c[i].slot, &row);
-        bool good = b && first[i] < READER_PAGES;
+        bool good = b && first[i] < r->room;
         for (size_t j = 0; good && j < per; j++)
             good = first[i] + j < r->n_pages && r->pages[first[i] + j].good;
         vectors[i] =

@@ -60,9 +60,12 @@ mn_status ivf_warm_up(mn_conn *conn, struct ivf *x, mn_error *err);
 
 /* Vectors of candidates that are not in memory, read from the sidecar in one batch. */
 struct ivf_reader;
-mn_status ivf_reader_create(mn_conn *conn, struct ivf_reader **out, mn_error *err);
+/* For vectors of so many bytes and less. */
+mn_status ivf_reader_create(mn_conn *conn, size_t vector_bytes, struct ivf_reader **out,
+                            mn_error *err);
 void ivf_reader_destroy(struct ivf_reader *r); /* NULL is fine */
-bool ivf_reader_fits(const struct ivf_reader *r); /* the sidecar was not replaced since */
+/* The sidecar was not replaced since, and it has room for such vectors. */
+bool ivf_reader_fits(const struct ivf_reader *r, size_t vector_bytes);
 /* vectors[i] takes candidate i's vector, borrowed until the next call; NULL where it cannot be
  * read: take it from the row. *reads counts pages read. */
 mn_status ivf_read(struct ivf_reader *r, const struct ivf *x, const struct ann_candidate *c,

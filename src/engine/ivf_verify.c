@@ -156,7 +156,7 @@ mn_status ivf_verify(mn_conn *conn, struct coll *c, void (*found)(void *ctx, con
     k.v = v;
     k.x = v ? view_base(v) : NULL;
     if (st == MN_OK)
-        st = ivf_reader_create(conn, &k.reader, err);
+        st = ivf_reader_create(conn, c->vector_bytes, &k.reader, err);
     if (st == MN_OK)
         st = list_places(&k, err);
     if (st == MN_OK)

@@ -85,12 +85,12 @@ static mn_status rerank_cold(struct asked *a, const struct ann_candidate *c, con
     mn_conn *conn = a->s->conn;
     const void *vectors[ANN_MAX_BATCH] = {NULL};
     mn_status st = MN_OK;
-    if (conn->reader && !ivf_reader_fits(conn->reader)) {
+    if (conn->reader && !ivf_reader_fits(conn->reader, a->s->c->vector_bytes)) {
         ivf_reader_destroy(conn->reader);
         conn->reader = NULL;
     }
     if (!conn->reader && a->x->n_heap)
-        st = ivf_reader_create(conn, &conn->reader, err);
+        st = ivf_reader_create(conn, a->s->c->vector_bytes, &conn->reader, err);
     if (st == MN_OK && conn->reader && a->x->n_heap)
         st = ivf_read(conn->reader, a->x, c, n, vectors, &a->s->stats.reads, err);
     for (size_t i = 0; i < n && st == MN_OK; i++) {

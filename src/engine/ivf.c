@@ -93,8 +93,8 @@ mn_status ivf_core_create(mn_db *db, const struct ivf_core_spec *spec, struct iv
         st = rabitq_create(db->alloc, db->kernels, &codes, &c->rabitq, err);
     }
     if (st == MN_OK)
-        st = centroids_create(db->alloc, c->rabitq, spec->centroids, c->n_lists, false, &c->centroids,
-                              err);
+        st = centroids_create(db->alloc, c->rabitq, spec->centroids, c->n_lists, false,
+                              &c->centroids, err);
     if (st)
         ivf_core_release(db, c);
     else

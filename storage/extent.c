@@ -333,6 +333,23 @@ mn_status extent_check(const char *path, uint64_t db_tag, const struct extent_re
     return st;
 }
 
+mn_status extent_check_apart(const char *path, uint64_t db_tag, const struct extent_ref *ref,
+                             const void *head, const void *pages, struct extent_view *view,
+                             mn_error *err)
+{
+    const uint8_t *page = pages;
+    uint32_t n_pages = extent_n_pages(ref);
+    size_t len = (size_t)(ref->n_blocks - n_pages) * EXTENT_BLOCK;
+    mn_status st = extent_header_check(path, db_tag, ref, head, len, view, err);
+    if (st == MN_INVALID || (st == MN_OK && view->at.payload_offset != len))
+        return misfit(err, path, ref, "the header's lengths make no sense");
+    for (uint32_t i = 0; i < view->at.n_crcs && st == MN_OK; i++)
+        st = extent_block_check(path, view, i, page + (size_t)i * EXTENT_BLOCK, err);
+    if (st == MN_OK)
+        view->payload = pages;
+    return st;
+}
+
 mn_status extent_page_check(const char *path, uint64_t block, uint32_t crc, const void *page,
                             mn_error *err)
 {

@@ -109,6 +109,12 @@ mn_status extent_header_check(const char *path, uint64_t db_tag, const struct ex
 mn_status extent_check(const char *path, uint64_t db_tag, const struct extent_ref *ref,
                        const void *bytes, struct extent_view *view, mn_error *err);
 
+/* The same for an extent with pages of which header and pages lie apart: `head` has as many blocks
+ * as extent_n_pages() leaves, `pages` the others. */
+mn_status extent_check_apart(const char *path, uint64_t db_tag, const struct extent_ref *ref,
+                             const void *head, const void *pages, struct extent_view *view,
+                             mn_error *err);
+
 /* Checks one block (EXTENT_BLOCK bytes; the i-th of those with payload, i < at.n_crcs) against the
  * table of a header that was checked; in a packed extent block 0 begins with header bytes, which
  * are left out. */

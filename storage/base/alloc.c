@@ -1,7 +1,7 @@
 /*
  * Every block carries a header of 64 bytes in front of what the caller sees:
  *
- *     base .. (padding to 64) [ struct head, 64 bytes ] [ the caller's bytes, aligned to 64 ]
+ *     base .. (padding) [ struct head, 64 bytes ] [ the caller's bytes, aligned to 64 or more ]
  *
  * The head keeps what free needs (the base pointer, the full size) so that callers need not
  * remember sizes. Alignment of 64 is for the vector kernels. The cap counts the full size.
@@ -137,10 +137,11 @@ static struct head *head_of(void *p)
     return (struct head *)((char *)p - ALIGN);
 }
 
-void *mn_alloc(struct mn_alloc *a, size_t size, enum mn_tag tag)
+void *mn_alloc_aligned(struct mn_alloc *a, size_t size, size_t align, enum mn_tag tag)
 {
     size_t total;
-    if (!mn_add(size, 2 * ALIGN, &total) || !reserve(a, total, tag))
+    assert(align >= ALIGN && (align & (align - 1)) == 0);
+    if (!mn_add(size, ALIGN + align, &total) || !reserve(a, total, tag))
         return NULL;
     atomic_fetch_add_explicit(&a->calls, 1, memory_order_relaxed);
     char *base = a->hooks.alloc(a->hooks.ctx, total);
@@ -149,9 +150,14 @@ void *mn_alloc(struct mn_alloc *a, size_t size, enum mn_tag tag)
         return NULL;
     }
     char *user = base + ALIGN;
-    user += (ALIGN - (uintptr_t)user % ALIGN) % ALIGN;
+    user += (align - (uintptr_t)user % align) % align;
     *head_of(user) = (struct head){.base = base, .total = total, .size = size, .tag = tag};
     return user;
+}
+
+void *mn_alloc(struct mn_alloc *a, size_t size, enum mn_tag tag)
+{
+    return mn_alloc_aligned(a, size, ALIGN, tag);
 }
 
 void *mn_alloc_array(struct mn_alloc *a, size_t n, size_t each, enum mn_tag tag)

@@ -27,7 +27,10 @@ struct mn_alloc;
 /* A block of this size fills a page of 2 MiB exactly, with what mn_alloc() adds to it. Unless the
  * embedder brought hooks, blocks of this size and more are mapped on their own and ask for such
  * pages: the first touch of 512 MB costs 0.2 s of CPU in pages of 4 KiB, 0.09 s in these. */
-enum { MN_HUGE_BLOCK = (2 << 20) - 128 };
+enum {
+    MN_HUGE_BLOCK = (2 << 20) - 128,
+    MN_HUGE_ALIGNED = (2 << 20) - 64 - 4096 /* the same for mn_alloc_aligned() to 4096 */
+};
 
 /* `hooks` NULL: malloc and free, mmap for large blocks. cap in bytes; UINT64_MAX for none. NULL
  * when memory runs out. */
@@ -39,6 +42,9 @@ void mn_alloc_destroy(struct mn_alloc *a);
 /* `size` bytes aligned to 64, not zeroed; NULL if the hooks fail or the cap would be passed.
  * Size 0 gives a valid pointer. */
 void *mn_alloc(struct mn_alloc *a, size_t size, enum mn_tag tag);
+
+/* The same, aligned to a power of two of at least 64: for direct reads, IO_ALIGN. */
+void *mn_alloc_aligned(struct mn_alloc *a, size_t size, size_t align, enum mn_tag tag);
 
 /* As mn_alloc for n things of `each` bytes, zeroed; NULL too if the product overflows. */
 void *mn_alloc_array(struct mn_alloc *a, size_t n, size_t each, enum mn_tag tag);

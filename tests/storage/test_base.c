@@ -107,6 +107,21 @@ TEST(sizes_that_overflow_find_no_memory)
     mn_alloc_destroy(a);
 }
 
+TEST(memory_is_aligned_as_asked)
+{
+    static const size_t sizes[] = {0, 1, 100, 5000, MN_HUGE_ALIGNED - 1, MN_HUGE_ALIGNED, 5 << 20};
+    struct mn_alloc *a = mn_alloc_create(NULL, UINT64_MAX);
+    for (size_t align = 64; align <= 8192; align *= 2)
+        for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+            char *p = mn_alloc_aligned(a, sizes[i], align, MN_TAG_CACHE);
+            CHECK(p && (uintptr_t)p % align == 0);
+            memset(p, 1, sizes[i]);
+            mn_free(a, p);
+        }
+    CHECK_EQ(mn_alloc_used(a), 0);
+    mn_alloc_destroy(a);
+}
+
 TEST(arrays_are_zero_and_growing_keeps_what_is_there)
 {
     struct mn_alloc *a = mn_alloc_create(NULL, 1 << 20);

@@ -5,6 +5,7 @@
 #include "storage/base/bytes.h"
 #include "storage/base/crc.h"
 #include "storage/base/error.h"
+#include "storage/bulk.h"
 #include "storage/fs_disk.h"
 #include "storage/io_disk.h"
 #include "tests/sim/minifold.h"
@@ -666,6 +667,81 @@ TEST(extents_are_read_in_a_batch)
 }
 
 /* A process that holds a snapshot, stopped; then killed. */
+/* Every extent by storage/bulk.h, beside what sidecar_read makes of it. */
+static void check_bulk(struct mini *m, enum io_backend backend, const struct extents *list,
+                       uint32_t want_lost)
+{
+    mn_error err = {0};
+    struct io_disk *disk = NULL;
+    struct bulk *bulk = NULL;
+    struct bulk_done done;
+    struct bulk_want *wants = calloc(list->n, sizeof *wants);
+    uint32_t lost = 0;
+    size_t n = 0;
+    CHECK(wants);
+    CHECK_OK(io_disk_create(m->alloc, &(struct io_disk_opts){.backend = backend}, &disk, &err),
+             err);
+    for (size_t i = 0; i < list->n; i++) {
+        uint32_t pages = list->refs[i].object % 3 == 2 ? extent_n_pages(&list->refs[i]) : 0;
+        wants[i].ref = list->refs[i];
+        wants[i].buf = aligned_alloc(IO_ALIGN, (list->refs[i].n_blocks - pages) * (size_t)BLOCK);
+        wants[i].pages = pages ? aligned_alloc(IO_ALIGN, pages * (size_t)BLOCK) : NULL;
+    }
+    CHECK_OK(bulk_create(disk, m->s, m->alloc, wants, list->n, &bulk, &err), err);
+    for (; bulk_next(bulk, &done); n++) {
+        struct extent_view v;
+        const struct extent_ref *ref = &list->refs[done.i];
+        uint8_t *whole = aligned_alloc(IO_ALIGN, (size_t)ref->n_blocks * BLOCK);
+        mn_error_clear(&err);
+        mn_status st = sidecar_read(m->s, ref, whole, &v, &err);
+        CHECKF(st == done.status, "%s: %s, %s", io_backend_name(backend), err.message,
+               done.err.message);
+        CHECK(st || (v.spec.payload_len == done.view.spec.payload_len &&
+                     memcmp(v.payload, done.view.payload, v.spec.payload_len) == 0));
+        CHECKF(!st || (st == MN_CORRUPT && strcmp(err.message, done.err.message) == 0),
+               "object %u: %s, %s", ref->object, err.message, done.err.message);
+        lost += st != MN_OK;
+        free(whole);
+    }
+    CHECK_EQ(n, list->n);
+    CHECK_EQ(lost, want_lost);
+    bulk_destroy(bulk);
+    CHECK_OK(bulk_create(disk, m->s, m->alloc, wants, list->n, &bulk, &err), err);
+    bulk_destroy(bulk); /* nothing was taken */
+    io_disk_destroy(disk);
+    for (size_t i = 0; i < list->n; i++) {
+        free(wants[i].buf);
+        free(wants[i].pages);
+    }
+    free(wants);
+}
+
+TEST(extents_in_bulk_are_what_they_are_one_by_one)
+{
+    static const enum io_backend backends[] = {IO_PREAD, IO_SYNC, IO_AUTO};
+    make(2);
+    for (uint32_t damage = 0; damage < 3; damage++) {
+        struct mini m;
+        mn_error err = {0};
+        struct sidecar_meta meta;
+        struct extents list;
+        open_db(&m, true);
+        CHECK_OK(extents_meta(m.db, &meta, &err), err);
+        CHECK_OK(extents_load(m.db, m.alloc, &meta, 0, &list, &err), err);
+        CHECK_EQ(list.n, OBJECTS);
+        if (damage == 1) { /* the first block of one, the last of another */
+            patch(car, list.refs[1].first_block * BLOCK + 20, "damage", 6);
+            patch(car, (list.refs[2].first_block + list.refs[2].n_blocks - 1) * BLOCK, "x", 1);
+        } else if (damage == 2) { /* and a file that ends within the last */
+            CHECK(truncate(car, (off_t)(list.refs[OBJECTS - 1].first_block + 1) * BLOCK) == 0);
+        }
+        for (size_t i = 0; i < sizeof backends / sizeof *backends; i++)
+            check_bulk(&m, backends[i], &list, damage ? damage + 1 : 0);
+        extents_fini(m.alloc, &list);
+        mini_close(&m);
+    }
+}
+
 TEST(a_stopped_process_keeps_its_snapshot_and_a_killed_one_does_not)
 {
     struct mini m;

@@ -279,7 +279,7 @@ static mn_status warm_collection(mn_conn *conn, const char *name, mn_error *err)
         st = ivf_where(conn, c, &place, err);
     struct ivf *x = st == MN_OK && place.there ? cache_take_index(conn->db, c->entry.number) : NULL;
     if (x && ivf_is_at(x, &place) && !ivf_warm(x) && ivf_can_warm(conn->db, x))
-        st = ivf_warm_up(conn, x, err);
+        st = ivf_warm_up(conn, x, x->n_heap, err);
     ivf_release(conn->db, x);
     return scope_end(conn, st, err);
 }

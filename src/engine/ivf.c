@@ -26,6 +26,7 @@
 #include <string.h>
 
 #include "storage/base/bytes.h"
+#include "storage/io.h"
 
 enum { PACK_MAGIC = 0x4b41504d, PACK_VERSION = 2, PACK_HEAD = 16, PACK_ENTRY = 24 };
 
@@ -147,7 +148,7 @@ void ivf_pack_release(mn_db *db, struct ivf_pack *p)
 {
     if (!p || !last_ref(&p->refs))
         return;
-    mn_free(db->alloc, p->bytes);
+    mn_free(db->alloc, p->bytes.memory);
     mn_free(db->alloc, p->parts);
     mn_free(db->alloc, p);
 }
@@ -160,48 +161,48 @@ static mn_status bad_pack(uint32_t object, const char *what, mn_error *err)
 static mn_status open_part(const struct ivf_core *core, struct ivf_pack *p, uint32_t i,
                            mn_error *err)
 {
-    const uint8_t *entry = p->bytes + PACK_HEAD + (size_t)i * PACK_ENTRY;
+    const uint8_t *entry = p->bytes.payload + PACK_HEAD + (size_t)i * PACK_ENTRY;
     size_t offset = le32_get(entry + 4), len = le32_get(entry + 8), rows = le32_get(entry + 12);
     size_t slots = round_up(offset + len, 4);
     struct ivf_part *part = &p->parts[i];
     part->posting = le32_get(entry);
     part->first_slot = le32_get(entry + 16);
     bool listed = part->first_slot == UINT32_MAX;
-    if (part->posting >= core->n_lists || offset % 64 || offset + len > p->len ||
-        (listed && (slots > p->len || rows > (p->len - slots) / 4)))
+    if (part->posting >= core->n_lists || offset % 64 || offset + len > p->bytes.len ||
+        (listed && (slots > p->bytes.len || rows > (p->bytes.len - slots) / 4)))
         return bad_pack(p->object, "a part lies outside", err);
-    mn_status st = posting_open(p->bytes + offset, len, core->seed, &part->view, err);
+    mn_status st = posting_open(p->bytes.payload + offset, len, core->seed, &part->view, err);
     if (st)
         return st;
     if (part->view.n != rows || part->view.dim != core->entry.dim)
         return bad_pack(p->object, "a part is not what its entry says", err);
-    part->slots = listed ? p->bytes + slots : NULL;
+    part->slots = listed ? p->bytes.payload + slots : NULL;
     return MN_OK;
 }
 
-mn_status ivf_pack_open(mn_db *db, const struct ivf_core *core, uint32_t object, uint8_t *bytes,
-                        size_t len, struct ivf_pack **out, mn_error *err)
+mn_status ivf_pack_open(mn_db *db, const struct ivf_core *core, uint32_t object,
+                        const struct ivf_bytes *bytes, struct ivf_pack **out, mn_error *err)
 {
+    const uint8_t *payload = bytes->payload;
     *out = NULL;
     struct ivf_pack *p = mn_alloc_array(db->alloc, 1, sizeof *p, MN_TAG_CACHE);
     if (!p) {
-        mn_free(db->alloc, bytes);
+        mn_free(db->alloc, bytes->memory);
         return no_memory(db, err);
     }
     atomic_init(&p->refs, 1);
     p->object = object;
-    p->bytes = bytes;
-    p->len = len;
+    p->bytes = *bytes;
     mn_status st = MN_OK;
-    if (len < PACK_HEAD || le32_get(bytes) != PACK_MAGIC)
+    if (bytes->len < PACK_HEAD || le32_get(payload) != PACK_MAGIC)
         st = bad_pack(object, "no magic number", err);
-    else if ((le32_get(bytes + 4) & 0xffff) != PACK_VERSION)
+    else if ((le32_get(payload + 4) & 0xffff) != PACK_VERSION)
         st = mn_fail(err, MN_NEWER, "index pack %u has version %u, this Mneme reads %d", object,
-                     le32_get(bytes + 4) & 0xffff, PACK_VERSION);
-    else if (le32_get(bytes + 8) > (len - PACK_HEAD) / PACK_ENTRY)
+                     le32_get(payload + 4) & 0xffff, PACK_VERSION);
+    else if (le32_get(payload + 8) > (bytes->len - PACK_HEAD) / PACK_ENTRY)
         st = bad_pack(object, "more parts than fit", err);
     if (st == MN_OK) {
-        p->n_parts = le32_get(bytes + 8);
+        p->n_parts = le32_get(payload + 8);
         p->parts = mn_alloc_array(db->alloc, p->n_parts, sizeof *p->parts, MN_TAG_CACHE);
         st = p->parts ? MN_OK : no_memory(db, err);
     }
@@ -212,6 +213,12 @@ mn_status ivf_pack_open(mn_db *db, const struct ivf_core *core, uint32_t object,
     else
         *out = p;
     return st;
+}
+
+void *ivf_pack_memory(mn_db *db, size_t bytes)
+{
+    bool whole = bytes <= MN_HUGE_ALIGNED && bytes > MN_HUGE_ALIGNED / 64 * 63;
+    return mn_alloc_aligned(db->alloc, whole ? MN_HUGE_ALIGNED : bytes, IO_ALIGN, MN_TAG_CACHE);
 }
 
 void pack_writer_fini(struct pack_writer *w)
@@ -271,18 +278,25 @@ mn_status pack_add(struct pack_writer *w, uint32_t posting, const struct posting
     return MN_OK;
 }
 
-mn_status pack_finish(struct pack_writer *w, uint8_t **out, size_t *len, mn_error *err)
+size_t pack_bytes_with(const struct pack_writer *w, const struct posting_encoder *e)
+{
+    size_t head = PACK_HEAD + ((size_t)w->n + 1) * PACK_ENTRY, slots = 4 * posting_encoded_rows(e);
+    return round_up(head, 64) + round_up(w->len, 64) + posting_encoded_bytes(e) + 4 + slots;
+}
+
+mn_status pack_finish(struct pack_writer *w, struct ivf_bytes *out, mn_error *err)
 {
     size_t head = round_up(PACK_HEAD + (size_t)w->n * PACK_ENTRY, 64);
-    *out = mn_alloc(w->db->alloc, head + w->len, MN_TAG_CACHE);
-    if (!*out)
+    uint8_t *to = ivf_pack_memory(w->db, head + w->len);
+    *out = (struct ivf_bytes){to, to, head + w->len};
+    if (!to)
         return no_memory(w->db, err);
-    memset(*out, 0, head);
-    le32_put(*out, PACK_MAGIC);
-    le32_put(*out + 4, PACK_VERSION);
-    le32_put(*out + 8, w->n);
+    memset(to, 0, head);
+    le32_put(to, PACK_MAGIC);
+    le32_put(to + 4, PACK_VERSION);
+    le32_put(to + 8, w->n);
     for (uint32_t i = 0; i < w->n; i++) {
-        uint8_t *entry = *out + PACK_HEAD + (size_t)i * PACK_ENTRY;
+        uint8_t *entry = to + PACK_HEAD + (size_t)i * PACK_ENTRY;
         le32_put(entry, w->entries[i].posting);
         le32_put(entry + 4, w->entries[i].offset + (uint32_t)head);
         le32_put(entry + 8, w->entries[i].len);
@@ -291,8 +305,7 @@ mn_status pack_finish(struct pack_writer *w, uint8_t **out, size_t *len, mn_erro
         le32_put(entry + 20, 0);
     }
     if (w->len)
-        memcpy(*out + head, w->bytes, w->len);
-    *len = head + w->len;
+        memcpy(to + head, w->bytes, w->len);
     pack_writer_fini(w);
     return MN_OK;
 }

@@ -52,6 +52,13 @@ struct ivf_part {
     uint32_t first_slot;
 };
 
+/* A payload, and the memory that it lies in: loaded, behind its extent's header. */
+struct ivf_bytes {
+    void *memory; /* from mn_alloc */
+    uint8_t *payload;
+    size_t len;
+};
+
 /* Parts made by one fold, as one extent of the sidecar and in memory. */
 struct ivf_pack {
     _Atomic unsigned refs;
@@ -59,8 +66,7 @@ struct ivf_pack {
     struct extent_ref ref; /* zeros: not saved yet. Written by the folder only */
     uint32_t n_parts;
     struct ivf_part *parts; /* [n_parts] */
-    size_t len;
-    uint8_t *bytes;         /* [len] the extent's payload */
+    struct ivf_bytes bytes; /* the extent's payload */
 };
 
 /* Vectors of consecutive slots, as they stand in one extent of the sidecar. */
@@ -123,9 +129,9 @@ bool ivf_widen(const struct ivf_core *c, const struct kernels *kn, const void *v
 double ivf_key(mn_metric metric, double distance);
 double ivf_distance(mn_dtype dtype, mn_metric metric, double key);
 
-/* Takes `bytes` [len] over (from mn_alloc) and checks all of it: MN_CORRUPT says what is wrong. */
-mn_status ivf_pack_open(mn_db *db, const struct ivf_core *core, uint32_t object, uint8_t *bytes,
-                        size_t len, struct ivf_pack **out, mn_error *err);
+/* Takes the memory over and checks all of the payload: MN_CORRUPT says what is wrong. */
+mn_status ivf_pack_open(mn_db *db, const struct ivf_core *core, uint32_t object,
+                        const struct ivf_bytes *bytes, struct ivf_pack **out, mn_error *err);
 struct ivf_pack *ivf_pack_share(struct ivf_pack *p);
 void ivf_pack_release(mn_db *db, struct ivf_pack *p);
 
@@ -176,6 +182,10 @@ struct heap_block *ivf_heap_place(const struct ivf *x, uint32_t posting, uint32_
 /* Hides the rows with the listed ids (ascending) in the uses; for a draft. *hid counts them. */
 mn_status ivf_hide(mn_db *db, struct ivf_draft *d, const int64_t *ids, size_t n, uint64_t *hid,
                    mn_error *err);
+static inline size_t ivf_bitmap_words(uint32_t rows)
+{
+    return ((size_t)rows + 63) / 64;
+}
 struct ivf_bitmap *ivf_bitmap_create(mn_db *db, uint32_t rows, const struct ivf_bitmap *from);
 
 /* Place of a row's vector in the heap. */
@@ -185,6 +195,13 @@ static inline const struct ivf_part *ivf_use_part(const struct ivf_use *u)
 {
     return &u->pack->parts[u->index];
 }
+
+/* Memory for a pack whose bytes, or the extent that they lie in, are so many; aligned to IO_ALIGN.
+ * What fills a huge page but for a 64th gets one. */
+void *ivf_pack_memory(mn_db *db, size_t bytes);
+
+/* Payload of a pack whose extent, read whole, fills a huge page: 510 blocks less the header. */
+enum { PACK_MAX_BYTES = 510 * EXTENT_BLOCK - 2176 };
 
 /* Writing a pack's bytes: parts are added one by one. */
 struct pack_writer {
@@ -199,8 +216,10 @@ struct pack_writer {
 /* Adds what the encoder holds as a part of the posting; slots [rows]. */
 mn_status pack_add(struct pack_writer *w, uint32_t posting, const struct posting_encoder *e,
                    const uint32_t *slots, mn_error *err);
+/* Bytes of the payload with what the encoder holds as one more part, at most. */
+size_t pack_bytes_with(const struct pack_writer *w, const struct posting_encoder *e);
 /* The finished payload, for ivf_pack_open; the writer is empty again. */
-mn_status pack_finish(struct pack_writer *w, uint8_t **bytes, size_t *len, mn_error *err);
+mn_status pack_finish(struct pack_writer *w, struct ivf_bytes *out, mn_error *err);
 void pack_writer_fini(struct pack_writer *w);
 
 #endif

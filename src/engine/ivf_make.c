@@ -23,7 +23,8 @@
 #include "storage/sql.h"
 
 enum {
-    PACK_BYTES = 1 << 20,     /* a pack is closed when it has so many */
+    PACK_BYTES = 1 << 20,     /* of a pack where memory is short, else PACK_MAX_BYTES */
+    PACK_SHARE = 64,          /* memory is short if the cap holds fewer large packs */
     CHUNK_ROWS = 256,         /* rows fetched and coded at once */
     CLUSTER_BYTES = 64 << 20, /* memory for clustering */
     SAMPLE = 2000,            /* rows that calibration searches for; fewer where memory is short */
@@ -209,14 +210,13 @@ static mn_status use_pack(struct make *m, struct ivf_pack *pack, mn_error *err)
  * keeps where. */
 static mn_status close_pack(struct make *m, mn_error *err)
 {
-    uint8_t *bytes = NULL;
-    size_t len = 0;
+    struct ivf_bytes bytes;
     struct ivf_pack *pack = NULL;
     if (m->writer.n == 0)
         return MN_OK;
-    mn_status st = pack_finish(&m->writer, &bytes, &len, err);
+    mn_status st = pack_finish(&m->writer, &bytes, err);
     if (st == MN_OK)
-        st = ivf_pack_open(m->db, m->d.core, m->next_object, bytes, len, &pack, err);
+        st = ivf_pack_open(m->db, m->d.core, m->next_object, &bytes, &pack, err);
     if (st == MN_OK && m->sink->pack)
         st = m->sink->pack(m->sink->ctx, pack, err);
     if (st == MN_OK && !m->drop_packs)
@@ -271,12 +271,14 @@ static mn_status add_rows(struct make *m, const char *vectors, const int64_t *id
 
 static mn_status end_part(struct make *m, uint32_t posting, mn_error *err)
 {
+    bool large = mn_alloc_cap(m->db->alloc) / PACK_SHARE >= PACK_MAX_BYTES;
+    mn_status st = MN_OK;
     if (m->n_slots == 0)
         return MN_OK;
-    mn_status st = pack_add(&m->writer, posting, m->encoder, m->slots, err);
-    if (st == MN_OK && m->writer.len >= PACK_BYTES)
+    if (m->writer.n &&
+        pack_bytes_with(&m->writer, m->encoder) > (large ? PACK_MAX_BYTES : PACK_BYTES))
         st = close_pack(m, err);
-    return st;
+    return st ? st : pack_add(&m->writer, posting, m->encoder, m->slots, err);
 }
 
 static mn_status make_finish(struct make *m, struct ivf **out, mn_error *err)
@@ -707,7 +709,8 @@ static double code_bytes(uint32_t dim, uint32_t bits, const int64_t *ids, size_t
     double half_block = POSTING_BLOCK / 2 * (posting_pairs(dim) + 4.0);
     double posting = POSTING_HEADER + CODE_GUARD + sizeof(struct ivf_part) +
                      sizeof(struct ivf_use) + sizeof(struct ann_part) + dim + 64;
-    return row * (double)n + (half_block + posting) * lists;
+    double huge = 1 + 1.0 / 64; /* packs fill huge pages but for that (ivf_pack_memory) */
+    return huge * row * (double)n + (half_block + posting) * lists;
 }
 
 /* Bits of a code such that all codes fit: they are searched in memory. A sixteenth of the cap, and

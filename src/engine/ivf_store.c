@@ -29,12 +29,6 @@
 #include "storage/io_disk.h"
 #include "storage/sql.h"
 
-enum { EAGER_BLOCKS = 32 }; /* heap blocks, MiB, that are read in at once when an index is loaded */
-
-enum { KIND_CORE = 1, KIND_PACK = 2, KIND_HEAP = 3, KIND_DIRECTORY = 4 };
-enum { CORE_MAGIC = 0x524f434d, DIRECTORY_MAGIC = 0x5249444d, STORE_VERSION = 1 };
-enum { CORE_HEAD = 40, DIRECTORY_HEAD = 40 + TUNING_BYTES };
-
 static mn_status no_memory(const mn_db *db, mn_error *err)
 {
     return mn_fail(err, MN_NOMEM, "%s: out of memory under the cap for the index", db->path);
@@ -84,8 +78,8 @@ static mn_status write_core(void *ctx, struct ivf_core *core, const float *centr
 
 static mn_status write_pack(void *ctx, struct ivf_pack *pack, mn_error *err)
 {
-    return write_extent(ctx, KIND_PACK, pack->object, pack->n_parts, pack->bytes, pack->len, NULL,
-                        &pack->ref, err);
+    return write_extent(ctx, KIND_PACK, pack->object, pack->n_parts, pack->bytes.payload,
+                        pack->bytes.len, NULL, &pack->ref, err);
 }
 
 static mn_status write_block(void *ctx, uint32_t number, struct heap_block *b, mn_error *err)
@@ -100,35 +94,22 @@ static mn_status write_block(void *ctx, uint32_t number, struct heap_block *b, m
     return st;
 }
 
-/* A whole extent into memory of its own; *payload is within *buffer (for mn_free). */
-static mn_status read_extent(mn_db *db, struct sidecar *sidecar, const struct extent_ref *ref,
-                             void **buffer, struct extent_view *view, mn_error *err)
-{
-    size_t bytes = (size_t)ref->n_blocks * EXTENT_BLOCK;
-    char *raw = mn_alloc(db->alloc, bytes + IO_ALIGN, MN_TAG_IO);
-    *buffer = raw;
-    if (!raw)
-        return no_memory(db, err);
-    char *aligned = raw + (IO_ALIGN - (uintptr_t)raw % IO_ALIGN) % IO_ALIGN;
-    return sidecar_read(sidecar, ref, aligned, view, err);
-}
-
 static mn_status read_pack(mn_db *db, struct sidecar *sidecar, const struct ivf_core *core,
                            const struct extent_ref *ref, struct ivf_pack **out, mn_error *err)
 {
     struct extent_view v;
-    void *buffer = NULL;
-    uint8_t *bytes = NULL;
-    mn_status st = read_extent(db, sidecar, ref, &buffer, &v, err);
-    if (st == MN_OK && !(bytes = mn_alloc(db->alloc, v.spec.payload_len, MN_TAG_CACHE)))
-        st = no_memory(db, err);
-    if (st == MN_OK) {
-        memcpy(bytes, v.payload, v.spec.payload_len);
-        st = ivf_pack_open(db, core, ref->object, bytes, v.spec.payload_len, out, err);
+    uint8_t *memory = ivf_pack_memory(db, (size_t)ref->n_blocks * EXTENT_BLOCK);
+    if (!memory)
+        return no_memory(db, err);
+    mn_status st = sidecar_read(sidecar, ref, memory, &v, err);
+    if (st) {
+        mn_free(db->alloc, memory);
+        return st;
     }
+    struct ivf_bytes bytes = {memory, memory + v.at.payload_offset, v.spec.payload_len};
+    st = ivf_pack_open(db, core, ref->object, &bytes, out, err);
     if (st == MN_OK)
         (*out)->ref = *ref;
-    mn_free(db->alloc, buffer);
     return st;
 }
 
@@ -142,12 +123,28 @@ static mn_status reload_pack(void *ctx, const struct ivf_core *core, const struc
     return read_pack(w->db, w->sidecar, core, ref, out, err);
 }
 
-/* The payload of a core extent, checked: its floats begin at CORE_HEAD. */
-static mn_status check_core(const struct extent_view *v, uint32_t dim, mn_error *err)
+mn_status ivf_check_head(const struct extent_view *v, uint32_t magic, size_t head, mn_error *err)
 {
     const uint8_t *p = v->payload;
-    uint64_t len = v->spec.payload_len, lists = len >= CORE_HEAD ? le32_get(p + 24) : 0;
-    if (len < CORE_HEAD || le32_get(p) != CORE_MAGIC || le32_get(p + 28) != dim || lists == 0 ||
+    uint32_t version = v->spec.payload_len >= head ? le32_get(p + 4) : 0;
+    if (v->spec.payload_len < head || le32_get(p) != magic)
+        return mn_fail(err, MN_CORRUPT, "index: an extent of kind %u does not begin as one",
+                       v->spec.kind);
+    if (version == STORE_VERSION)
+        return MN_OK;
+    return mn_fail(err, version > STORE_VERSION ? MN_NEWER : MN_CORRUPT,
+                   "index: an extent of kind %u has version %u, this Mneme reads %d", v->spec.kind,
+                   version, STORE_VERSION);
+}
+
+mn_status ivf_check_core(const struct extent_view *v, uint32_t dim, mn_error *err)
+{
+    const uint8_t *p = v->payload;
+    mn_status st = ivf_check_head(v, CORE_MAGIC, CORE_HEAD, err);
+    if (st)
+        return st;
+    uint64_t len = v->spec.payload_len, lists = le32_get(p + 24);
+    if (le32_get(p + 28) != dim || lists == 0 ||
         len != CORE_HEAD + (1 + lists) * dim * sizeof(float))
         return mn_fail(err, MN_CORRUPT, "index: its core is not one of %u dimensions", dim);
     return MN_OK;
@@ -159,9 +156,13 @@ static mn_status read_centroids(void *ctx, const struct ivf_core *core, void **b
     const struct ivf_writer *w = ctx;
     struct extent_view v;
     uint32_t dim = core->entry.dim;
-    mn_status st = read_extent(w->db, w->sidecar, &core->ref, buffer, &v, err);
+    *buffer = mn_alloc_aligned(w->db->alloc, (size_t)core->ref.n_blocks * EXTENT_BLOCK, IO_ALIGN,
+                               MN_TAG_IO);
+    if (!*buffer)
+        return no_memory(w->db, err);
+    mn_status st = sidecar_read(w->sidecar, &core->ref, *buffer, &v, err);
     if (st == MN_OK)
-        st = check_core(&v, dim, err);
+        st = ivf_check_core(&v, dim, err);
     if (st == MN_OK && le32_get(v.payload + 24) != core->n_lists)
         st = mn_fail(err, MN_CORRUPT, "index: its core has %u centroids, not %u",
                      le32_get(v.payload + 24), core->n_lists);
@@ -180,11 +181,6 @@ struct ivf_sink ivf_writer_sink(struct ivf_writer *w)
                              .ctx = w};
 }
 
-static size_t bitmap_words(const struct ivf_use *u)
-{
-    return (ivf_use_part(u)->view.n + 63) / 64;
-}
-
 static mn_status write_directory(const struct ivf_writer *w, const mn_db *db, struct ivf *x,
                                  mn_error *err)
 {
@@ -193,7 +189,7 @@ static mn_status write_directory(const struct ivf_writer *w, const mn_db *db, st
     for (uint32_t i = 0; i < x->n_uses; i++) {
         if (x->uses[i].hidden) {
             n_hidden++;
-            len += 4 + 8 * bitmap_words(&x->uses[i]);
+            len += 4 + 8 * ivf_bitmap_words(ivf_use_part(&x->uses[i])->view.n);
         }
     }
     uint8_t *p = mn_alloc(db->alloc, len, MN_TAG_IO);
@@ -219,7 +215,7 @@ static mn_status write_directory(const struct ivf_writer *w, const mn_db *db, st
             continue;
         le32_put(at, i);
         at += 4;
-        for (size_t j = 0; j < bitmap_words(&x->uses[i]); j++, at += 8)
+        for (size_t j = 0; j < ivf_bitmap_words(ivf_use_part(&x->uses[i])->view.n); j++, at += 8)
             le64_put(at, h->words[j]);
     }
     mn_status st =
@@ -421,8 +417,6 @@ void ivf_sidecar_forget(mn_db *db)
     pthread_mutex_unlock(&db->sidecar_lock);
 }
 
-/* ---- Loading --------------------------------------------------------------------------------- */
-
 mn_status ivf_where(mn_conn *conn, struct coll *c, struct ivf_place *out, mn_error *err)
 {
     sqlite3_stmt *st;
@@ -443,366 +437,6 @@ mn_status ivf_where(mn_conn *conn, struct coll *c, struct ivf_place *out, mn_err
     }
     sqlite3_reset(st);
     return MN_OK;
-}
-
-struct load {
-    mn_conn *conn;
-    struct coll *c;
-    struct sidecar *sidecar;
-    const struct ivf *have;
-    struct extents extents;
-    struct ivf_draft d;
-    struct ivf_pack **packs; /* [n_packs], by ascending object */
-    size_t n_packs;
-    struct extent_ref directory;
-};
-
-static const struct extent_ref *find_ref(const struct load *l, uint16_t kind, uint32_t object)
-{
-    for (size_t i = 0; i < l->extents.n; i++)
-        if (l->extents.refs[i].kind == kind && l->extents.refs[i].object == object)
-            return &l->extents.refs[i];
-    return NULL;
-}
-
-static mn_status lost(const struct load *l, const char *what, uint32_t object, mn_error *err)
-{
-    return mn_fail(err, MN_CORRUPT, "index of '%s': %s %u is lost", l->c->entry.name, what, object);
-}
-
-static mn_status load_core(struct load *l, mn_error *err)
-{
-    mn_db *db = l->conn->db;
-    const struct extent_ref *ref = find_ref(l, KIND_CORE, 0);
-    struct extent_view v;
-    void *buffer = NULL;
-    if (!ref)
-        return lost(l, "core", 0, err);
-    if (l->have && l->have->core->ref.first_block == ref->first_block &&
-        l->have->core->ref.generation == ref->generation) {
-        l->d.core = ivf_core_share(l->have->core);
-        return MN_OK;
-    }
-    mn_status st = read_extent(l->conn->db, l->sidecar, ref, &buffer, &v, err);
-    uint32_t dim = l->c->entry.dim;
-    if (st == MN_OK)
-        st = check_core(&v, dim, err);
-    if (st == MN_OK) {
-        const uint8_t *p = v.payload;
-        const float *floats = (const float *)(const void *)(p + CORE_HEAD);
-        struct ivf_core_spec spec = {.entry = &l->c->entry,
-                                     .centroids = floats + dim,
-                                     .origin = floats,
-                                     .n_lists = le32_get(p + 24),
-                                     .seed = le64_get(p + 8),
-                                     .built_rows = le64_get(p + 16),
-                                     .bits = le32_get(p + 32)};
-        st = ivf_core_create(db, &spec, &l->d.core, err);
-        if (st == MN_OK)
-            l->d.core->ref = *ref;
-    }
-    mn_free(db->alloc, buffer);
-    return st;
-}
-
-/* A pack that an older version in memory has already. */
-static struct ivf_pack *have_pack(const struct load *l, const struct extent_ref *ref)
-{
-    if (!l->have || l->have->core != l->d.core)
-        return NULL;
-    for (uint32_t i = 0; i < l->have->n_uses; i++) {
-        struct ivf_pack *p = l->have->uses[i].pack;
-        if (p->object == ref->object && p->ref.first_block == ref->first_block &&
-            p->ref.generation == ref->generation)
-            return ivf_pack_share(p);
-    }
-    return NULL;
-}
-
-static mn_status load_pack(struct load *l, const struct extent_ref *ref, struct ivf_pack **out,
-                           mn_error *err)
-{
-    *out = have_pack(l, ref);
-    return *out ? MN_OK : read_pack(l->conn->db, l->sidecar, l->d.core, ref, out, err);
-}
-
-static int by_object(const void *a, const void *b)
-{
-    const struct ivf_pack *x = *(struct ivf_pack *const *)a, *y = *(struct ivf_pack *const *)b;
-    return (x->object > y->object) - (x->object < y->object);
-}
-
-static mn_status load_packs(struct load *l, mn_error *err)
-{
-    mn_status st = MN_OK;
-    l->packs = mn_alloc_array(l->conn->db->alloc, l->extents.n, sizeof *l->packs, MN_TAG_IO);
-    if (!l->packs)
-        return no_memory(l->conn->db, err);
-    for (size_t i = 0; i < l->extents.n && st == MN_OK; i++) {
-        if (l->extents.refs[i].kind != KIND_PACK)
-            continue;
-        st = load_pack(l, &l->extents.refs[i], &l->packs[l->n_packs], err);
-        if (st == MN_OK)
-            l->n_packs++;
-        if (st == MN_OK)
-            st = conn_tick(l->conn, err);
-    }
-    qsort(l->packs, l->n_packs, sizeof *l->packs, by_object);
-    return st;
-}
-
-static struct ivf_pack *pack_of(const struct load *l, uint32_t object)
-{
-    struct ivf_pack key = {.object = object}, *k = &key;
-    struct ivf_pack **p = bsearch(&k, l->packs, l->n_packs, sizeof *l->packs, by_object);
-    return p ? *p : NULL;
-}
-
-static mn_status load_hidden(struct load *l, const uint8_t *p, const uint8_t *end, uint32_t n,
-                             mn_error *err)
-{
-    for (uint32_t i = 0; i < n; i++) {
-        if (end - p < 4 || le32_get(p) >= l->d.n_uses)
-            return lost(l, "hidden rows", i, err);
-        struct ivf_use *u = &l->d.uses[le32_get(p)];
-        size_t words = bitmap_words(u);
-        uint32_t rows = ivf_use_part(u)->view.n;
-        p += 4;
-        if ((size_t)(end - p) < 8 * words || u->hidden)
-            return lost(l, "hidden rows", i, err);
-        if (!(u->hidden = ivf_bitmap_create(l->conn->db, rows, NULL)))
-            return no_memory(l->conn->db, err);
-        for (size_t j = 0; j < words; j++, p += 8) {
-            u->hidden->words[j] = le64_get(p);
-            u->hidden->n += (uint32_t)__builtin_popcountll(u->hidden->words[j]);
-        }
-        if (rows % 64 && u->hidden->words[words - 1] >> (rows % 64))
-            return lost(l, "hidden rows", i, err);
-    }
-    return p == end ? MN_OK : lost(l, "directory", 0, err);
-}
-
-static mn_status load_uses(struct load *l, const uint8_t *p, uint32_t n_uses, mn_error *err)
-{
-    mn_db *db = l->conn->db;
-    l->d.uses = mn_alloc_array(db->alloc, n_uses, sizeof *l->d.uses, MN_TAG_CACHE);
-    if (!l->d.uses)
-        return no_memory(db, err);
-    for (uint32_t i = 0; i < n_uses; i++, p += 8) {
-        struct ivf_pack *pack = pack_of(l, le32_get(p));
-        if (!pack || le32_get(p + 4) >= pack->n_parts)
-            return lost(l, "pack", le32_get(p), err);
-        l->d.uses[l->d.n_uses++] =
-            (struct ivf_use){.pack = ivf_pack_share(pack), .index = le32_get(p + 4)};
-    }
-    return MN_OK;
-}
-
-static struct heap_block *have_block(const struct load *l, const struct extent_ref *ref,
-                                     bool memory)
-{
-    if (!l->have || ref->object >= l->have->n_heap)
-        return NULL;
-    struct heap_block *b = l->have->heap[ref->object];
-    bool same = b->ref.first_block == ref->first_block && b->ref.generation == ref->generation;
-    return same && (atomic_load(&b->pages) || !memory) ? heap_block_share(b) : NULL;
-}
-
-/* The pages of a block into memory. */
-static mn_status read_block(mn_db *db, struct sidecar *sidecar, const struct extent_ref *ref,
-                            char **pages, mn_error *err)
-{
-    size_t whole = (size_t)HEAP_BLOCK_PAGES * HEAP_PAGE;
-    struct extent_view v;
-    void *buffer = NULL;
-    *pages = NULL;
-    mn_status st = read_extent(db, sidecar, ref, &buffer, &v, err);
-    if (st == MN_OK && v.spec.payload_len > whole)
-        st = mn_fail(err, MN_CORRUPT, "heap block %u is too long", ref->object);
-    if (st == MN_OK && !(*pages = mn_alloc(db->alloc, whole, MN_TAG_CACHE)))
-        st = no_memory(db, err);
-    if (st == MN_OK) {
-        memcpy(*pages, v.payload, v.spec.payload_len);
-        memset(*pages + v.spec.payload_len, 0, whole - v.spec.payload_len);
-    }
-    mn_free(db->alloc, buffer);
-    return st;
-}
-
-static mn_status load_block(struct load *l, const struct extent_ref *ref, bool memory,
-                            struct heap_block **out, mn_error *err)
-{
-    mn_db *db = l->conn->db;
-    char *pages = NULL;
-    *out = have_block(l, ref, memory);
-    if (*out)
-        return MN_OK;
-    if (ref->rows > heap_block_rows(l->c->vector_bytes))
-        return lost(l, "heap block", ref->object, err);
-    mn_status st = memory ? read_block(db, l->sidecar, ref, &pages, err) : MN_OK;
-    if (st == MN_OK && !(*out = heap_block_create(db, l->c->vector_bytes, ref->rows, pages)))
-        st = no_memory(db, err);
-    if (st == MN_OK)
-        (*out)->ref = *ref;
-    return st;
-}
-
-bool ivf_can_warm(mn_db *db, const struct ivf *x)
-{
-    return !db->limits.cold &&
-           cache_make_room(db, x->core->entry.number,
-                           (size_t)x->n_heap * HEAP_BLOCK_PAGES * (HEAP_PAGE + 16));
-}
-
-mn_status ivf_warm_up(mn_conn *conn, struct ivf *x, mn_error *err)
-{
-    struct sidecar *s = NULL;
-    mn_status st = ivf_sidecar(conn, &s, err);
-    for (uint32_t i = 0; i < x->n_heap && st == MN_OK && s; i++) {
-        struct heap_block *b = x->heap[i];
-        char *pages = NULL, *none = NULL;
-        if (atomic_load_explicit(&b->pages, memory_order_relaxed))
-            continue;
-        st = read_block(conn->db, s, &b->ref, &pages, err);
-        if (st == MN_OK && !atomic_compare_exchange_strong_explicit(
-                               &b->pages, &none, pages, memory_order_release, memory_order_relaxed))
-            mn_free(conn->db->alloc, pages);
-        if (st == MN_OK)
-            st = conn_tick(conn, err);
-    }
-    sidecar_close(s);
-    return st;
-}
-
-static mn_status load_heap(struct load *l, uint32_t n_heap, mn_error *err)
-{
-    mn_db *db = l->conn->db;
-    /* With a folder, much is left for it to read in: the first answer should not wait. */
-    bool memory = n_heap <= EAGER_BLOCKS || !folder_may_run(db);
-    memory = memory && !db->limits.cold &&
-             cache_make_room(db, l->c->entry.number,
-                             (size_t)n_heap * HEAP_BLOCK_PAGES * (HEAP_PAGE + 16));
-    l->d.heap = mn_alloc_array(db->alloc, n_heap, sizeof *l->d.heap, MN_TAG_CACHE);
-    if (!l->d.heap)
-        return no_memory(db, err);
-    mn_status st = MN_OK;
-    struct extent_ref **by_number = mn_alloc_array(db->alloc, n_heap, sizeof *by_number, MN_TAG_IO);
-    if (!by_number)
-        return no_memory(db, err);
-    for (size_t i = 0; i < l->extents.n; i++)
-        if (l->extents.refs[i].kind == KIND_HEAP && l->extents.refs[i].object < n_heap)
-            by_number[l->extents.refs[i].object] = &l->extents.refs[i];
-    for (uint32_t i = 0; i < n_heap && st == MN_OK; i++) {
-        struct heap_block *b = NULL;
-        st = by_number[i] ? load_block(l, by_number[i], memory, &b, err)
-                          : lost(l, "heap block", i, err);
-        if (st == MN_OK)
-            l->d.heap[l->d.n_heap++] = b;
-        if (st == MN_OK)
-            st = conn_tick(l->conn, err);
-    }
-    mn_free(db->alloc, by_number);
-    return st;
-}
-
-static mn_status load_directory(struct load *l, mn_error *err)
-{
-    mn_db *db = l->conn->db;
-    const struct extent_ref *ref = find_ref(l, KIND_DIRECTORY, 0);
-    struct extent_view v;
-    void *buffer = NULL;
-    if (!ref)
-        return lost(l, "directory", 0, err);
-    mn_status st = read_extent(l->conn->db, l->sidecar, ref, &buffer, &v, err);
-    if (st == MN_OK) {
-        const uint8_t *p = v.payload;
-        uint64_t len = v.spec.payload_len;
-        if (len < DIRECTORY_HEAD || le32_get(p) != DIRECTORY_MAGIC ||
-            len < DIRECTORY_HEAD + 8 * (uint64_t)le32_get(p + 24))
-            st = lost(l, "directory", 0, err);
-        l->d.at = (struct log_position){0};
-        if (st == MN_OK) {
-            l->d.at.seq = (int64_t)le64_get(p + 8);
-            l->d.at.stamp = (int64_t)le64_get(p + 16);
-            l->d.n_slots = le32_get(p + 36);
-            l->d.generation = ref->generation;
-            l->directory = *ref;
-            st = ann_tuning_get(p + 40, TUNING_BYTES, &l->d.tuning, err);
-        }
-        if (st == MN_OK)
-            st = load_uses(l, p + DIRECTORY_HEAD, le32_get(p + 24), err);
-        if (st == MN_OK)
-            st = load_hidden(l, p + DIRECTORY_HEAD + 8 * (size_t)le32_get(p + 24), p + len,
-                             le32_get(p + 28), err);
-        if (st == MN_OK)
-            st = load_heap(l, le32_get(p + 32), err);
-    }
-    mn_free(db->alloc, buffer);
-    return st;
-}
-
-static mn_status load_all(struct load *l, struct ivf **out, mn_error *err)
-{
-    mn_db *db = l->conn->db;
-    mn_status st = load_core(l, err);
-    if (st == MN_OK)
-        st = load_packs(l, err);
-    if (st == MN_OK)
-        st = load_directory(l, err);
-    if (st == MN_OK)
-        st = ivf_create(db, &l->d, out, err);
-    if (st == MN_OK)
-        (*out)->directory = l->directory;
-    for (size_t i = 0; i < l->n_packs; i++)
-        ivf_pack_release(db, l->packs[i]);
-    mn_free(db->alloc, l->packs);
-    ivf_draft_fini(db, &l->d);
-    return st;
-}
-
-mn_status ivf_load(mn_conn *conn, struct coll *c, const struct ivf *have, struct ivf **out,
-                   mn_error *err)
-{
-    struct load l = {.conn = conn, .c = c, .have = have};
-    struct sidecar_meta meta;
-    struct ivf_place place;
-    mn_error own = {0};
-    *out = NULL;
-    mn_status st = ivf_sidecar(conn, &l.sidecar, err);
-    if (st || !l.sidecar)
-        return st;
-    st = extents_meta(conn->sql, &meta, &own);
-    if (st == MN_OK)
-        st = extents_load(conn->sql, conn->db->alloc, &meta, (uint32_t)c->entry.number, &l.extents,
-                          &own);
-    if (st == MN_OK)
-        st = ivf_where(conn, c, &place, &own);
-    bool db_failed = st == MN_IO; /* app.db itself: no rows to answer from */
-    if (st == MN_OK)
-        st = load_all(&l, out, &own);
-    if (st == MN_OK && !ivf_is_at(*out, &place)) {
-        ivf_release(conn->db, *out);
-        *out = NULL;
-        st = mn_fail(&own, MN_CORRUPT, "index of '%s': is not the one that mneme_indexes names",
-                     c->entry.name);
-    }
-    if (st == MN_CORRUPT || st == MN_NEWER || (st == MN_IO && !db_failed)) {
-        sidecar_count_lost(l.sidecar);
-        db_log(conn->db, MN_LOG_WARN, "index", "%s; searches read the rows until it is built anew",
-               own.message);
-        st = MN_OK;
-    } else if (st == MN_NOMEM) {
-        db_log(conn->db, MN_LOG_WARN, "index",
-               "'%s' does not fit under the memory cap: searches read the rows; raise memory, or "
-               "rebuild the index under this one",
-               c->entry.name);
-        st = MN_OK;
-    } else if (st && err) {
-        *err = own;
-    }
-    extents_fini(conn->db->alloc, &l.extents);
-    sidecar_close(l.sidecar);
-    return st;
 }
 
 /* ---- Vectors that are not in memory ---------------------------------------------------------- */
@@ -903,6 +537,16 @@ static size_t want_page(struct ivf_reader *r, struct heap_block *b, uint32_t pag
     return r->n_pages++;
 }
 
+void heap_block_lose(mn_db *db, struct sidecar *s, struct heap_block *b, const char *why)
+{
+    if (atomic_exchange_explicit(&b->lost, true, memory_order_relaxed))
+        return;
+    sidecar_count_lost(s);
+    db_log(db, MN_LOG_WARN, "heal",
+           "heap block %u of collection %u is lost: %s; its vectors are read from the rows",
+           b->ref.object, b->ref.collection, why);
+}
+
 /* Block of the file that an entry of r->pages stands for. */
 static uint64_t page_place(const struct ivf_reader *r, size_t i)
 {
@@ -954,8 +598,7 @@ static mn_status read_pages(struct ivf_reader *r, bool *lost, mn_error *err)
             r->pages[i].good = r->pages[i].good && check_page(r, i);
         if (r->pages[i].good)
             continue;
-        sidecar_count_lost(r->sidecar);
-        atomic_store_explicit(&r->pages[i].block->lost, true, memory_order_relaxed);
+        heap_block_lose(r->conn->db, r->sidecar, r->pages[i].block, "a page cannot be read");
         *lost = true;
     }
     return st;

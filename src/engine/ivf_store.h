@@ -54,9 +54,9 @@ void ivf_sidecar_forget(mn_db *db);
 
 /* Whether the cap leaves room for all vectors; makes some. */
 bool ivf_can_warm(mn_db *db, const struct ivf *x);
-/* Reads the vectors that are not in memory, in the open scope, whose catalog must name this
- * version. Searches use each block as it comes. */
-mn_status ivf_warm_up(mn_conn *conn, struct ivf *x, mn_error *err);
+/* Reads the vectors of up to `most` blocks that are not in memory, in the open scope, whose catalog
+ * must name this version. Searches use each block as it comes. */
+mn_status ivf_warm_up(mn_conn *conn, struct ivf *x, uint32_t most, mn_error *err);
 
 /* Vectors of candidates that are not in memory, read from the sidecar in one batch. */
 struct ivf_reader;
@@ -70,5 +70,20 @@ bool ivf_reader_fits(const struct ivf_reader *r, size_t vector_bytes);
  * read: take it from the row. *reads counts pages read. */
 mn_status ivf_read(struct ivf_reader *r, const struct ivf *x, const struct ann_candidate *c,
                    size_t n, const void **vectors, uint64_t *reads, mn_error *err);
+
+/* A reader found a block's vectors unreadable: they come from the rows until a fold has healed it.
+ * Logged and counted once a block. */
+void heap_block_lose(mn_db *db, struct sidecar *s, struct heap_block *b, const char *why);
+
+/* ---- The format, for those who read it ------------------------------------------------------- */
+
+enum { KIND_CORE = 1, KIND_PACK = 2, KIND_HEAP = 3, KIND_DIRECTORY = 4 };
+enum { CORE_MAGIC = 0x524f434d, DIRECTORY_MAGIC = 0x5249444d, STORE_VERSION = 1 };
+enum { CORE_HEAD = 40, DIRECTORY_HEAD = 40 + TUNING_BYTES };
+
+/* Magic and version of a core's or directory's payload; an older index is built anew. */
+mn_status ivf_check_head(const struct extent_view *v, uint32_t magic, size_t head, mn_error *err);
+/* The payload of a core: its floats begin at CORE_HEAD. */
+mn_status ivf_check_core(const struct extent_view *v, uint32_t dim, mn_error *err);
 
 #endif

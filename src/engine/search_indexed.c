@@ -14,7 +14,8 @@
 
 enum {
     SCRATCH_K = 128, /* memory for searches is made for so many hits at least */
-    COLD_BATCH = 64  /* candidates read from the sidecar at once */
+    COLD_BATCH = 64, /* candidates read from the sidecar at once */
+    WARM_BLOCKS = 16 /* heap blocks, MiB, that a search reads in beside its own work: some 10 ms */
 };
 
 static double recall_of(const struct search *s)
@@ -251,13 +252,23 @@ mn_status search_indexed(struct search *s, mn_hit *hits, uint32_t *found, bool *
     mn_status st = cache_indexed(s->conn, s->c, &v, &pending, err);
     if (st || !v)
         return st;
-    if (view_n_changed(v) >= s->conn->db->limits.fold_pending || view_wants_warmth(s, v))
+    bool cold = view_wants_warmth(s, v), folds = folder_may_run(s->conn->db);
+    if (view_n_changed(v) >= s->conn->db->limits.fold_pending || cold)
         folder_tell(s->conn->db, s->c->entry.name);
+    /* Without a folder vectors come into memory little by little, and not before the first answer:
+     * the connection then has a reader. */
+    if (cold && !folds && s->conn->reader)
+        st = ivf_warm_up(s->conn, view_base(v), WARM_BLOCKS, err);
+    if (st == MN_NOMEM) { /* no matter: they stay where they are */
+        mn_error_clear(err);
+        st = MN_OK;
+    }
     s->conn->total = s->nq;
     s->stats.rows_pending += pending;
     s->stats.from_index = true;
     s->stats.from_cache = ivf_warm(view_base(v));
-    st = ask_all(s, v, hits, found, err);
+    if (st == MN_OK)
+        st = ask_all(s, v, hits, found, err);
     *answered = st == MN_OK;
     view_release(s->conn->db, v);
     return st;

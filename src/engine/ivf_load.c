@@ -1,0 +1,496 @@
+/*
+ * Loading a version of the index from the sidecar. Core, directory and packs are asked for at once
+ * (storage/bulk.h) and land in the memory where they stay; the core's matrices are made while packs
+ * are on their way, and each pack is opened as it lands. So the time is the disk's: bytes of codes
+ * over its rate. Vectors come later, a few MiB apart: their pages can be read one by one.
+ */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/engine/cache.h"
+#include "src/engine/fold.h"
+#include "src/engine/ivf_store.h"
+#include "storage/base/bytes.h"
+#include "storage/bulk.h"
+#include "storage/extents.h"
+
+enum {
+    EAGER_BLOCKS = 32, /* heap blocks, MiB, that are read in at once when an index is loaded */
+    WARM_WINDOW = 32   /* heap blocks that are on their way together */
+};
+
+struct load {
+    mn_conn *conn;
+    struct coll *c;
+    struct sidecar *sidecar;
+    const struct ivf *have;
+    struct extents extents;
+    struct ivf_draft d;
+    struct bulk_want *wants; /* [n_wants] what is read; buf NULL: it was taken over, or freed */
+    size_t n_wants;
+    struct extent_view *views; /* [n_wants] of what landed; payload NULL: not yet */
+    struct ivf_pack **packs; /* [n_packs], by ascending object once all are there */
+    size_t n_packs;
+    struct extent_ref directory;
+    const struct extent_view *directory_view;
+};
+
+static mn_status no_memory(const struct load *l, mn_error *err)
+{
+    return mn_fail(err, MN_NOMEM, "%s: out of memory under the cap for the index",
+                   l->conn->db->path);
+}
+
+static mn_status lost(const struct load *l, const char *what, uint32_t object, mn_error *err)
+{
+    return mn_fail(err, MN_CORRUPT, "index of '%s': %s %u is lost", l->c->entry.name, what, object);
+}
+
+static bool same_place(const struct extent_ref *a, const struct extent_ref *b)
+{
+    return a->first_block == b->first_block && a->generation == b->generation;
+}
+
+/* ---- What is to be read ---------------------------------------------------------------------- */
+
+static const struct extent_ref *find_ref(const struct load *l, uint16_t kind, uint32_t object)
+{
+    for (size_t i = 0; i < l->extents.n; i++)
+        if (l->extents.refs[i].kind == kind && l->extents.refs[i].object == object)
+            return &l->extents.refs[i];
+    return NULL;
+}
+
+/* The extent will be read into memory of its own. */
+static mn_status want(struct load *l, const struct extent_ref *ref, mn_error *err)
+{
+    mn_db *db = l->conn->db;
+    size_t bytes = (size_t)ref->n_blocks * EXTENT_BLOCK;
+    void *buf = ref->kind == KIND_PACK
+                    ? ivf_pack_memory(db, bytes)
+                    : mn_alloc_aligned(db->alloc, bytes, IO_ALIGN, MN_TAG_IO);
+    if (!buf)
+        return no_memory(l, err);
+    l->wants[l->n_wants++] = (struct bulk_want){.ref = *ref, .buf = buf};
+    return MN_OK;
+}
+
+static mn_status want_core(struct load *l, mn_error *err)
+{
+    const struct extent_ref *ref = find_ref(l, KIND_CORE, 0);
+    if (!ref)
+        return lost(l, "core", 0, err);
+    if (!l->have || !same_place(&l->have->core->ref, ref))
+        return want(l, ref, err);
+    l->d.core = ivf_core_share(l->have->core);
+    return MN_OK;
+}
+
+/* A pack that an older version in memory has already. */
+static struct ivf_pack *have_pack(const struct load *l, const struct extent_ref *ref)
+{
+    if (!l->have || l->have->core != l->d.core)
+        return NULL;
+    for (uint32_t i = 0; i < l->have->n_uses; i++) {
+        struct ivf_pack *p = l->have->uses[i].pack;
+        if (p->object == ref->object && same_place(&p->ref, ref))
+            return ivf_pack_share(p);
+    }
+    return NULL;
+}
+
+static mn_status want_pack(struct load *l, const struct extent_ref *ref, mn_error *err)
+{
+    struct ivf_pack *p = have_pack(l, ref);
+    if (!p)
+        return want(l, ref, err);
+    l->packs[l->n_packs++] = p;
+    return MN_OK;
+}
+
+/* Lists all but the vectors; the core first, then the directory: what others need. */
+static mn_status plan(struct load *l, mn_error *err)
+{
+    struct mn_alloc *a = l->conn->db->alloc;
+    const struct extent_ref *directory = find_ref(l, KIND_DIRECTORY, 0);
+    l->wants = mn_alloc_array(a, l->extents.n, sizeof *l->wants, MN_TAG_IO);
+    l->views = mn_alloc_array(a, l->extents.n, sizeof *l->views, MN_TAG_IO);
+    l->packs = mn_alloc_array(a, l->extents.n, sizeof *l->packs, MN_TAG_IO);
+    if (!l->wants || !l->views || !l->packs)
+        return no_memory(l, err);
+    mn_status st = want_core(l, err);
+    if (st == MN_OK)
+        st = directory ? want(l, directory, err) : lost(l, "directory", 0, err);
+    for (size_t i = 0; i < l->extents.n && st == MN_OK; i++)
+        if (l->extents.refs[i].kind == KIND_PACK)
+            st = want_pack(l, &l->extents.refs[i], err);
+    return st;
+}
+
+/* ---- Core and packs -------------------------------------------------------------------------- */
+
+static mn_status take_core(struct load *l, struct bulk_want *w, const struct extent_view *v,
+                           mn_error *err)
+{
+    uint32_t dim = l->c->entry.dim;
+    const uint8_t *p = v->payload;
+    mn_status st = ivf_check_core(v, dim, err);
+    if (st)
+        return st;
+    const float *floats = (const float *)(const void *)(p + CORE_HEAD);
+    struct ivf_core_spec spec = {.entry = &l->c->entry,
+                                 .centroids = floats + dim,
+                                 .origin = floats,
+                                 .n_lists = le32_get(p + 24),
+                                 .seed = le64_get(p + 8),
+                                 .built_rows = le64_get(p + 16),
+                                 .bits = le32_get(p + 32)};
+    st = ivf_core_create(l->conn->db, &spec, &l->d.core, err);
+    if (st == MN_OK)
+        l->d.core->ref = w->ref;
+    mn_free(l->conn->db->alloc, w->buf);
+    w->buf = NULL;
+    return st;
+}
+
+/* The want's memory becomes the pack's. */
+static mn_status take_pack(struct load *l, struct bulk_want *w, struct extent_view *v,
+                           mn_error *err)
+{
+    struct ivf_pack *p = NULL;
+    struct ivf_bytes bytes = {.memory = w->buf,
+                              .payload = (uint8_t *)w->buf + v->at.payload_offset,
+                              .len = v->spec.payload_len};
+    w->buf = NULL;
+    v->payload = NULL;
+    mn_status st = ivf_pack_open(l->conn->db, l->d.core, w->ref.object, &bytes, &p, err);
+    if (st == MN_OK) {
+        p->ref = w->ref;
+        l->packs[l->n_packs++] = p;
+    }
+    return st;
+}
+
+/* The i-th want has landed. Packs wait for the core. */
+static mn_status take(struct load *l, size_t i, mn_error *err)
+{
+    struct bulk_want *w = &l->wants[i];
+    mn_status st = MN_OK;
+    if (w->ref.kind == KIND_DIRECTORY)
+        l->directory_view = &l->views[i];
+    else if (w->ref.kind == KIND_PACK && l->d.core)
+        st = take_pack(l, w, &l->views[i], err);
+    else if (w->ref.kind == KIND_CORE)
+        st = take_core(l, w, &l->views[i], err);
+    for (size_t j = 0; w->ref.kind == KIND_CORE && j < l->n_wants && st == MN_OK; j++)
+        if (l->wants[j].ref.kind == KIND_PACK && l->views[j].payload)
+            st = take_pack(l, &l->wants[j], &l->views[j], err);
+    return st;
+}
+
+static int by_object(const void *a, const void *b)
+{
+    const struct ivf_pack *x = *(struct ivf_pack *const *)a, *y = *(struct ivf_pack *const *)b;
+    return (x->object > y->object) - (x->object < y->object);
+}
+
+static mn_status read_wants(struct load *l, mn_error *err)
+{
+    mn_db *db = l->conn->db;
+    struct bulk *b = NULL;
+    struct bulk_done done;
+    mn_status st = bulk_create(db->disk, l->sidecar, db->alloc, l->wants, l->n_wants, &b, err);
+    while (st == MN_OK && bulk_next(b, &done)) {
+        st = done.status;
+        if (st && err)
+            *err = done.err;
+        l->views[done.i] = done.view;
+        if (st == MN_OK)
+            st = take(l, done.i, err);
+        if (st == MN_OK)
+            st = conn_tick(l->conn, err);
+    }
+    bulk_destroy(b);
+    if (st == MN_OK && l->n_packs)
+        qsort(l->packs, l->n_packs, sizeof *l->packs, by_object);
+    return st;
+}
+
+/* ---- The directory --------------------------------------------------------------------------- */
+
+static struct ivf_pack *pack_of(const struct load *l, uint32_t object)
+{
+    struct ivf_pack key = {.object = object}, *k = &key;
+    struct ivf_pack **p = bsearch(&k, l->packs, l->n_packs, sizeof *l->packs, by_object);
+    return p ? *p : NULL;
+}
+
+static mn_status load_hidden(struct load *l, const uint8_t *p, const uint8_t *end, uint32_t n,
+                             mn_error *err)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        if (end - p < 4 || le32_get(p) >= l->d.n_uses)
+            return lost(l, "hidden rows", i, err);
+        struct ivf_use *u = &l->d.uses[le32_get(p)];
+        uint32_t rows = ivf_use_part(u)->view.n;
+        size_t words = ivf_bitmap_words(rows);
+        p += 4;
+        if ((size_t)(end - p) < 8 * words || u->hidden)
+            return lost(l, "hidden rows", i, err);
+        if (!(u->hidden = ivf_bitmap_create(l->conn->db, rows, NULL)))
+            return no_memory(l, err);
+        for (size_t j = 0; j < words; j++, p += 8) {
+            u->hidden->words[j] = le64_get(p);
+            u->hidden->n += (uint32_t)__builtin_popcountll(u->hidden->words[j]);
+        }
+        if (rows % 64 && u->hidden->words[words - 1] >> (rows % 64))
+            return lost(l, "hidden rows", i, err);
+    }
+    return p == end ? MN_OK : lost(l, "directory", 0, err);
+}
+
+static mn_status load_uses(struct load *l, const uint8_t *p, uint32_t n_uses, mn_error *err)
+{
+    mn_db *db = l->conn->db;
+    l->d.uses = mn_alloc_array(db->alloc, n_uses, sizeof *l->d.uses, MN_TAG_CACHE);
+    if (!l->d.uses)
+        return no_memory(l, err);
+    for (uint32_t i = 0; i < n_uses; i++, p += 8) {
+        struct ivf_pack *pack = pack_of(l, le32_get(p));
+        if (!pack || le32_get(p + 4) >= pack->n_parts)
+            return lost(l, "pack", le32_get(p), err);
+        l->d.uses[l->d.n_uses++] =
+            (struct ivf_use){.pack = ivf_pack_share(pack), .index = le32_get(p + 4)};
+    }
+    return MN_OK;
+}
+
+/* ---- The heap -------------------------------------------------------------------------------- */
+
+/* A block's pages have landed, or are lost: searches read the rows until a fold has healed them. */
+static void take_pages(mn_conn *conn, struct sidecar *s, struct heap_block *b,
+                       struct bulk_want *w, const struct bulk_done *done)
+{
+    size_t whole = (size_t)HEAP_BLOCK_PAGES * HEAP_PAGE, len = done->view.spec.payload_len;
+    char *pages = w->pages, *none = NULL;
+    if (done->status != MN_OK) {
+        heap_block_lose(conn->db, s, b, done->err.message);
+        return;
+    }
+    memset(pages + len, 0, whole - len);
+    if (atomic_compare_exchange_strong_explicit(&b->pages, &none, pages, memory_order_release,
+                                                memory_order_relaxed))
+        w->pages = NULL;
+}
+
+/* Reads the pages of n blocks that have none; n <= WARM_WINDOW. */
+static mn_status read_window(mn_conn *conn, struct sidecar *s, struct heap_block *const *blocks,
+                             uint32_t n, mn_error *err)
+{
+    struct mn_alloc *a = conn->db->alloc;
+    struct bulk_want wants[WARM_WINDOW];
+    struct bulk *b = NULL;
+    struct bulk_done done;
+    size_t whole = (size_t)HEAP_BLOCK_PAGES * HEAP_PAGE, n_wants = 0;
+    char *heads = mn_alloc_aligned(a, (size_t)n * EXTENT_BLOCK, IO_ALIGN, MN_TAG_IO);
+    mn_status st = heads ? MN_OK : mn_fail(err, MN_NOMEM, "%s: out of memory", conn->db->path);
+    for (; n_wants < n && st == MN_OK; n_wants++) {
+        struct bulk_want *w = &wants[n_wants];
+        w->ref = blocks[n_wants]->ref;
+        w->buf = heads + n_wants * EXTENT_BLOCK;
+        if (!(w->pages = mn_alloc_aligned(a, whole, IO_ALIGN, MN_TAG_CACHE)))
+            st = mn_fail(err, MN_NOMEM, "%s: out of memory", conn->db->path);
+    }
+    if (st == MN_OK)
+        st = bulk_create(conn->db->disk, s, a, wants, n, &b, err);
+    while (st == MN_OK && bulk_next(b, &done))
+        take_pages(conn, s, blocks[done.i], &wants[done.i], &done);
+    bulk_destroy(b);
+    for (size_t i = 0; i < n_wants; i++)
+        mn_free(a, wants[i].pages);
+    mn_free(a, heads);
+    return st;
+}
+
+/* Reads the vectors of up to `most` blocks that are not in memory and not lost. */
+static mn_status read_blocks(mn_conn *conn, struct sidecar *s, struct heap_block *const *heap,
+                             uint32_t n_heap, uint32_t most, mn_error *err)
+{
+    struct heap_block *window[WARM_WINDOW];
+    mn_status st = MN_OK;
+    for (uint32_t i = 0, did = 0; i < n_heap && did < most && st == MN_OK;) {
+        uint32_t n = 0;
+        for (; i < n_heap && n < WARM_WINDOW && did + n < most; i++)
+            if (!atomic_load_explicit(&heap[i]->pages, memory_order_relaxed) &&
+                !atomic_load_explicit(&heap[i]->lost, memory_order_relaxed))
+                window[n++] = heap[i];
+        if (n)
+            st = read_window(conn, s, window, n, err);
+        did += n;
+        if (st == MN_OK)
+            st = conn_tick(conn, err);
+    }
+    return st;
+}
+
+bool ivf_can_warm(mn_db *db, const struct ivf *x)
+{
+    return !db->limits.cold &&
+           cache_make_room(db, x->core->entry.number,
+                           (size_t)x->n_heap * HEAP_BLOCK_PAGES * (HEAP_PAGE + 16));
+}
+
+mn_status ivf_warm_up(mn_conn *conn, struct ivf *x, uint32_t most, mn_error *err)
+{
+    struct sidecar *s = NULL;
+    mn_status st = ivf_sidecar(conn, &s, err);
+    if (st == MN_OK && s)
+        st = read_blocks(conn, s, x->heap, x->n_heap, most, err);
+    sidecar_close(s);
+    return st;
+}
+
+static struct heap_block *have_block(const struct load *l, const struct extent_ref *ref)
+{
+    if (!l->have || ref->object >= l->have->n_heap)
+        return NULL;
+    struct heap_block *b = l->have->heap[ref->object];
+    return same_place(&b->ref, ref) ? heap_block_share(b) : NULL;
+}
+
+static mn_status load_block(struct load *l, const struct extent_ref *ref, mn_error *err)
+{
+    struct heap_block *b = have_block(l, ref);
+    if (!b && (ref->rows > heap_block_rows(l->c->vector_bytes) || ref->n_blocks < 2 ||
+               extent_n_pages(ref) > HEAP_BLOCK_PAGES || extent_n_pages(ref) + 1 != ref->n_blocks))
+        return lost(l, "heap block", ref->object, err);
+    if (!b) {
+        b = heap_block_create(l->conn->db, l->c->vector_bytes, ref->rows, NULL);
+        if (!b)
+            return no_memory(l, err);
+        b->ref = *ref;
+    }
+    l->d.heap[l->d.n_heap++] = b;
+    return MN_OK;
+}
+
+static mn_status load_heap(struct load *l, uint32_t n_heap, mn_error *err)
+{
+    mn_db *db = l->conn->db;
+    l->d.heap = mn_alloc_array(db->alloc, n_heap, sizeof *l->d.heap, MN_TAG_CACHE);
+    struct extent_ref **by_number = mn_alloc_array(db->alloc, n_heap, sizeof *by_number, MN_TAG_IO);
+    mn_status st = l->d.heap && by_number ? MN_OK : no_memory(l, err);
+    for (size_t i = 0; i < l->extents.n && st == MN_OK; i++)
+        if (l->extents.refs[i].kind == KIND_HEAP && l->extents.refs[i].object < n_heap)
+            by_number[l->extents.refs[i].object] = &l->extents.refs[i];
+    for (uint32_t i = 0; i < n_heap && st == MN_OK; i++)
+        st = by_number[i] ? load_block(l, by_number[i], err) : lost(l, "heap block", i, err);
+    mn_free(db->alloc, by_number);
+    /* What is more than a few MiB comes later: the first answer should not wait. */
+    if (st == MN_OK && n_heap <= EAGER_BLOCKS && !db->limits.cold &&
+        cache_make_room(db, l->c->entry.number,
+                        (size_t)n_heap * HEAP_BLOCK_PAGES * (HEAP_PAGE + 16)))
+        st = read_blocks(l->conn, l->sidecar, l->d.heap, n_heap, n_heap, err);
+    return st;
+}
+
+static mn_status load_directory(struct load *l, mn_error *err)
+{
+    const struct extent_view *v = l->directory_view;
+    const uint8_t *p = v->payload;
+    uint64_t len = v->spec.payload_len;
+    const struct extent_ref *ref = find_ref(l, KIND_DIRECTORY, 0);
+    mn_status st = ivf_check_head(v, DIRECTORY_MAGIC, DIRECTORY_HEAD, err);
+    if (st)
+        return st;
+    if (len < DIRECTORY_HEAD + 8 * (uint64_t)le32_get(p + 24))
+        return lost(l, "directory", 0, err);
+    l->d.at.seq = (int64_t)le64_get(p + 8);
+    l->d.at.stamp = (int64_t)le64_get(p + 16);
+    l->d.n_slots = le32_get(p + 36);
+    l->d.generation = ref->generation;
+    l->directory = *ref;
+    st = ann_tuning_get(p + 40, TUNING_BYTES, &l->d.tuning, err);
+    if (st == MN_OK)
+        st = load_uses(l, p + DIRECTORY_HEAD, le32_get(p + 24), err);
+    if (st == MN_OK)
+        st = load_hidden(l, p + DIRECTORY_HEAD + 8 * (size_t)le32_get(p + 24), p + len,
+                         le32_get(p + 28), err);
+    return st ? st : load_heap(l, le32_get(p + 32), err);
+}
+
+/* ---- All of it ------------------------------------------------------------------------------- */
+
+static void load_fini(struct load *l)
+{
+    mn_db *db = l->conn->db;
+    for (size_t i = 0; i < l->n_packs; i++)
+        ivf_pack_release(db, l->packs[i]);
+    for (size_t i = 0; i < l->n_wants; i++)
+        mn_free(db->alloc, l->wants[i].buf);
+    mn_free(db->alloc, l->packs);
+    mn_free(db->alloc, l->views);
+    mn_free(db->alloc, l->wants);
+    ivf_draft_fini(db, &l->d);
+    extents_fini(db->alloc, &l->extents);
+    sidecar_close(l->sidecar);
+}
+
+static mn_status load_all(struct load *l, struct ivf **out, mn_error *err)
+{
+    mn_status st = plan(l, err);
+    if (st == MN_OK)
+        st = read_wants(l, err);
+    if (st == MN_OK)
+        st = load_directory(l, err);
+    if (st == MN_OK)
+        st = ivf_create(l->conn->db, &l->d, out, err);
+    if (st == MN_OK)
+        (*out)->directory = l->directory;
+    return st;
+}
+
+mn_status ivf_load(mn_conn *conn, struct coll *c, const struct ivf *have, struct ivf **out,
+                   mn_error *err)
+{
+    struct load l = {.conn = conn, .c = c, .have = have};
+    struct sidecar_meta meta;
+    struct ivf_place place;
+    mn_error own = {0};
+    *out = NULL;
+    mn_status st = ivf_sidecar(conn, &l.sidecar, err);
+    if (st || !l.sidecar)
+        return st;
+    st = extents_meta(conn->sql, &meta, &own);
+    if (st == MN_OK)
+        st = extents_load(conn->sql, conn->db->alloc, &meta, (uint32_t)c->entry.number, &l.extents,
+                          &own);
+    if (st == MN_OK)
+        st = ivf_where(conn, c, &place, &own);
+    bool db_failed = st == MN_IO; /* app.db itself: no rows to answer from */
+    if (st == MN_OK)
+        st = load_all(&l, out, &own);
+    if (st == MN_OK && !ivf_is_at(*out, &place)) {
+        ivf_release(conn->db, *out);
+        *out = NULL;
+        st = mn_fail(&own, MN_CORRUPT, "index of '%s': is not the one that mneme_indexes names",
+                     c->entry.name);
+    }
+    if (st == MN_CORRUPT || st == MN_NEWER || (st == MN_IO && !db_failed)) {
+        sidecar_count_lost(l.sidecar);
+        db_log(conn->db, MN_LOG_WARN, "index", "%s; searches read the rows until it is built anew",
+               own.message);
+        st = MN_OK;
+    } else if (st == MN_NOMEM) {
+        db_log(conn->db, MN_LOG_WARN, "index",
+               "'%s' does not fit under the memory cap: searches read the rows; raise memory, or "
+               "rebuild the index under this one",
+               c->entry.name);
+        st = MN_OK;
+    } else if (st && err) {
+        *err = own;
+    }
+    load_fini(&l);
+    return st;
+}

@@ -459,7 +459,9 @@ typedef struct mn_search_opts {
     uint64_t deadline_us;     /* from the call's start; 0: none */
     double recall;            /* share of the true nearest rows that is wanted, 0.5 .. 1.0; 0: 0.95.
                                  1.0 is exact. Small collections are always exact */
-    uint32_t threads;         /* 0: the database's; 1 with a filter */
+    uint32_t threads;         /* 0: the database's; 1 with a filter. A search by the index spreads
+                                 its queries over them, an exact one the rows; the answers are the
+                                 same for any number */
     bool estimated;           /* distances estimated from codes will do, where there is an index */
     bool from_f32;            /* queries are f32 and rounded like mn_put_opts.from_f32's vectors */
     struct mn_search_stats *stats; /* NULL, or takes what the search did */

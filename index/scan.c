@@ -505,6 +505,15 @@ static void queries_init(struct scan *s)
     }
 }
 
+/* All that depends on the queries; there are no results yet. */
+static void begin(struct scan *s)
+{
+    queries_init(s);
+    batch_pack(s);
+    for (size_t q = 0; q < s->spec.nq; q++)
+        set_limits(s, q, s->spec.radius_mode ? radius_key(s) : INFINITY);
+}
+
 mn_status scan_create(struct mn_alloc *a, const struct kernels *kn, const struct scan_spec *spec,
                       struct scan **out, mn_error *err)
 {
@@ -540,15 +549,21 @@ mn_status scan_create(struct mn_alloc *a, const struct kernels *kn, const struct
                        "memory cap",
                        spec->nq, spec->k);
     }
-    queries_init(s);
     s->batch_nq = batch_share(spec);
     if (s->batch_nq && !batch_alloc(s, s->batch_nq))
         batch_free(s);
-    batch_pack(s);
-    for (size_t q = 0; q < spec->nq; q++)
-        set_limits(s, q, spec->radius_mode ? radius_key(s) : INFINITY);
+    begin(s);
     *out = s;
     return MN_OK;
+}
+
+void scan_restart(struct scan *s, const void *queries)
+{
+    assert(!s->spec.radius_mode);
+    s->spec.queries = queries;
+    s->seen = s->invalid = 0;
+    s->rest = 0;
+    begin(s);
 }
 
 void scan_destroy(struct scan *s)

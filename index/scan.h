@@ -41,6 +41,10 @@ MN_CHECKED mn_status scan_create(struct mn_alloc *a, const struct kernels *kn,
                                  const struct scan_spec *spec, struct scan **out, mn_error *err);
 void scan_destroy(struct scan *s); /* NULL is fine */
 
+/* Begins the search anew for other queries [nq] of the same spec, which scan_check_vector() has
+ * passed. Allocates nothing. Not in radius mode. */
+void scan_restart(struct scan *s, const void *queries);
+
 /* Scores a block. admit (may be NULL) is asked only for rows that would enter a result, at most
  * once per row and call. Allocates only in radius mode. After a failure the results so far may
  * be read; which rows of the failed block they cover is not defined. */

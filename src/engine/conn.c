@@ -2,11 +2,11 @@
 #include <string.h>
 #include <time.h>
 
+#include "src/engine/asker.h"
 #include "src/engine/batch.h"
 #include "src/engine/cache.h"
 #include "src/engine/engine.h"
 #include "src/engine/iter.h"
-#include "src/engine/ivf_store.h"
 #include "src/engine/stream.h"
 #include "storage/sql.h"
 
@@ -101,8 +101,7 @@ void mn_disconnect(mn_conn *conn)
         mn_iter_close(conn->iters);
     colls_forget(conn);
     view_release(db, conn->own_view);
-    ann_scratch_destroy(db->alloc, conn->scratch);
-    ivf_reader_destroy(conn->reader);
+    askers_destroy(conn);
     if (conn->schema_now)
         sqlite3_finalize(conn->schema_now);
     txn_finalize(conn);
@@ -163,12 +162,20 @@ mn_status conn_leave(mn_conn *conn, mn_status st, mn_error *err)
     return st;
 }
 
-mn_status conn_tick(mn_conn *conn, mn_error *err)
+mn_status conn_tick_aside(const mn_conn *conn, mn_error *err)
 {
     if (atomic_load_explicit(&conn->interrupted, memory_order_relaxed))
         return mn_fail(err, MN_INTERRUPTED, "interrupted");
     if (conn->deadline_us && clock_us() >= conn->deadline_us)
         return deadline_passed(err);
+    return MN_OK;
+}
+
+mn_status conn_tick(mn_conn *conn, mn_error *err)
+{
+    mn_status st = conn_tick_aside(conn, err);
+    if (st)
+        return st;
     if (conn->progress && conn->stage &&
         !conn->progress(conn->progress_ctx, conn->stage, conn->done, conn->total)) {
         atomic_store_explicit(&conn->interrupted, true, memory_order_relaxed);

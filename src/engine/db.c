@@ -71,6 +71,23 @@ uint64_t clock_us(void)
     return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
 }
 
+uint64_t clock_thread_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+struct pool *db_pool(mn_db *db)
+{
+    pthread_mutex_lock(&db->lock);
+    if (!db->pool)
+        db->pool = pool_create();
+    struct pool *p = db->pool;
+    pthread_mutex_unlock(&db->lock);
+    return p;
+}
+
 void db_log(mn_db *db, mn_log_level level, const char *topic, const char *format, ...)
 {
     if (!db->opts.log || level > db->opts.log_level)

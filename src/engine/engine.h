@@ -19,8 +19,7 @@ struct view;
 struct cached;
 struct folder;
 struct io_disk;
-struct ivf_reader;
-struct ann_scratch;
+struct asker;
 struct mn_fs;
 struct sidecar;
 
@@ -147,9 +146,8 @@ struct mn_conn {
      * must need no memory. */
     sqlite3_stmt *txn_stmts[TXN_STMTS];
     bool must_undo;           /* SQLite's transaction could not be rolled back yet */
-    struct ann_scratch *scratch; /* memory for searches by the index; made by the first */
-    uint32_t scratch_lists, scratch_k, scratch_dim;
-    struct ivf_reader *reader; /* of vectors in the sidecar; made when first needed */
+    struct asker *askers;     /* [n_askers] memory for searches by the index; see asker.h */
+    uint32_t n_askers;
     struct batch *batch;      /* rows of the running put; see batch.h */
     struct stream *stream;    /* of the running step; see stream.c */
     struct view *own_view;    /* vectors with this transaction's own writes; see cache.c */
@@ -180,7 +178,9 @@ mn_status db_open_sqlite(mn_db *db, size_t page_cache, sqlite3 **out, mn_error *
 mn_status db_use_wal(mn_db *db, sqlite3 *sql, bool *was, mn_error *err);
 /* Sets after how much write-ahead log a commit also checkpoints; depends on the page size. */
 mn_status db_limit_wal(sqlite3 *sql, mn_error *err);
-uint64_t clock_us(void); /* monotonic */
+struct pool *db_pool(mn_db *db); /* made when first wanted; NULL when memory runs out */
+uint64_t clock_us(void);         /* monotonic */
+uint64_t clock_thread_us(void);  /* CPU time of the calling thread */
 
 /* ---- conn.c ---------------------------------------------------------------------------------- */
 
@@ -194,6 +194,8 @@ mn_status conn_leave(mn_conn *conn, mn_status st, mn_error *err);
 
 /* To be called in long loops: deadline, interrupt, progress. */
 mn_status conn_tick(mn_conn *conn, mn_error *err);
+/* The same without progress, for threads that help in a call. */
+mn_status conn_tick_aside(const mn_conn *conn, mn_error *err);
 
 /* ---- txn.c ----------------------------------------------------------------------------------- */
 

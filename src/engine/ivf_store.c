@@ -474,6 +474,17 @@ void ivf_reader_destroy(struct ivf_reader *r)
     mn_free(r->conn->db->alloc, r);
 }
 
+static size_t reader_room(size_t vector_bytes)
+{
+    size_t room = READER_VECTORS * (1 + (vector_bytes + HEAP_PAGE - 1) / HEAP_PAGE);
+    return room < READER_PAGES ? room : READER_PAGES;
+}
+
+size_t ivf_reader_bytes(size_t vector_bytes)
+{
+    return reader_room(vector_bytes) * HEAP_PAGE + IO_ALIGN;
+}
+
 mn_status ivf_reader_create(mn_conn *conn, size_t vector_bytes, struct ivf_reader **out,
                             mn_error *err)
 {
@@ -491,9 +502,8 @@ mn_status ivf_reader_create(mn_conn *conn, size_t vector_bytes, struct ivf_reade
     r->conn = conn;
     r->sidecar = s;
     r->vector_bytes = vector_bytes;
-    r->room = READER_VECTORS * (1 + (vector_bytes + HEAP_PAGE - 1) / HEAP_PAGE);
-    r->room = r->room < READER_PAGES ? r->room : READER_PAGES;
-    r->raw = mn_alloc(db->alloc, r->room * HEAP_PAGE + IO_ALIGN, MN_TAG_IO);
+    r->room = reader_room(vector_bytes);
+    r->raw = mn_alloc(db->alloc, ivf_reader_bytes(vector_bytes), MN_TAG_IO);
     if (!r->raw)
         st = no_memory(db, err);
     if (st == MN_OK) {

@@ -59,11 +59,12 @@ bool ivf_can_warm(mn_db *db, const struct ivf *x);
 mn_status ivf_warm_up(mn_conn *conn, struct ivf *x, uint32_t most, mn_error *err);
 
 /* Vectors of candidates that are not in memory, read from the sidecar in one batch. */
-struct ivf_reader;
+struct ivf_reader; /* one thread's at a time; made and destroyed on the connection's */
 /* For vectors of so many bytes and less. */
 mn_status ivf_reader_create(mn_conn *conn, size_t vector_bytes, struct ivf_reader **out,
                             mn_error *err);
 void ivf_reader_destroy(struct ivf_reader *r); /* NULL is fine */
+size_t ivf_reader_bytes(size_t vector_bytes);  /* that one holds */
 /* The sidecar was not replaced since, and it has room for such vectors. */
 bool ivf_reader_fits(const struct ivf_reader *r, size_t vector_bytes);
 /* vectors[i] takes candidate i's vector, borrowed until the next call; NULL where it cannot be

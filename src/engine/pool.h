@@ -1,4 +1,4 @@
-/* Threads that help with one search. Not a scheduler: a job is a function that several threads
+/* Threads that help with one call. Not a scheduler: a job is a function that several threads
  * run at once and that divides the work itself, by an atomic counter. Thread-safe. */
 #ifndef MN_ENGINE_POOL_H
 #define MN_ENGINE_POOL_H

@@ -16,7 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "index/scan.h"
 #include "src/engine/cache.h"
@@ -36,13 +35,6 @@ enum {
     CHUNK_BYTES = 256 << 10,  /* of vectors scored at once on their way from SQLite, still near */
     CHUNK_ROWS = 192          /* or so many rows: what index/scan takes at a time */
 };
-
-static uint64_t thread_cpu_us(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
-}
 
 /* ---- Admission ------------------------------------------------------------------------------- */
 
@@ -139,7 +131,7 @@ static void sweep_worker(void *ctx, unsigned worker)
     struct sweep *w = ctx;
     mn_error err = {0};
     mn_db *db = w->s->conn->db;
-    uint64_t start = thread_cpu_us();
+    uint64_t start = clock_thread_us();
     /* Without memory for a scan of its own a worker leaves the parts to the others. */
     if (worker && scan_create(db->alloc, db->kernels, &w->s->spec, &w->scans[worker], NULL))
         return;
@@ -148,19 +140,9 @@ static void sweep_worker(void *ctx, unsigned worker)
         sweep_fail(w, st, &err);
     if (worker) {
         pthread_mutex_lock(&w->lock);
-        w->cpu_us += thread_cpu_us() - start;
+        w->cpu_us += clock_thread_us() - start;
         pthread_mutex_unlock(&w->lock);
     }
-}
-
-static struct pool *pool_of(mn_db *db)
-{
-    pthread_mutex_lock(&db->lock);
-    if (!db->pool)
-        db->pool = pool_create();
-    struct pool *p = db->pool;
-    pthread_mutex_unlock(&db->lock);
-    return p;
 }
 
 static unsigned threads_for(const struct search *s, const struct view *v)
@@ -182,7 +164,7 @@ static mn_status sweep_view(struct search *s, const struct view *v, struct scan 
     s->stats.rows_invalid += view_bad(v);
     s->stats.rows_scanned += (uint64_t)view_rows(v) * s->spec.nq;
     s->stats.bytes_scanned += (uint64_t)view_rows(v) * s->c->vector_bytes;
-    if (threads > 1 && !(pool = pool_of(s->conn->db)))
+    if (threads > 1 && !(pool = db_pool(s->conn->db)))
         threads = 1;
     if (threads <= 1)
         return sweep_parts(&w, scan, true, err);
@@ -536,7 +518,7 @@ static mn_status search_scoped(struct search *s, const char *name, const void *q
     struct mn_alloc *a = s->conn->db->alloc;
     char *converted = NULL;
     bool answered = false;
-    uint64_t wall = clock_us(), cpu = thread_cpu_us();
+    uint64_t wall = clock_us(), cpu = clock_thread_us();
     mn_status st = coll_get(s->conn, name, &s->c, err);
     if (st == MN_OK)
         st = take_queries(s, queries, &converted, err);
@@ -555,7 +537,7 @@ static mn_status search_scoped(struct search *s, const char *name, const void *q
     mn_free(a, s->ids);
     mn_free(a, converted);
     s->stats.wall_us = clock_us() - wall;
-    s->stats.cpu_us += thread_cpu_us() - cpu;
+    s->stats.cpu_us += clock_thread_us() - cpu;
     return st;
 }
 

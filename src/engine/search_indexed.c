@@ -2,20 +2,29 @@
  * Search by the hybrid index: the rows changed since the last fold exactly, the others by their
  * codes, and the last candidates exactly again, from memory, from the sidecar, or from their rows.
  * Distances are those of an exact search, to the bit; only which rows are found may differ.
+ *
+ * A call with many queries spreads them over several threads, each with an asker of its own, which
+ * takes one query after the other. Its answer does not depend on the asker, nor on what that did
+ * before, so it is the same for any number of threads. SQLite, the filter and the progress callback
+ * belong to the connection's thread. So a call with a filter is that thread's alone; a helper that
+ * needs rows queues an errand and waits, and the connection's thread runs the errands at each tick
+ * of its own queries, and at the end until no helper is left.
  */
 #include <math.h>
 #include <string.h>
 
 #include "index/ann.h"
+#include "src/engine/asker.h"
 #include "src/engine/fold.h"
 #include "src/engine/ivf_store.h"
+#include "src/engine/pool.h"
 #include "src/engine/search.h"
 #include "storage/sql.h"
 
 enum {
-    SCRATCH_K = 128, /* memory for searches is made for so many hits at least */
-    COLD_BATCH = 64, /* candidates read from the sidecar at once */
-    WARM_BLOCKS = 16 /* heap blocks, MiB, that a search reads in beside its own work: some 10 ms */
+    COLD_BATCH = 64,  /* candidates read from the sidecar at once */
+    FEW_QUERIES = 4,  /* so many a thread are worth its waking up: that costs what one query does */
+    WARM_BLOCKS = 16  /* heap blocks, MiB, that a search reads in beside its own work: some 10 ms */
 };
 
 static double recall_of(const struct search *s)
@@ -25,47 +34,70 @@ static double recall_of(const struct search *s)
     return s->c->entry.recall > 0 ? s->c->entry.recall : DEFAULT_RECALL;
 }
 
-/* One query while it runs. */
-struct asked {
-    struct search *s;
+struct errand;
+
+/* The queries of one call, while they run. */
+struct call {
+    struct search *s;      /* stats: its thread's only */
     const struct view *view;
     const struct ivf *x;
-    bool warm;         /* all vectors are in memory */
-    struct scan *scan; /* of this query: pending rows, and exact distances */
-    float *wide;       /* [dim] the query as the index sees it */
-    mn_hit *pending;   /* [k] */
+    struct asker *askers;  /* one a thread */
+    bool warm;             /* all vectors are in memory */
+    bool estimate;         /* no exact distances are wanted */
+    mn_hit *hits;          /* [nq][k] */
+    uint32_t *found;       /* [nq] */
+    _Atomic size_t next;   /* relaxed; next query to be taken */
+    _Atomic size_t done;   /* relaxed; queries answered */
+    _Atomic bool stop;     /* relaxed; a query failed: nobody takes another */
+    _Atomic unsigned want; /* relaxed; errands queued: a look without the lock */
+    pthread_mutex_t lock;  /* guards what follows */
+    pthread_cond_t queued; /* an errand was queued, or a helper left */
+    pthread_cond_t served; /* an errand was run */
+    struct errand *errands;
+    unsigned helpers;      /* at work */
+    mn_status status;      /* of the first failure */
+    mn_error err;
+    mn_search_stats stats; /* of helpers that left */
 };
 
-static enum ann_verdict on_admit(void *ctx, int64_t id, mn_error *err)
-{
-    struct asked *a = ctx;
-    if (view_changed(a->view, id))
-        return ANN_REJECT;
-    if (!search_admit_fn(a->s))
-        return ANN_ADMIT;
-    enum scan_verdict v = search_admit(a->s, id, err);
-    return v == SCAN_ADMIT ? ANN_ADMIT : v == SCAN_REJECT ? ANN_REJECT : ANN_STOP;
-}
+/* One thread's part in it. */
+struct asked {
+    struct call *call;
+    struct asker *own;
+    bool helper;           /* not the connection's thread */
+    const void *query;     /* the running one */
+    mn_search_stats stats;
+};
 
-static mn_status on_tick(void *ctx, mn_error *err)
-{
-    struct asked *a = ctx;
-    return conn_tick(a->s->conn, err);
-}
+/* Candidates whose vectors must come from their rows, for a helper that waits. */
+struct errand {
+    struct asked *a;
+    const struct ann_candidate *c; /* [n] */
+    const uint32_t *at;            /* [n] which keys are theirs */
+    size_t n;
+    double *keys;
+    mn_status status;
+    mn_error *err;
+    bool done;           /* call's lock */
+    struct errand *next; /* call's lock */
+};
 
 static double key_of(struct asked *a, const void *vector)
 {
     double distance;
-    scan_distances(a->scan, 0, vector, 1, &distance);
-    return ivf_key(a->s->c->entry.metric, distance);
+    scan_distances(a->own->scan, 0, vector, 1, &distance);
+    return ivf_key(a->call->s->c->entry.metric, distance);
 }
 
-/* A candidate's vector from its row: the sidecar's copy cannot be read. */
+/* ---- Vectors from rows ----------------------------------------------------------------------- */
+
+/* On the connection's thread; `a` is whoever asks. */
 static mn_status key_from_row(struct asked *a, int64_t id, double *key, mn_error *err)
 {
+    struct search *s = a->call->s;
     sqlite3_stmt *st;
     bool row;
-    mn_status status = coll_stmt(a->s->conn, a->s->c, STMT_GET_VECTOR, &st, err);
+    mn_status status = coll_stmt(s->conn, s->c, STMT_GET_VECTOR, &st, err);
     if (status)
         return status;
     sqlite3_bind_int64(st, 1, id);
@@ -73,34 +105,101 @@ static mn_status key_from_row(struct asked *a, int64_t id, double *key, mn_error
     if (status)
         return status;
     bool good = row && sqlite3_column_type(st, 0) == SQLITE_BLOB &&
-                (size_t)sqlite3_column_bytes(st, 0) == a->s->c->vector_bytes;
+                (size_t)sqlite3_column_bytes(st, 0) == s->c->vector_bytes;
     *key = good ? key_of(a, sqlite3_column_blob(st, 0)) : NAN;
     sqlite3_reset(st);
     return MN_OK;
 }
 
-/* Candidates [n] whose vectors are not in memory; `at` says which keys are theirs. */
-static mn_status rerank_cold(struct asked *a, const struct ann_candidate *c, const uint32_t *at,
-                             size_t n, double *keys, mn_error *err)
+static void run_errand(struct errand *e)
 {
-    mn_conn *conn = a->s->conn;
+    e->status = MN_OK;
+    for (size_t i = 0; i < e->n && e->status == MN_OK; i++)
+        e->status = key_from_row(e->a, e->c[i].id, &e->keys[e->at[i]], e->err);
+}
+
+static void wait_for_errand(struct call *all, struct errand *e)
+{
+    pthread_mutex_lock(&all->lock);
+    e->next = all->errands;
+    all->errands = e;
+    atomic_fetch_add_explicit(&all->want, 1, memory_order_relaxed);
+    pthread_cond_signal(&all->queued);
+    while (!e->done)
+        pthread_cond_wait(&all->served, &all->lock);
+    pthread_mutex_unlock(&all->lock);
+}
+
+/* Runs the errands that are queued; holds the lock before and after, not meanwhile. */
+static void serve(struct call *all)
+{
+    while (all->errands) {
+        struct errand *e = all->errands;
+        all->errands = e->next;
+        atomic_fetch_sub_explicit(&all->want, 1, memory_order_relaxed);
+        pthread_mutex_unlock(&all->lock);
+        run_errand(e);
+        pthread_mutex_lock(&all->lock);
+        e->done = true;
+        pthread_cond_broadcast(&all->served);
+    }
+}
+
+/* ---- One query ------------------------------------------------------------------------------- */
+
+static enum ann_verdict on_admit(void *ctx, int64_t id, mn_error *err)
+{
+    struct asked *a = ctx;
+    struct search *s = a->call->s;
+    if (view_changed(a->call->view, id))
+        return ANN_REJECT;
+    if (!search_admit_fn(s))
+        return ANN_ADMIT;
+    enum scan_verdict v = search_admit(s, id, err);
+    return v == SCAN_ADMIT ? ANN_ADMIT : v == SCAN_REJECT ? ANN_REJECT : ANN_STOP;
+}
+
+static mn_status on_tick(void *ctx, mn_error *err)
+{
+    struct asked *a = ctx;
+    struct call *all = a->call;
+    if (atomic_load_explicit(&all->stop, memory_order_relaxed))
+        return mn_fail(err, MN_INTERRUPTED, "another query of the call failed");
+    if (a->helper)
+        return conn_tick_aside(all->s->conn, err);
+    if (atomic_load_explicit(&all->want, memory_order_relaxed)) {
+        pthread_mutex_lock(&all->lock);
+        serve(all);
+        pthread_mutex_unlock(&all->lock);
+    }
+    return conn_tick(all->s->conn, err);
+}
+
+/* Candidates [n] whose vectors are not in memory; `at` says which keys are theirs. */
+static mn_status rerank_cold(struct asked *a, struct ann_candidate *c, uint32_t *at, size_t n,
+                             double *keys, mn_error *err)
+{
     const void *vectors[ANN_MAX_BATCH] = {NULL};
+    size_t missing = 0;
     mn_status st = MN_OK;
-    if (conn->reader && !ivf_reader_fits(conn->reader, a->s->c->vector_bytes)) {
-        ivf_reader_destroy(conn->reader);
-        conn->reader = NULL;
-    }
-    if (!conn->reader && a->x->n_heap)
-        st = ivf_reader_create(conn, a->s->c->vector_bytes, &conn->reader, err);
-    if (st == MN_OK && conn->reader && a->x->n_heap)
-        st = ivf_read(conn->reader, a->x, c, n, vectors, &a->s->stats.reads, err);
+    if (a->own->reader && a->call->x->n_heap)
+        st = ivf_read(a->own->reader, a->call->x, c, n, vectors, &a->stats.reads, err);
     for (size_t i = 0; i < n && st == MN_OK; i++) {
-        if (vectors[i])
+        if (vectors[i]) {
             keys[at[i]] = key_of(a, vectors[i]);
-        else
-            st = key_from_row(a, c[i].id, &keys[at[i]], err);
+        } else { /* none is kept, or it cannot be read */
+            c[missing] = c[i];
+            at[missing++] = at[i];
+        }
     }
-    return st;
+    if (st || !missing)
+        return st;
+    struct errand e = {.a = a, .c = c, .at = at, .n = missing, .keys = keys, .err = err};
+    if (a->helper)
+        wait_for_errand(a->call, &e);
+    else
+        run_errand(&e);
+    return e.status;
 }
 
 static mn_status on_rerank(void *ctx, const struct ann_candidate *c, size_t n, double *keys,
@@ -111,7 +210,7 @@ static mn_status on_rerank(void *ctx, const struct ann_candidate *c, size_t n, d
     uint32_t at[ANN_MAX_BATCH];
     size_t n_cold = 0;
     for (size_t i = 0; i < n; i++) {
-        const void *v = ivf_vector(a->x, c[i].posting, c[i].part, c[i].slot);
+        const void *v = ivf_vector(a->call->x, c[i].posting, c[i].part, c[i].slot);
         if (v) {
             keys[i] = key_of(a, v);
         } else {
@@ -125,110 +224,185 @@ static mn_status on_rerank(void *ctx, const struct ann_candidate *c, size_t n, d
 /* Scores the rows changed since the last fold; they become the search's first hits. */
 static mn_status scan_pending(struct asked *a, size_t *n, mn_error *err)
 {
-    struct search *s = a->s;
+    struct search *s = a->call->s;
+    mn_hit *pending = a->own->pending;
     mn_status st = MN_OK;
     struct scan_block block;
     *n = 0;
-    for (size_t i = 0; i < view_parts(a->view) && st == MN_OK; i++) {
-        view_block(a->view, i, &block);
-        st = scan_block(a->scan, &block, search_admit_fn(s), s, err);
-        s->stats.rows_scanned += block.n;
+    for (size_t i = 0; i < view_parts(a->call->view) && st == MN_OK; i++) {
+        view_block(a->call->view, i, &block);
+        st = scan_block(a->own->scan, &block, search_admit_fn(s), s, err);
+        a->stats.rows_scanned += block.n;
     }
     if (st)
         return st;
-    *n = scan_count(a->scan, 0);
-    scan_hits(a->scan, 0, a->pending);
+    *n = scan_count(a->own->scan, 0);
+    scan_hits(a->own->scan, 0, pending);
     for (size_t i = 0; i < *n; i++)
-        a->pending[i].distance = ivf_key(s->c->entry.metric, a->pending[i].distance);
+        pending[i].distance = ivf_key(s->c->entry.metric, pending[i].distance);
     return MN_OK;
 }
 
-static mn_status ask(struct asked *a, const void *query, mn_hit *hits, uint32_t *found,
-                     mn_error *err)
+static mn_status ask(struct asked *a, size_t query, mn_error *err)
 {
-    struct search *s = a->s;
+    struct call *all = a->call;
+    struct search *s = all->s;
     const struct catalog_entry *e = &s->c->entry;
+    const char *vector = s->queries + query * s->c->vector_bytes;
     const mn_hit *got;
-    bool estimate = s->opts.estimated || e->rerank == MN_RERANK_NONE;
     size_t n_pending;
-    struct scan_spec spec = {.dtype = e->dtype,
-                             .metric = e->metric,
-                             .dim = e->dim,
-                             .queries = query,
-                             .nq = 1,
-                             .k = s->k};
-    mn_status st = scan_create(s->conn->db->alloc, s->conn->db->kernels, &spec, &a->scan, err);
-    if (st == MN_OK)
-        st = scan_pending(a, &n_pending, err);
-    if (st == MN_OK) {
-        ivf_widen(a->x->core, s->conn->db->kernels, query, a->wide);
-        struct ann_query q = {.vector = a->wide,
-                              .k = s->k,
-                              .knobs = ann_tuning_knobs(&a->x->tuning, s->k, recall_of(s)),
-                              .pending = a->pending,
-                              .n_pending = n_pending,
-                              .admit =
-                                  view_n_changed(a->view) || search_admit_fn(s) ? on_admit : NULL,
-                              .admit_ctx = a,
-                              .rerank = estimate ? NULL : on_rerank,
-                              .rerank_ctx = a,
-                              .batch = a->warm ? 0 : COLD_BATCH,
-                              .tick = on_tick,
-                              .tick_ctx = a};
-        st = ann_search(a->x->ann, s->conn->scratch, &q, err);
+    scan_restart(a->own->scan, vector);
+    mn_status st = scan_pending(a, &n_pending, err);
+    if (st)
+        return st;
+    ivf_widen(all->x->core, s->conn->db->kernels, vector, a->own->wide);
+    struct ann_query q = {.vector = a->own->wide,
+                          .k = s->k,
+                          .knobs = ann_tuning_knobs(&all->x->tuning, s->k, recall_of(s)),
+                          .pending = a->own->pending,
+                          .n_pending = n_pending,
+                          .admit =
+                              view_n_changed(all->view) || search_admit_fn(s) ? on_admit : NULL,
+                          .admit_ctx = a,
+                          .rerank = all->estimate ? NULL : on_rerank,
+                          .rerank_ctx = a,
+                          .batch = all->warm ? 0 : COLD_BATCH,
+                          .tick = on_tick,
+                          .tick_ctx = a};
+    st = ann_search(all->x->ann, a->own->scratch, &q, err);
+    if (st)
+        return st;
+    const struct ann_stats *did = ann_stats(a->own->scratch);
+    size_t n = ann_hits(a->own->scratch, &got);
+    for (size_t i = 0; i < n; i++)
+        all->hits[query * s->k + i] =
+            (mn_hit){got[i].id, ivf_distance(e->dtype, e->metric, got[i].distance)};
+    all->found[query] = (uint32_t)n;
+    a->stats.probed += did->probed;
+    a->stats.codes += did->codes;
+    a->stats.reranked += did->reranked;
+    return MN_OK;
+}
+
+/* ---- All queries ----------------------------------------------------------------------------- */
+
+static void add_stats(mn_search_stats *to, const mn_search_stats *from)
+{
+    to->rows_scanned += from->rows_scanned;
+    to->probed += from->probed;
+    to->codes += from->codes;
+    to->reranked += from->reranked;
+    to->reads += from->reads;
+    to->cpu_us += from->cpu_us;
+}
+
+static mn_status ask_some(struct asked *a, mn_error *err)
+{
+    struct call *all = a->call;
+    mn_conn *conn = all->s->conn;
+    mn_status st = MN_OK;
+    while (st == MN_OK && !atomic_load_explicit(&all->stop, memory_order_relaxed)) {
+        size_t query = atomic_fetch_add_explicit(&all->next, 1, memory_order_relaxed);
+        if (query >= all->s->nq)
+            break;
+        st = ask(a, query, err);
+        size_t done = 1 + atomic_fetch_add_explicit(&all->done, 1, memory_order_relaxed);
+        if (st == MN_OK && !a->helper) {
+            conn->done = done;
+            st = conn_tick(conn, err);
+        }
     }
-    if (st == MN_OK) {
-        const struct ann_stats *did = ann_stats(s->conn->scratch);
-        size_t n = ann_hits(s->conn->scratch, &got);
-        for (size_t i = 0; i < n; i++)
-            hits[i] = (mn_hit){got[i].id, ivf_distance(e->dtype, e->metric, got[i].distance)};
-        *found = (uint32_t)n;
-        s->stats.probed += did->probed;
-        s->stats.codes += did->codes;
-        s->stats.reranked += did->reranked;
-    }
-    scan_destroy(a->scan);
-    a->scan = NULL;
     return st;
 }
 
-/* The connection's memory for searches, large enough for this index and k. */
-static mn_status ready_scratch(struct search *s, const struct ivf *x, mn_error *err)
+static void note_failure(struct call *all, mn_status st, const mn_error *err)
 {
-    mn_conn *conn = s->conn;
-    uint32_t k = s->k > SCRATCH_K ? s->k : SCRATCH_K, lists = x->core->n_lists;
-    if (conn->scratch && conn->scratch_lists >= lists && conn->scratch_k >= k &&
-        conn->scratch_dim == s->c->entry.dim)
-        return MN_OK;
-    ann_scratch_destroy(conn->db->alloc, conn->scratch);
-    conn->scratch = NULL;
-    mn_status st =
-        ann_scratch_create(conn->db->alloc, s->c->entry.dim, lists, k, &conn->scratch, err);
-    conn->scratch_lists = lists;
-    conn->scratch_k = k;
-    conn->scratch_dim = s->c->entry.dim;
-    return st;
+    pthread_mutex_lock(&all->lock);
+    if (all->status == MN_OK) {
+        all->status = st;
+        all->err = *err;
+    }
+    pthread_mutex_unlock(&all->lock);
+    atomic_store_explicit(&all->stop, true, memory_order_relaxed);
+}
+
+/* One thread. A helper that begins when worker 0 has left finds no query. */
+static void ask_worker(void *ctx, unsigned worker)
+{
+    struct call *all = ctx;
+    struct asked a = {.call = all, .own = &all->askers[worker], .helper = worker > 0};
+    mn_error err = {0};
+    uint64_t start = clock_thread_us();
+    pthread_mutex_lock(&all->lock);
+    all->helpers += a.helper;
+    pthread_mutex_unlock(&all->lock);
+    mn_status st = ask_some(&a, &err);
+    if (st)
+        note_failure(all, st, &err);
+    if (a.helper)
+        a.stats.cpu_us = clock_thread_us() - start;
+    pthread_mutex_lock(&all->lock);
+    add_stats(&all->stats, &a.stats);
+    all->helpers -= a.helper;
+    pthread_cond_signal(&all->queued);
+    while (!a.helper && all->helpers) {
+        serve(all);
+        if (all->helpers)
+            pthread_cond_wait(&all->queued, &all->lock);
+    }
+    pthread_mutex_unlock(&all->lock);
+}
+
+static uint32_t threads_for(const struct search *s, bool warm)
+{
+    uint32_t n = s->opts.threads ? s->opts.threads : s->conn->db->opts.threads;
+    size_t most = warm ? s->nq / FEW_QUERIES : s->nq;
+    if (s->opts.filter || n <= 1 || most <= 1)
+        return 1;
+    return n > most ? (uint32_t)most : n;
 }
 
 static mn_status ask_all(struct search *s, const struct view *v, mn_hit *hits, uint32_t *found,
                          mn_error *err)
 {
-    struct mn_alloc *alloc = s->conn->db->alloc;
-    struct asked a = {.s = s, .view = v, .x = view_base(v), .warm = ivf_warm(view_base(v))};
-    mn_status st = ready_scratch(s, a.x, err);
-    a.wide = mn_alloc(alloc, s->c->entry.dim * sizeof *a.wide, MN_TAG_SEARCH);
-    a.pending = mn_alloc_array(alloc, s->k, sizeof *a.pending, MN_TAG_SEARCH);
-    if (st == MN_OK && (!a.wide || !a.pending))
-        st = mn_fail(err, MN_NOMEM, "search: out of memory under the cap for %u hits", s->k);
-    for (size_t q = 0; q < s->nq && st == MN_OK; q++) {
-        st = ask(&a, s->queries + q * s->c->vector_bytes, hits + q * s->k, &found[q], err);
-        s->conn->done = q + 1;
-        if (st == MN_OK)
-            st = conn_tick(s->conn, err);
-    }
-    mn_free(alloc, a.wide);
-    mn_free(alloc, a.pending);
-    return st;
+    mn_conn *conn = s->conn;
+    const struct catalog_entry *e = &s->c->entry;
+    struct call all = {.s = s, .view = v, .x = view_base(v), .hits = hits, .found = found};
+    all.warm = ivf_warm(all.x);
+    all.estimate = s->opts.estimated || e->rerank == MN_RERANK_NONE;
+    struct asker_spec spec = {.x = all.x,
+                              .scan = {.dtype = e->dtype,
+                                       .metric = e->metric,
+                                       .dim = e->dim,
+                                       .queries = s->queries,
+                                       .nq = 1,
+                                       .k = s->k},
+                              .reads = !all.warm && !all.estimate && all.x->n_heap};
+    struct pool *pool = NULL;
+    uint32_t n, wanted = threads_for(s, all.warm);
+    if (wanted > 1 && !(pool = db_pool(conn->db)))
+        wanted = 1;
+    mn_status st = askers_ready(conn, &spec, wanted, &n, err);
+    if (st)
+        return st;
+    all.askers = conn->askers;
+    pthread_mutex_init(&all.lock, NULL);
+    pthread_cond_init(&all.queued, NULL);
+    pthread_cond_init(&all.served, NULL);
+    if (n > 1)
+        pool_run(pool, n, ask_worker, &all);
+    else
+        ask_worker(&all, 0);
+    pthread_cond_destroy(&all.queued);
+    pthread_cond_destroy(&all.served);
+    pthread_mutex_destroy(&all.lock);
+    add_stats(&s->stats, &all.stats);
+    if (all.status && err)
+        *err = all.err;
+    if (all.status || n == 1)
+        return all.status;
+    conn->done = s->nq; /* helpers tell nobody */
+    return conn_tick(conn, err);
 }
 
 /* Vectors lie in the sidecar though memory would have room for them. */
@@ -257,7 +431,7 @@ mn_status search_indexed(struct search *s, mn_hit *hits, uint32_t *found, bool *
         folder_tell(s->conn->db, s->c->entry.name);
     /* Without a folder vectors come into memory little by little, and not before the first answer:
      * the connection then has a reader. */
-    if (cold && !folds && s->conn->reader)
+    if (cold && !folds && s->conn->n_askers && s->conn->askers[0].reader)
         st = ivf_warm_up(s->conn, view_base(v), WARM_BLOCKS, err);
     if (st == MN_NOMEM) { /* no matter: they stay where they are */
         mn_error_clear(err);

@@ -822,4 +822,35 @@ TEST(scanning_allocates_nothing)
     teardown(&f);
 }
 
+TEST(a_scan_restarted_is_as_a_new_one)
+{
+    static const struct {
+        mn_dtype dtype;
+        mn_metric metric;
+        size_t nq;
+    } cases[] = {{MN_F32, MN_L2, 1}, {MN_BF16, MN_COSINE, 20}, {MN_I8, MN_IP, 16}};
+    for (size_t i = 0; i < 3; i++) {
+        struct fixture f;
+        setup(&f, kernels_select(ISA_COUNT), cases[i].dtype, cases[i].metric, 24, 1500,
+              2 * cases[i].nq, 16);
+        struct scan_spec spec = spec_of(&f, 30);
+        spec.nq = cases[i].nq;
+        struct scan *again = make(&f, &spec);
+        feed(&f, again, 0, f.n, false, NULL, NULL, NULL);
+        spec.queries = (const char *)spec.queries + spec.nq * mn_vector_bytes(cases[i].dtype, 24);
+        uint64_t before = mn_alloc_calls(f.a);
+        scan_restart(again, spec.queries);
+        CHECK_EQ(scan_count(again, 0), 0);
+        feed(&f, again, 0, f.n, false, NULL, NULL, NULL);
+        CHECK_EQ(mn_alloc_calls(f.a), before);
+        struct scan *fresh = make(&f, &spec);
+        feed(&f, fresh, 0, f.n, false, NULL, NULL, NULL);
+        for (size_t q = 0; q < spec.nq; q++)
+            check_same(again, q, fresh, q, "restarted");
+        scan_destroy(again);
+        scan_destroy(fresh);
+        teardown(&f);
+    }
+}
+
 TEST_MAIN

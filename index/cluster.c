@@ -11,16 +11,19 @@
  * 4. All rows are assigned. Clusters of more than 3 times the mean are split by k-means on their
  *    rows, those of fewer than MIN_SIZE are dissolved; only rows of such clusters are assigned
  *    again. Up to SPLITS times.
- * 5. All rows are assigned once more, to the final centroids. A cluster that is still more than
- *    twice too large holds rows that k-means cannot tell apart: it is cut into clusters with the
- *    same centroid, so that no posting's size depends on luck.
+ * 5. Rows near a split are assigned once more: those of the clusters whose centroids are among the
+ *    NEIGHBOURS nearest of a new one. A cluster that is still more than twice too large holds rows
+ *    that k-means cannot tell apart: it is cut into clusters with the same centroid, so that no
+ *    posting's size depends on luck.
  *
- * Rows are fetched on the caller's thread, a chunk at a time; `threads` tasks then assign a part of
- * the chunk each. A row's cluster does not depend on the others in its chunk, and sums are added up
- * in the order of rows: the result does not depend on the number of threads.
+ * Threads. Rows are fetched on the caller's thread, a chunk at a time, the next one while the
+ * others assign this one, who take TASK_ROWS of it in turns. A row's cluster does not depend on the
+ * others in its chunk, and sums are added up in the order of rows: the result does not depend on
+ * the number of threads.
  */
 #include "index/cluster.h"
 
+#include "index/best.h"
 #include "index/kmeans.h"
 #include "index/rng.h"
 #include "storage/base/error.h"
@@ -28,6 +31,7 @@
 #include <assert.h>
 #include <inttypes.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <string.h>
 
 enum {
@@ -40,8 +44,11 @@ enum {
     SPLIT_ROUNDS = 6,
     NEAREST_GROUPS = 8,
     MIN_SIZE = 8,
+    NEIGHBOURS = 16,
     MIN_MEAN = 64,         /* rows a cluster should have: two blocks of codes */
-    TASK_ROWS = 512        /* rows of a task */
+    TASK_ROWS = 512,       /* rows that a worker takes at a time; fewer of very many elements */
+    LEAST_TASK = 64,
+    CHUNK_TASKS = 4        /* for each worker in a chunk: nobody waits long for the last */
 };
 
 #define DEFAULT_BUDGET ((uint64_t)64 << 20)
@@ -57,14 +64,24 @@ struct assigner {
     struct packed *packed;  /* [n_groups] members' */
 };
 
-/* Buffers of one task. */
+/* Rows that are assigned together. */
+struct chunk {
+    const uint32_t *ids;    /* [n] */
+    const float *rows;      /* [n][dim] */
+    size_t n;
+    size_t first;           /* place of the first in its pass */
+    uint32_t *own_ids;      /* [work.chunk] */
+    float *own_rows;        /* [work.chunk][dim] */
+};
+
+/* Buffers of one worker. */
 struct task {
     const float *rows;      /* [n][dim] */
     size_t n;
     uint32_t *nearest;      /* out [n] */
-    float *value;           /* [TASK_ROWS] */
-    uint32_t *group;        /* [TASK_ROWS][NEAREST_GROUPS] */
-    uint32_t *list;         /* [TASK_ROWS * NEAREST_GROUPS] rows by group */
+    float *value;           /* [task_rows] */
+    uint32_t *group;        /* [task_rows][NEAREST_GROUPS] */
+    uint32_t *list;         /* [task_rows * NEAREST_GROUPS] rows by group */
     uint32_t *start;        /* [n_groups + 1] */
     float *dots;            /* [KMEANS_TILE][most lanes] */
     float *tile;            /* [KMEANS_TILE][dim] */
@@ -84,17 +101,31 @@ struct work {
     uint32_t max_size;
     uint64_t seed;
 
-    size_t chunk;              /* rows: threads * TASK_ROWS */
-    uint32_t *ids;             /* [chunk] */
-    float *rows;               /* [chunk][dim] */
+    size_t task_rows, chunk;   /* rows of a task; of a chunk */
+    struct chunk chunks[2];    /* the second one with several threads only */
     uint32_t *found;           /* [chunk] */
     struct assigner assigner;
     struct task *tasks;        /* [threads] */
 
+    const struct pass *pass;   /* the running one */
+    const struct chunk *now;   /* being assigned */
+    struct chunk *next;        /* being fetched meanwhile; NULL: none */
+    mn_status fetched;         /* how that went */
+    _Atomic size_t taken;      /* relaxed; rows of `now` that workers took */
+
     uint32_t *sample;          /* [n_sample] rows */
     size_t n_sample;
     float *kept;               /* [n_sample][dim], or NULL: fetched each time */
+    bool *fresh;               /* [room] the cluster was made by a split */
     uint64_t done, total;      /* rows assigned; for tick */
+};
+
+/* Assigning some rows, chunk by chunk. */
+struct pass {
+    mn_status (*fetch)(struct work *w, struct chunk *c, size_t first); /* rows from `first` on;
+                                                                          c->n 0: none are left */
+    void (*take)(struct work *w, const struct chunk *c); /* w->found are their clusters */
+    float *sums;               /* [k][dim] for take_sample_rows; or NULL */
 };
 
 static uint64_t budget_of(const struct cluster_opts *opts)
@@ -106,6 +137,19 @@ static mn_status no_memory(const struct work *w)
 {
     return mn_fail(w->err, MN_NOMEM, "no memory to cluster %zu rows of %u elements",
                    w->source->n, w->dim);
+}
+
+static mn_status run_kmeans(struct work *w, const float *rows, size_t n, uint32_t k,
+                            uint32_t rounds, float *centroids)
+{
+    const struct kmeans_spec spec = {.rows = rows,
+                                     .n = n,
+                                     .dim = w->dim,
+                                     .k = k,
+                                     .rounds = rounds,
+                                     .seed = rng_next(&w->seed),
+                                     .parallel = w->opts->parallel};
+    return kmeans(w->a, w->kn, &spec, centroids, w->err);
 }
 
 static void assigner_fini(struct work *w)
@@ -181,8 +225,7 @@ static mn_status assigner_set(struct work *w)
         !g->packed || !centers || !group)
         st = no_memory(w);
     if (!st)
-        st = kmeans(w->a, w->kn, w->centroids, w->k, w->dim, g->n_groups, TOP_ROUNDS,
-                    rng_next(&w->seed), centers, w->err);
+        st = run_kmeans(w, w->centroids, w->k, g->n_groups, TOP_ROUNDS, centers);
     if (!st) {
         packed_set(&g->groups, w->kn, centers, NULL, g->n_groups);
         dots = mn_alloc_array(w->a, packed_lanes(&g->groups), sizeof *dots, MN_TAG_SEARCH);
@@ -265,31 +308,48 @@ static void assign_task(const struct work *w, struct task *t)
     }
 }
 
-static void run_task(void *arg, size_t i)
+static void assign_worker(void *arg, unsigned worker)
 {
     struct work *w = arg;
-    assign_task(w, &w->tasks[i]);
+    const struct chunk *c = w->now;
+    struct task *t = &w->tasks[worker];
+    size_t first;
+    if (worker == 0 && w->next)
+        w->fetched = w->pass->fetch(w, w->next, c->first + c->n);
+    while ((first = atomic_fetch_add_explicit(&w->taken, w->task_rows, memory_order_relaxed)) <
+           c->n) {
+        t->rows = c->rows + first * w->dim;
+        t->n = c->n - first < w->task_rows ? c->n - first : w->task_rows;
+        t->nearest = w->found + first;
+        assign_task(w, t);
+    }
 }
 
-/* The nearest centroids of n rows, n at most chunk, into found[]. */
-static mn_status assign_rows(struct work *w, const float *rows, size_t n)
+/* The nearest centroids of all rows of a pass. */
+static mn_status run_pass(struct work *w, const struct pass *p)
 {
-    size_t tasks = 0;
-    for (size_t first = 0; first < n; first += TASK_ROWS, tasks++) {
-        struct task *t = &w->tasks[tasks];
-        t->rows = rows + first * w->dim;
-        t->n = n - first < TASK_ROWS ? n - first : TASK_ROWS;
-        t->nearest = w->found + first;
+    struct chunk *now = &w->chunks[0];
+    bool ahead = w->threads > 1;
+    w->pass = p;
+    mn_status st = p->fetch(w, now, 0);
+    while (!st && now->n) {
+        w->now = now;
+        w->next = ahead ? &w->chunks[now == w->chunks] : NULL;
+        w->fetched = MN_OK;
+        atomic_store_explicit(&w->taken, 0, memory_order_relaxed);
+        parallel_run(w->opts->parallel, w->threads, assign_worker, w);
+        p->take(w, now);
+        w->done += now->n;
+        w->total = w->total < w->done ? w->done : w->total;
+        st = w->fetched;
+        if (!st && w->opts->tick)
+            st = w->opts->tick(w->opts->tick_ctx, w->done, w->total, w->err);
+        if (ahead)
+            now = w->next;
+        else if (!st)
+            st = p->fetch(w, now, now->first + now->n);
     }
-    if (w->opts->parallel && tasks > 1)
-        w->opts->parallel->run(w->opts->parallel->ctx, tasks, run_task, w);
-    else
-        for (size_t i = 0; i < tasks; i++)
-            run_task(w, i);
-    w->done += n;
-    if (w->total < w->done)
-        w->total = w->done;
-    return w->opts->tick ? w->opts->tick(w->opts->tick_ctx, w->done, w->total, w->err) : MN_OK;
+    return st;
 }
 
 static mn_status fetch(struct work *w, const uint32_t *ids, size_t n, float *out)
@@ -298,13 +358,6 @@ static mn_status fetch(struct work *w, const uint32_t *ids, size_t n, float *out
 }
 
 /* ---- Steps 1 to 3 ---------------------------------------------------------------------------- */
-
-/* Rows [first, first + n) of the sample, n at most chunk. */
-static mn_status sample_rows(struct work *w, size_t first, size_t n, const float **rows)
-{
-    *rows = w->kept ? w->kept + first * w->dim : w->rows;
-    return w->kept ? MN_OK : fetch(w, w->sample + first, n, w->rows);
-}
 
 static mn_status take_sample(struct work *w, uint32_t k)
 {
@@ -347,33 +400,43 @@ static mn_status kmeans_of(struct work *w, const uint32_t *ids, size_t n, size_t
     if (!st)
         st = fetch(w, which, m, rows);
     if (!st)
-        st = kmeans(w->a, w->kn, rows, m, w->dim, k, rounds, rng_next(&w->seed), centroids,
-                    w->err);
+        st = run_kmeans(w, rows, m, k, rounds, centroids);
     mn_free(w->a, rows);
     mn_free(w->a, which);
     return st;
 }
 
+static mn_status fetch_sample(struct work *w, struct chunk *c, size_t first)
+{
+    c->first = first;
+    c->n = w->n_sample - first < w->chunk ? w->n_sample - first : w->chunk;
+    c->ids = w->sample + first;
+    c->rows = w->kept ? w->kept + first * w->dim : c->own_rows;
+    return w->kept ? MN_OK : fetch(w, c->ids, c->n, c->own_rows);
+}
+
+static void take_sample_rows(struct work *w, const struct chunk *c)
+{
+    for (size_t r = 0; r < c->n; r++) {
+        uint32_t j = w->found[r];
+        const float *row = c->rows + r * w->dim;
+        w->of[c->first + r] = j;
+        w->sizes[j]++;
+        if (!w->pass->sums)
+            continue;
+        float *sum = w->pass->sums + (size_t)j * w->dim;
+        for (uint32_t d = 0; d < w->dim; d++)
+            sum[d] += row[d];
+    }
+}
+
 /* Nearest centroids of the whole sample into of[0 .. n_sample), which is free until step 4. */
 static mn_status assign_sample(struct work *w, float *sums)
 {
+    const struct pass p = {.fetch = fetch_sample, .take = take_sample_rows, .sums = sums};
     mn_status st = assigner_set(w);
     memset(w->sizes, 0, w->k * sizeof *w->sizes);
-    for (size_t i = 0; !st && i < w->n_sample; i += w->chunk) {
-        size_t n = w->n_sample - i < w->chunk ? w->n_sample - i : w->chunk;
-        const float *rows;
-        st = sample_rows(w, i, n, &rows);
-        if (!st)
-            st = assign_rows(w, rows, n);
-        for (size_t r = 0; !st && r < n; r++) {
-            uint32_t j = w->found[r];
-            w->of[i + r] = j;
-            w->sizes[j]++;
-            for (uint32_t d = 0; sums && d < w->dim; d++)
-                sums[(size_t)j * w->dim + d] += rows[r * w->dim + d];
-        }
-    }
-    return st;
+    return st ? st : run_pass(w, &p);
 }
 
 /* Rows ids[of] by cluster: list[start[j] .. start[j + 1]) are the i with of[i] = j, ascending. */
@@ -451,24 +514,35 @@ static mn_status lloyd(struct work *w)
 
 /* ---- Steps 4 and 5 --------------------------------------------------------------------------- */
 
-/* Assigns the rows that are marked in of[] with UINT32_MAX. */
+/* Rows marked in of[] with UINT32_MAX; a chunk's `first` counts rows that are looked at. */
+static mn_status fetch_marked(struct work *w, struct chunk *c, size_t first)
+{
+    size_t i = first;
+    c->n = 0;
+    for (; i < w->source->n && c->n < w->chunk; i++)
+        if (w->of[i] == UINT32_MAX)
+            c->own_ids[c->n++] = (uint32_t)i;
+    c->first = i - c->n; /* so that first + n is where to go on */
+    return fetch(w, c->ids, c->n, c->own_rows);
+}
+
+static void take_marked(struct work *w, const struct chunk *c)
+{
+    for (size_t r = 0; r < c->n; r++) {
+        w->of[c->ids[r]] = w->found[r];
+        w->sizes[w->found[r]]++;
+    }
+}
+
 static mn_status assign_marked(struct work *w)
 {
-    mn_status st = assigner_set(w);
-    for (size_t i = 0; !st && i < w->source->n;) {
-        size_t n = 0;
-        for (; i < w->source->n && n < w->chunk; i++)
-            if (w->of[i] == UINT32_MAX)
-                w->ids[n++] = (uint32_t)i;
-        st = fetch(w, w->ids, n, w->rows);
-        if (!st && n)
-            st = assign_rows(w, w->rows, n);
-        for (size_t r = 0; !st && r < n; r++) {
-            w->of[w->ids[r]] = w->found[r];
-            w->sizes[w->found[r]]++;
-        }
+    static const struct pass p = {.fetch = fetch_marked, .take = take_marked};
+    for (int i = 0; i < 2; i++) {
+        w->chunks[i].ids = w->chunks[i].own_ids;
+        w->chunks[i].rows = w->chunks[i].own_rows;
     }
-    return st;
+    mn_status st = assigner_set(w);
+    return st ? st : run_pass(w, &p);
 }
 
 static mn_status assign_all(struct work *w)
@@ -491,7 +565,9 @@ static mn_status split_clusters(struct work *w, uint32_t min_size, bool *changed
     uint32_t *start = NULL, *list = NULL, made = 0;
     uint32_t *moved = mn_alloc_array(w->a, w->k, sizeof *moved, MN_TAG_SEARCH);
     float *to = mn_alloc_array(w->a, w->room, w->dim * sizeof *to, MN_TAG_SEARCH);
-    mn_status st = moved && to ? list_clusters(w, w->source->n, &start, &list) : no_memory(w);
+    bool *fresh = mn_alloc_array(w->a, w->room, sizeof *fresh, MN_TAG_SEARCH);
+    mn_status st =
+        moved && to && fresh ? list_clusters(w, w->source->n, &start, &list) : no_memory(w);
     *changed = false;
     for (uint32_t j = 0; !st && j < w->k; j++) {
         uint32_t parts = parts_of(w, w->sizes[j], min_size);
@@ -502,14 +578,19 @@ static mn_status split_clusters(struct work *w, uint32_t min_size, bool *changed
         else if (parts > 1)
             st = kmeans_of(w, list + start[j], w->sizes[j], (size_t)parts * TOP_ROWS, parts,
                            SPLIT_ROUNDS, to + (size_t)made * w->dim);
+        for (uint32_t p = 0; p < parts; p++)
+            fresh[made + p] = parts > 1 || w->fresh[j];
         moved[j] = parts == 1 ? made : UINT32_MAX;
         *changed |= parts != 1;
         made += parts;
     }
     if (!st && made > 0) {
         float *old = w->centroids;
+        bool *was = w->fresh;
         w->centroids = to;
         to = old;
+        w->fresh = fresh;
+        fresh = was;
         w->k = made;
         memset(w->sizes, 0, w->room * sizeof *w->sizes);
         for (size_t i = 0; i < w->source->n; i++) {
@@ -522,8 +603,43 @@ static mn_status split_clusters(struct work *w, uint32_t min_size, bool *changed
     }
     mn_free(w->a, moved);
     mn_free(w->a, to);
+    mn_free(w->a, fresh);
     mn_free(w->a, start);
     mn_free(w->a, list);
+    return st;
+}
+
+/* Marks the rows of clusters near those made by splits, those included. */
+static mn_status mark_near_splits(struct work *w, bool *any)
+{
+    float *distance = mn_alloc_array(w->a, w->k, sizeof *distance, MN_TAG_SEARCH);
+    bool *near = mn_alloc_array(w->a, w->k, sizeof *near, MN_TAG_SEARCH);
+    float *keys = mn_alloc_array(w->a, best_room(NEIGHBOURS), sizeof *keys, MN_TAG_SEARCH);
+    mn_status st = distance && near && keys ? MN_OK : no_memory(w);
+    *any = false;
+    for (uint32_t j = 0; !st && j < w->k; j++) {
+        struct best best;
+        if (!w->fresh[j])
+            continue;
+        w->kn->l2[ELEM_F32](w->centroids + (size_t)j * w->dim, w->centroids,
+                            w->dim * sizeof(float), w->k, w->dim, distance);
+        best_init(&best, keys, NEIGHBOURS);
+        for (uint32_t i = 0; i < w->k; i++)
+            if (distance[i] < best.limit)
+                best_push(&best, distance[i]);
+        best_settle(&best);
+        *any = true;
+        for (uint32_t i = 0; i < w->k; i++)
+            near[i] |= distance[i] <= best.limit;
+    }
+    for (size_t i = 0; !st && i < w->source->n; i++)
+        if (near[w->of[i]]) {
+            w->sizes[w->of[i]]--;
+            w->of[i] = UINT32_MAX;
+        }
+    mn_free(w->a, distance);
+    mn_free(w->a, near);
+    mn_free(w->a, keys);
     return st;
 }
 
@@ -581,31 +697,63 @@ static mn_status cut_alike(struct work *w)
 
 /* ---- The whole ------------------------------------------------------------------------------- */
 
+/* Bytes of the chunks and of what each worker needs to assign them. */
+static uint64_t chunk_bytes(const struct work *w, uint32_t tasks)
+{
+    uint64_t row = w->dim * sizeof(float), rows = w->threads * tasks * w->task_rows;
+    uint64_t chunks = (w->threads > 1 ? 2 : 1) * rows * (row + sizeof(uint32_t));
+    return chunks + w->threads * (KMEANS_TILE * row + w->task_rows * 8 * (NEAREST_GROUPS + 1));
+}
+
+/* So few rows at a time, and workers, that an eighth of the budget will do. */
+static void fit_chunks(struct work *w)
+{
+    uint64_t most = budget_of(w->opts) / 8;
+    uint32_t tasks = w->threads > 1 ? CHUNK_TASKS : 1; /* for each worker in a chunk */
+    w->task_rows = TASK_ROWS;
+    while (w->task_rows > LEAST_TASK && chunk_bytes(w, tasks) > most)
+        w->task_rows /= 2;
+    while (tasks > 1 && chunk_bytes(w, tasks) > most)
+        tasks--;
+    while (w->threads > 1 && chunk_bytes(w, tasks) > most)
+        w->threads--;
+    w->chunk = w->task_rows * w->threads * tasks;
+}
+
+static mn_status take_task(struct work *w, struct task *t)
+{
+    const size_t lists = w->task_rows * NEAREST_GROUPS;
+    t->value = mn_alloc_array(w->a, w->task_rows, sizeof *t->value, MN_TAG_SEARCH);
+    t->group = mn_alloc_array(w->a, lists, sizeof *t->group, MN_TAG_SEARCH);
+    t->list = mn_alloc_array(w->a, lists, sizeof *t->list, MN_TAG_SEARCH);
+    t->tile = mn_alloc_array(w->a, KMEANS_TILE, w->dim * sizeof(float), MN_TAG_SEARCH);
+    return t->value && t->group && t->list && t->tile ? MN_OK : no_memory(w);
+}
+
 static mn_status take_memory(struct work *w, uint32_t k)
 {
-    size_t n = w->source->n, dim = w->dim;
+    size_t row = w->dim * sizeof(float);
+    mn_status st = MN_OK;
     w->room = k + k / 2 + 64;
-    w->chunk = (size_t)w->threads * TASK_ROWS;
-    w->centroids = mn_alloc_array(w->a, w->room, dim * sizeof(float), MN_TAG_SEARCH);
-    w->of = mn_alloc_array(w->a, n, sizeof *w->of, MN_TAG_SEARCH);
+    fit_chunks(w);
+    w->centroids = mn_alloc_array(w->a, w->room, row, MN_TAG_SEARCH);
+    w->of = mn_alloc_array(w->a, w->source->n, sizeof *w->of, MN_TAG_SEARCH);
     w->sizes = mn_alloc_array(w->a, w->room, sizeof *w->sizes, MN_TAG_SEARCH);
-    w->ids = mn_alloc_array(w->a, w->chunk, sizeof *w->ids, MN_TAG_SEARCH);
-    w->rows = mn_alloc_array(w->a, w->chunk, dim * sizeof(float), MN_TAG_SEARCH);
+    w->fresh = mn_alloc_array(w->a, w->room, sizeof *w->fresh, MN_TAG_SEARCH);
     w->found = mn_alloc_array(w->a, w->chunk, sizeof *w->found, MN_TAG_SEARCH);
     w->tasks = mn_alloc_array(w->a, w->threads, sizeof *w->tasks, MN_TAG_SEARCH);
-    if (!w->centroids || !w->of || !w->sizes || !w->ids || !w->rows || !w->found || !w->tasks)
+    if (!w->centroids || !w->of || !w->sizes || !w->fresh || !w->found || !w->tasks)
         return no_memory(w);
-    for (uint32_t t = 0; t < w->threads; t++) {
-        struct task *k_ = &w->tasks[t];
-        const size_t lists = (size_t)TASK_ROWS * NEAREST_GROUPS;
-        k_->value = mn_alloc_array(w->a, TASK_ROWS, sizeof *k_->value, MN_TAG_SEARCH);
-        k_->group = mn_alloc_array(w->a, lists, sizeof *k_->group, MN_TAG_SEARCH);
-        k_->list = mn_alloc_array(w->a, lists, sizeof *k_->list, MN_TAG_SEARCH);
-        k_->tile = mn_alloc_array(w->a, KMEANS_TILE, dim * sizeof(float), MN_TAG_SEARCH);
-        if (!k_->value || !k_->group || !k_->list || !k_->tile)
+    for (uint32_t i = 0; i < (w->threads > 1 ? 2 : 1); i++) {
+        struct chunk *c = &w->chunks[i];
+        c->own_ids = mn_alloc_array(w->a, w->chunk, sizeof *c->own_ids, MN_TAG_SEARCH);
+        c->own_rows = mn_alloc_array(w->a, w->chunk, row, MN_TAG_SEARCH);
+        if (!c->own_ids || !c->own_rows)
             return no_memory(w);
     }
-    return MN_OK;
+    for (uint32_t t = 0; t < w->threads && !st; t++)
+        st = take_task(w, &w->tasks[t]);
+    return st;
 }
 
 /* All but centroids, of and sizes. */
@@ -618,9 +766,12 @@ static void free_memory(struct work *w)
         mn_free(w->a, w->tasks[t].list);
         mn_free(w->a, w->tasks[t].tile);
     }
+    for (int i = 0; i < 2; i++) {
+        mn_free(w->a, w->chunks[i].own_ids);
+        mn_free(w->a, w->chunks[i].own_rows);
+    }
     mn_free(w->a, w->tasks);
-    mn_free(w->a, w->ids);
-    mn_free(w->a, w->rows);
+    mn_free(w->a, w->fresh);
     mn_free(w->a, w->found);
     mn_free(w->a, w->sample);
     mn_free(w->a, w->kept);
@@ -634,7 +785,7 @@ static mn_status run(struct work *w, uint32_t k)
     mn_status st = take_memory(w, k);
     if (!st)
         st = take_sample(w, k);
-    w->total = (LLOYD_ROUNDS + 1) * (uint64_t)w->n_sample + 2 * (uint64_t)w->source->n;
+    w->total = (LLOYD_ROUNDS + 1) * (uint64_t)w->n_sample + (uint64_t)w->source->n;
     if (!st)
         st = first_clusters(w, k);
     if (!st)
@@ -643,15 +794,16 @@ static mn_status run(struct work *w, uint32_t k)
     w->kept = NULL;
     if (!st)
         st = assign_all(w);
-    bool changed = true, any = false;
+    bool changed = true;
     for (int i = 0; !st && changed && i < SPLITS; i++) {
         st = split_clusters(w, min_size, &changed);
-        any |= changed;
         if (!st && changed)
             st = assign_marked(w);
     }
-    if (!st && any)
-        st = assign_all(w);
+    if (!st)
+        st = mark_near_splits(w, &changed);
+    if (!st && changed)
+        st = assign_marked(w);
     return st ? st : cut_alike(w);
 }
 
@@ -670,9 +822,7 @@ mn_status cluster(struct mn_alloc *a, const struct kernels *kn, const struct ann
     k = k > source->n ? (uint32_t)source->n : k;
     struct work w = {.a = a, .kn = kn, .source = source, .opts = opts, .err = err,
                      .dim = source->dim, .seed = opts->seed,
-                     .threads = opts->parallel && opts->parallel->threads
-                                    ? opts->parallel->threads
-                                    : 1};
+                     .threads = parallel_threads(opts->parallel)};
     mn_status st = run(&w, k);
     free_memory(&w);
     if (st) {

@@ -5,6 +5,7 @@
 #define MN_INDEX_CLUSTER_H
 
 #include "index/kernels/kernels.h"
+#include "index/parallel.h"
 #include "mneme.h"
 #include "storage/base/alloc.h"
 
@@ -18,19 +19,12 @@ struct ann_source {
     void *ctx;
 };
 
-/* Runs task(arg, i) for all i in [0, n), on any threads, and returns when all are done. */
-struct ann_parallel {
-    void (*run)(void *ctx, size_t n, void (*task)(void *arg, size_t i), void *arg);
-    void *ctx;
-    uint32_t threads; /* buffers are made for so many tasks at once; at least 1 */
-};
-
 struct cluster_opts {
     uint32_t k;              /* clusters wanted; 0: cluster_count() of the source */
     uint64_t seed;
     uint64_t budget_bytes;   /* for everything but the result and 8 bytes a row; 0: 64 MiB. Fewer
                                 clusters are made if it is small for the dim */
-    const struct ann_parallel *parallel; /* NULL: this thread alone */
+    const struct parallel *parallel; /* NULL: this thread alone */
     mn_status (*tick)(void *ctx, uint64_t done, uint64_t total, mn_error *err); /* or NULL */
     void *tick_ctx;
 };

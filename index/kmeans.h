@@ -4,6 +4,7 @@
 #define MN_INDEX_KMEANS_H
 
 #include "index/kernels/kernels.h"
+#include "index/parallel.h"
 #include "mneme.h"
 #include "storage/base/alloc.h"
 
@@ -34,10 +35,17 @@ static inline size_t packed_lanes(const struct packed *p)
 void packed_dots(const struct packed *p, const struct kernels *kn, const float *rows, size_t n,
                  float *dots);
 
-/* k centroids [k][dim] of rows [n][dim], n at least 1, after `rounds` rounds from rows drawn by
- * seed. Clusters that lose all rows start anew at a row. MN_NOMEM. */
-mn_status kmeans(struct mn_alloc *a, const struct kernels *kn, const float *rows, size_t n,
-                 uint32_t dim, uint32_t k, uint32_t rounds, uint64_t seed, float *centroids,
-                 mn_error *err);
+struct kmeans_spec {
+    const float *rows;    /* [n][dim] */
+    size_t n;             /* at least 1 */
+    uint32_t dim, k;
+    uint32_t rounds;      /* from rows drawn by the seed */
+    uint64_t seed;
+    const struct parallel *parallel; /* NULL: this thread alone; the result is the same */
+};
+
+/* centroids [k][dim]. Clusters that lose all rows start anew at a row. MN_NOMEM. */
+mn_status kmeans(struct mn_alloc *a, const struct kernels *kn, const struct kmeans_spec *spec,
+                 float *centroids, mn_error *err);
 
 #endif

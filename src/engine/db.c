@@ -88,6 +88,18 @@ struct pool *db_pool(mn_db *db)
     return p;
 }
 
+static void run_on_pool(void *ctx, unsigned n, void (*fn)(void *arg, unsigned worker), void *arg)
+{
+    pool_run(ctx, n, fn, arg);
+}
+
+struct parallel db_parallel(mn_db *db)
+{
+    struct pool *p = db->opts.threads > 1 ? db_pool(db) : NULL;
+    return (struct parallel){
+        .run = p ? run_on_pool : NULL, .ctx = p, .threads = db->opts.threads};
+}
+
 void db_log(mn_db *db, mn_log_level level, const char *topic, const char *format, ...)
 {
     if (!db->opts.log || level > db->opts.log_level)

@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 
 #include "index/kernels/kernels.h"
+#include "index/parallel.h"
 #include "mneme.h"
 #include "storage/base/alloc.h"
 #include "storage/base/error.h"
@@ -63,7 +64,7 @@ struct mn_db {
     bool has_catalog;              /* lock; never goes back to false */
     struct cached *cached;         /* lock; vectors held in memory, one entry a collection */
     uint64_t uses;                 /* lock; counts uses of cached vectors, for eviction */
-    struct pool *pool;             /* lock; made by the first search with threads */
+    struct pool *pool;             /* lock; made by the first call with threads */
     struct mn_fs *fs;              /* set in open; for the sidecar; NULL: none, in memory */
     struct io_disk *disk;          /* set in open; NULL with fs */
     pthread_mutex_t sidecar_lock;  /* guards the next three */
@@ -179,6 +180,7 @@ mn_status db_use_wal(mn_db *db, sqlite3 *sql, bool *was, mn_error *err);
 /* Sets after how much write-ahead log a commit also checkpoints; depends on the page size. */
 mn_status db_limit_wal(sqlite3 *sql, mn_error *err);
 struct pool *db_pool(mn_db *db); /* made when first wanted; NULL when memory runs out */
+struct parallel db_parallel(mn_db *db); /* the pool for index/, as many threads as the database's */
 uint64_t clock_us(void);         /* monotonic */
 uint64_t clock_thread_us(void);  /* CPU time of the calling thread */
 

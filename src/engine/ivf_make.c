@@ -787,8 +787,12 @@ static mn_status build_from(mn_conn *conn, struct coll *c, struct rows *r,
     struct ivf_core *core = NULL;
     struct mn_alloc *a = conn->db->alloc;
     struct ann_source source = {.n = r->n, .dim = c->entry.dim, .fetch = rows_fetch, .ctx = r};
-    struct cluster_opts opts = {
-        .seed = 42, .budget_bytes = CLUSTER_BYTES, .tick = cluster_tick, .tick_ctx = conn};
+    struct parallel parallel = db_parallel(conn->db);
+    struct cluster_opts opts = {.seed = 42,
+                                .budget_bytes = CLUSTER_BYTES,
+                                .parallel = &parallel,
+                                .tick = cluster_tick,
+                                .tick_ctx = conn};
     uint64_t room = mn_alloc_cap(a) - mn_alloc_used(a);
     if (opts.budget_bytes > room / 2)
         opts.budget_bytes = room / 2;

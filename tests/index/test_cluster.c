@@ -92,8 +92,9 @@ TEST(clusters_are_balanced_and_rows_are_near_theirs)
     struct clusters plain = {c.k, r.dim, malloc(c.k * r.dim * 4), c.of, NULL};
     mn_error err;
     mn_error_clear(&err);
-    CHECK_OK(kmeans(a, kernels_select(ISA_COUNT), r.x, r.n, r.dim, c.k, 10, 5, plain.centroids,
-                    &err), err);
+    const struct kmeans_spec spec = {
+        .rows = r.x, .n = r.n, .dim = r.dim, .k = c.k, .rounds = 10, .seed = 5};
+    CHECK_OK(kmeans(a, kernels_select(ISA_COUNT), &spec, plain.centroids, &err), err);
     spread(&r, &plain, &plain_own, &plain_nearest);
     test_note("%u clusters, spread %.3f, plain k-means %.3f", c.k, own, plain_nearest);
     CHECK(own < 1.15 * plain_nearest);
@@ -104,49 +105,98 @@ TEST(clusters_are_balanced_and_rows_are_near_theirs)
     mn_alloc_destroy(a);
 }
 
-/* Two tasks at a time, for real. */
-struct two {
-    void (*task)(void *arg, size_t i);
+/* Threads for real, but for the last worker, who never comes. */
+struct worker {
+    void (*fn)(void *arg, unsigned worker);
     void *arg;
-    size_t first, n;
+    unsigned number;
+    pthread_t thread;
 };
 
-static void *run_part(void *p)
+static void *work(void *p)
 {
-    struct two *t = p;
-    for (size_t i = t->first; i < t->n; i += 2)
-        t->task(t->arg, i);
+    struct worker *w = p;
+    w->fn(w->arg, w->number);
     return NULL;
 }
 
-static void run_two(void *ctx, size_t n, void (*task)(void *arg, size_t i), void *arg)
+static void run_threads(void *ctx, unsigned n, void (*fn)(void *arg, unsigned worker), void *arg)
 {
-    struct two part[2] = {{task, arg, 0, n}, {task, arg, 1, n}};
-    pthread_t thread;
+    struct worker workers[16];
     ++*(int *)ctx;
-    CHECK_EQ(pthread_create(&thread, NULL, run_part, &part[1]), 0);
-    run_part(&part[0]);
-    pthread_join(thread, NULL);
+    CHECK(n > 1 && n <= 16);
+    for (unsigned i = 1; i < n - 1; i++) {
+        workers[i] = (struct worker){.fn = fn, .arg = arg, .number = i};
+        CHECK_EQ(pthread_create(&workers[i].thread, NULL, work, &workers[i]), 0);
+    }
+    fn(arg, 0);
+    for (unsigned i = 1; i < n - 1; i++)
+        pthread_join(workers[i].thread, NULL);
 }
 
-TEST(clusters_do_not_depend_on_threads_or_budget)
+static void check_alike(const struct clusters *x, const struct clusters *y, size_t n, uint32_t t)
+{
+    CHECK_EQ(x->k, y->k);
+    CHECKF(memcmp(x->of, y->of, n * sizeof *x->of) == 0, "%u threads: other clusters", t);
+    CHECKF(memcmp(x->centroids, y->centroids, (size_t)x->k * x->dim * sizeof(float)) == 0,
+           "%u threads: other centroids", t);
+}
+
+TEST(clusters_do_not_depend_on_threads)
+{
+    static const struct {
+        size_t n;
+        uint32_t dim, k;
+        enum fixture_shape shape;
+        uint64_t budget;
+    } cases[] = {{9000, 20, 90, SHAPE_CLUSTERED, 0},
+                 {20000, 48, 300, SHAPE_CLUSTERED, 2 << 20}, /* the sample is not kept */
+                 {6000, 8, 60, SHAPE_CLUMP, 0},              /* splits */
+                 {3000, 400, 40, SHAPE_NORMAL, 9 << 20}};    /* fewer workers than threads */
+    static const uint32_t threads[] = {2, 3, 7};
+    struct mn_alloc *a = mn_alloc_create(NULL, UINT64_MAX);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct rows r = make(cases[i].n, cases[i].dim, cases[i].shape);
+        struct cluster_opts opts = {.k = cases[i].k, .seed = 3, .budget_bytes = cases[i].budget};
+        struct clusters one = run(a, &r, opts);
+        int used = 0;
+        for (size_t t = 0; t < 3; t++) {
+            struct parallel p = {run_threads, &used, threads[t]};
+            opts.parallel = &p;
+            struct clusters more = run(a, &r, opts);
+            check_alike(&one, &more, r.n, threads[t]);
+            clusters_fini(a, &more);
+        }
+        CHECK(used > 0);
+        opts.seed = 4;
+        struct clusters other = run(a, &r, opts);
+        CHECK(one.k != other.k || memcmp(one.of, other.of, r.n * sizeof *one.of) != 0);
+        clusters_fini(a, &one);
+        clusters_fini(a, &other);
+        free(r.x);
+    }
+    mn_alloc_destroy(a);
+}
+
+TEST(plain_k_means_does_not_depend_on_threads)
 {
     struct mn_alloc *a = mn_alloc_create(NULL, UINT64_MAX);
-    struct rows r = make(9000, 20, SHAPE_CLUSTERED);
+    struct rows r = make(7000, 64, SHAPE_CLUSTERED);
+    struct kmeans_spec spec = {
+        .rows = r.x, .n = r.n, .dim = r.dim, .k = 50, .rounds = 6, .seed = 5};
+    static float one[50 * 64], more[50 * 64];
+    mn_error err = {0};
     int used = 0;
-    struct ann_parallel two = {run_two, &used, 3};
-    struct clusters c[3];
-    c[0] = run(a, &r, (struct cluster_opts){.k = 90, .seed = 3});
-    c[1] = run(a, &r, (struct cluster_opts){.k = 90, .seed = 3, .parallel = &two});
-    c[2] = run(a, &r, (struct cluster_opts){.k = 90, .seed = 4});
-    CHECK(used > 0);
-    CHECK_EQ(c[0].k, c[1].k);
-    CHECK(memcmp(c[0].of, c[1].of, r.n * sizeof *c->of) == 0);
-    CHECK(memcmp(c[0].centroids, c[1].centroids, (size_t)c[0].k * r.dim * 4) == 0);
-    CHECK(c[0].k != c[2].k || memcmp(c[0].of, c[2].of, r.n * sizeof *c->of) != 0);
-    for (size_t i = 0; i < 3; i++)
-        clusters_fini(a, &c[i]);
+    CHECK_OK(kmeans(a, kernels_select(ISA_COUNT), &spec, one, &err), err);
+    for (uint32_t t = 2; t < 8; t++) {
+        struct parallel p = {run_threads, &used, t};
+        spec.parallel = &p;
+        CHECK_OK(kmeans(a, kernels_select(ISA_COUNT), &spec, more, &err), err);
+        CHECKF(memcmp(one, more, sizeof one) == 0, "%u threads: other centroids", t);
+    }
+    CHECK_EQ(used, 6 * 6);
     free(r.x);
+    CHECK_EQ(mn_alloc_used(a), 0);
     mn_alloc_destroy(a);
 }
 

@@ -182,14 +182,22 @@ static bool fresh_recall(struct churn *c, double *recall)
     struct step_result result;
     struct live fresh;
     mn_conn *conn;
+    mn_error err;
     bool good = live_open(&fresh, c->o->fresh, c->o->base, MN_OPEN_NO_BACKGROUND, c->o->memory) &&
                 live_create(&fresh, c->o->metric);
+    size_t open = 0; /* rows of the open transaction: runs are short where random rows went */
     for (size_t i = c->oldest; good && i < c->n_alive;) {
         size_t n = 1; /* a run of neighbours in the file is put at once */
         while (i + n < c->n_alive && n < LIVE_BATCH && c->alive[i + n] == c->alive[i] + (int64_t)n)
             n++;
-        good = live_put(&fresh, fresh.conn, (size_t)c->alive[i], n);
+        good = (open || mn_begin_write(fresh.conn, &err) == MN_OK) &&
+               live_put(&fresh, fresh.conn, (size_t)c->alive[i], n);
         i += n;
+        open += n;
+        if (good && (open >= 10 * LIVE_BATCH || i == c->n_alive)) {
+            good = mn_commit(fresh.conn, &err) == MN_OK;
+            open = 0;
+        }
     }
     good = good && live_fold(&fresh);
     conn = fresh.conn;

@@ -17,8 +17,8 @@
  * to the same number is not taken for what it replaced.
  *
  * With a hybrid index the view has a base: the index holds the rows of its own position, `changed`
- * names the ids that changed since, and the parts hold only those rows. A fold makes a newer base,
- * and views start again from it, empty.
+ * names the ids that changed since, and the parts hold only those rows. A fold in memory makes a base
+ * that is ahead of the published one, a publish a newer one, and views start again from it, empty.
  *
  * New rows make small segments at the end. They are merged like the tiers of a log-structured tree
  * (the last two while the older is at most twice the newer), so a view has few small parts and each
@@ -38,6 +38,7 @@ enum {
     SEGMENT_EXTRA = 256, /* at most: of its head, and the padding behind the vectors */
     LEAST_SHARE = 16,    /* a load goes on while the cap leaves room for so much of a segment */
     REFUSED_USES = 256, /* searches before an index that could not be loaded is tried again */
+    FOLD_SEARCHES = 16, /* that score many changed rows before one of them folds these in memory */
     STALE_LIMIT = 16 /* searches that found the view newer than themselves before it goes */
 };
 
@@ -80,7 +81,10 @@ struct cached {
     struct cached *next;
     int64_t collection;
     struct view *view;      /* NULL: none */
-    struct ivf *index;      /* the newest version in memory; NULL: none */
+    struct ivf *index;      /* the newest published version in memory; NULL: none */
+    struct ivf *ahead;      /* of it, by rows folded in memory; NULL: none */
+    bool folding;           /* some connection makes the next one */
+    unsigned with_many;     /* searches that scored many changed rows exactly, since */
     struct view *delta;     /* with a base; NULL: none */
     bool building;          /* its index is built, and memory is short: no view is loaded */
     bool index_loading;     /* some connection reads it from the sidecar */
@@ -522,9 +526,11 @@ static void entry_empty(mn_db *db, struct cached *e)
     view_release(db, e->view);
     view_release(db, e->delta);
     ivf_release(db, e->index);
+    ivf_release(db, e->ahead);
     e->view = NULL;
     e->delta = NULL;
     e->index = NULL;
+    e->ahead = NULL;
 }
 
 /* Throws away the least recently used view of another collection. db->lock is held. */
@@ -775,8 +781,10 @@ mn_status cache_view(mn_conn *conn, struct coll *c, struct view **out, bool *loa
 static void forget_index(mn_db *db, struct cached *e)
 {
     ivf_release(db, e->index);
+    ivf_release(db, e->ahead);
     view_release(db, e->delta);
     e->index = NULL;
+    e->ahead = NULL;
     e->delta = NULL;
     e->index_stale = 0;
 }
@@ -794,22 +802,92 @@ void cache_share_index(mn_db *db, int64_t collection, struct ivf *x)
     pthread_mutex_unlock(&db->lock);
 }
 
+/* db->lock is held. */
+static struct ivf *newest(const struct cached *e)
+{
+    return e->ahead ? e->ahead : e->index;
+}
+
+void cache_share_ahead(mn_db *db, int64_t collection, struct ivf *x)
+{
+    pthread_mutex_lock(&db->lock);
+    struct cached *e = entry_of(db, collection, false);
+    struct ivf *now = e && e->index ? newest(e) : NULL;
+    if (now && now->generation == x->generation && now->published.stamp == x->published.stamp &&
+        now->at.seq < x->at.seq) {
+        ivf_release(db, e->ahead);
+        view_release(db, e->delta); /* x has most of its rows */
+        e->ahead = ivf_share(x);
+        e->delta = NULL;
+    }
+    if (e)
+        e->with_many = 0;
+    pthread_mutex_unlock(&db->lock);
+}
+
 struct ivf *cache_take_index(mn_db *db, int64_t collection)
 {
     pthread_mutex_lock(&db->lock);
     struct cached *e = entry_of(db, collection, false);
-    struct ivf *x = e && e->index ? ivf_share(e->index) : NULL;
+    struct ivf *x = e && e->index ? ivf_share(newest(e)) : NULL;
     pthread_mutex_unlock(&db->lock);
     return x;
+}
+
+bool cache_fold_begin(mn_db *db, int64_t collection, bool at_once)
+{
+    pthread_mutex_lock(&db->lock);
+    struct cached *e = entry_of(db, collection, false);
+    bool mine = e && e->index && !e->folding && (at_once || ++e->with_many > FOLD_SEARCHES);
+    if (mine)
+        e->folding = true;
+    pthread_mutex_unlock(&db->lock);
+    return mine;
+}
+
+void cache_fold_end(mn_db *db, int64_t collection)
+{
+    pthread_mutex_lock(&db->lock);
+    struct cached *e = entry_of(db, collection, false);
+    if (e) {
+        e->folding = false;
+        e->with_many = 0;
+    }
+    pthread_mutex_unlock(&db->lock);
+}
+
+bool cache_unsettled(const mn_db *db, uint64_t least, char name[MN_MAX_NAME + 1])
+{
+    for (const struct cached *e = db->cached; e; e = e->next) {
+        if (!e->ahead || e->ahead->ahead < least)
+            continue;
+        memcpy(name, e->ahead->core->entry.name, MN_MAX_NAME + 1);
+        return true;
+    }
+    return false;
+}
+
+/* What is shared of one collection's index, referenced. */
+struct indexed {
+    struct ivf *x;      /* as published */
+    struct ivf *ahead;  /* of x; or NULL */
+    struct view *delta; /* on either; or NULL */
+};
+
+static void indexed_release(mn_db *db, struct indexed *now)
+{
+    ivf_release(db, now->x);
+    ivf_release(db, now->ahead);
+    view_release(db, now->delta);
+    *now = (struct indexed){0};
 }
 
 /* What is shared now, referenced; *load: the caller should read the index from the sidecar, and
  * must end with index_loaded(). */
 static void take_indexed(mn_db *db, const struct coll *c, const struct ivf_place *place,
-                         struct ivf **x, struct view **delta, bool *load)
+                         struct indexed *now, bool *load)
 {
-    *x = NULL;
-    *delta = NULL;
+    *now = (struct indexed){0};
     *load = false;
     pthread_mutex_lock(&db->lock);
     struct cached *e = entry_of(db, c->entry.number, true);
@@ -819,8 +897,9 @@ static void take_indexed(mn_db *db, const struct coll *c, const struct ivf_place
         if (e->index_stale > STALE_LIMIT) /* not one old reader: a database that went back */
             forget_index(db, e);
         e->last_use = ++db->uses;
-        *x = e->index ? ivf_share(e->index) : NULL;
-        *delta = e->delta ? view_share(e->delta) : NULL;
+        now->x = e->index ? ivf_share(e->index) : NULL;
+        now->ahead = e->ahead ? ivf_share(e->ahead) : NULL;
+        now->delta = e->delta ? view_share(e->delta) : NULL;
         if ((!e->index || (!old && !ivf_is_at(e->index, place))) && !e->index_loading &&
             (e->index_refused != place->generation || db->uses > e->index_retry))
             *load = e->index_loading = true;
@@ -846,7 +925,7 @@ static void share_delta(mn_db *db, struct view *v)
 {
     pthread_mutex_lock(&db->lock);
     struct cached *e = entry_of(db, v->collection, false);
-    if (e && e->index == v->base && (!e->delta || e->delta->at.seq <= v->at.seq)) {
+    if (e && e->index && newest(e) == v->base && (!e->delta || e->delta->at.seq <= v->at.seq)) {
         view_release(db, e->delta);
         e->delta = view_share(v);
     }
@@ -855,31 +934,24 @@ static void share_delta(mn_db *db, struct view *v)
 
 /* The index that this snapshot's catalog names, from memory or the sidecar. */
 static mn_status current_index(mn_conn *conn, struct coll *c, const struct ivf_place *place,
-                               struct ivf **x, struct view **delta, mn_error *err)
+                               struct indexed *now, mn_error *err)
 {
     mn_db *db = conn->db;
     bool load;
-    take_indexed(db, c, place, x, delta, &load);
+    take_indexed(db, c, place, now, &load);
     if (load) {
         struct ivf *fresh = NULL;
-        mn_status st = ivf_load(conn, c, *x, &fresh, err);
+        mn_status st = ivf_load(conn, c, now->x, &fresh, err);
         if (fresh)
             cache_share_index(db, c->entry.number, fresh);
         index_loaded(db, c->entry.number, st == MN_OK && !fresh ? place->generation : 0);
-        ivf_release(db, *x);
-        view_release(db, *delta);
-        *x = fresh;
-        *delta = NULL;
+        indexed_release(db, now);
+        now->x = fresh;
         if (st)
             return st;
     }
-    if (*x && !ivf_is_at(*x, place)) {
-        /* An old snapshot, or another connection is loading: this search streams. */
-        ivf_release(db, *x);
-        view_release(db, *delta);
-        *x = NULL;
-        *delta = NULL;
-    }
+    if (now->x && !ivf_is_at(now->x, place)) /* an old snapshot, or another connection is loading: */
+        indexed_release(db, now);            /* this search streams */
     return MN_OK;
 }
 
@@ -895,29 +967,29 @@ static struct view *empty_delta(mn_db *db, const struct coll *c, struct ivf *x)
 }
 
 /* The newest view on the index that this snapshot's log leads on from; NULL: none. */
-static mn_status indexed_base(mn_conn *conn, struct coll *c, struct ivf *x, struct view *delta,
-                              struct view **out, mn_error *err)
+static mn_status indexed_base(mn_conn *conn, struct coll *c, const struct ivf_place *place,
+                              const struct indexed *now, struct view **out, mn_error *err)
 {
-    struct view *own = conn->own_view;
+    struct view *views[] = {conn->own_view, now->delta};
+    struct ivf *versions[] = {now->ahead, now->x};
     bool leads = false;
     mn_status st = MN_OK;
     *out = NULL;
-    if (own && own->base == x)
-        st = coll_log_follows(conn, c, own->at, &leads, err);
-    if (st == MN_OK && leads) {
-        *out = view_share(own);
-        return MN_OK;
+    for (size_t i = 0; i < 2 && st == MN_OK && !leads; i++) {
+        struct view *v = views[i];
+        if (!v || v->collection != c->entry.number || !v->base || !ivf_is_at(v->base, place))
+            continue;
+        st = coll_log_follows(conn, c, v->at, &leads, err);
+        if (st == MN_OK && leads)
+            *out = view_share(v);
     }
-    if (st == MN_OK && delta && delta->base == x)
-        st = coll_log_follows(conn, c, delta->at, &leads, err);
-    if (st == MN_OK && leads) {
-        *out = view_share(delta);
-        return MN_OK;
+    for (size_t i = 0; i < 2 && st == MN_OK && !leads; i++) {
+        if (!versions[i])
+            continue;
+        st = coll_log_follows(conn, c, versions[i]->at, &leads, err);
+        if (st == MN_OK && leads)
+            *out = empty_delta(conn->db, c, versions[i]);
     }
-    if (st == MN_OK)
-        st = coll_log_follows(conn, c, x->at, &leads, err);
-    if (st == MN_OK && leads)
-        *out = empty_delta(conn->db, c, x);
     return st;
 }
 
@@ -949,8 +1021,8 @@ mn_status cache_indexed(mn_conn *conn, struct coll *c, struct view **out, uint64
 {
     struct ivf_place place;
     struct log_position head;
-    struct ivf *x = NULL;
-    struct view *delta = NULL, *base = NULL;
+    struct indexed now = {0};
+    struct view *base = NULL;
     *out = NULL;
     *pending = 0;
     if (!c->watched)
@@ -960,9 +1032,9 @@ mn_status cache_indexed(mn_conn *conn, struct coll *c, struct view **out, uint64
         return st;
     st = coll_head(conn, c, &head, err);
     if (st == MN_OK)
-        st = current_index(conn, c, &place, &x, &delta, err);
-    if (st == MN_OK && x)
-        st = indexed_base(conn, c, x, delta, &base, err);
+        st = current_index(conn, c, &place, &now, err);
+    if (st == MN_OK && now.x)
+        st = indexed_base(conn, c, &place, &now, &base, err);
     if (st == MN_OK && base && same_position(base->at, head)) {
         *pending = base->n_changed;
         *out = base;
@@ -971,8 +1043,7 @@ mn_status cache_indexed(mn_conn *conn, struct coll *c, struct view **out, uint64
         st = advance_indexed(conn, c, base, head, out, pending, err);
     }
     view_release(conn->db, base);
-    view_release(conn->db, delta);
-    ivf_release(conn->db, x);
+    indexed_release(conn->db, &now);
     return st;
 }
 

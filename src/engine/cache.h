@@ -26,7 +26,17 @@ size_t view_n_changed(const struct view *v);
 
 /* The folder has published a version: searches use it from now on. */
 void cache_share_index(mn_db *db, int64_t collection, struct ivf *x);
-struct ivf *cache_take_index(mn_db *db, int64_t collection); /* referenced; NULL: none in memory */
+/* The same of a version with more rows folded in memory; ignored if it is not on what is published. */
+void cache_share_ahead(mn_db *db, int64_t collection, struct ivf *x);
+/* The newest, referenced; NULL: none in memory. */
+struct ivf *cache_take_index(mn_db *db, int64_t collection);
+/* True for one connection at a time, which then folds in memory and calls cache_fold_end; unless
+ * at_once only after some searches that would have gained by it: each call is one. */
+bool cache_fold_begin(mn_db *db, int64_t collection, bool at_once);
+void cache_fold_end(mn_db *db, int64_t collection);
+/* The name of a collection with `least` changes or more that are folded in memory only; db->lock is
+ * held. */
+bool cache_unsettled(const mn_db *db, uint64_t least, char name[MN_MAX_NAME + 1]);
 
 void view_release(mn_db *db, struct view *v); /* NULL is fine */
 

@@ -10,15 +10,20 @@
  */
 #include "src/engine/fold.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "src/engine/cache.h"
+#include "src/engine/ivf_fold.h"
 #include "src/engine/ivf_store.h"
 #include "storage/sql.h"
 
-enum { CLOSE_S = 1 }; /* seconds that closing may work off what is due */
+enum {
+    CLOSE_S = 1, /* seconds that closing may work off what is due */
+    IDLE_S = 2   /* seconds without a word after which what is folded in memory is published */
+};
 
 enum { QUEUE = 64 }; /* collections waiting; more are told of again by their next search */
 
@@ -30,6 +35,7 @@ struct folder {
     pthread_cond_t idle;                /* the thread has nothing in hand */
     _Atomic bool ending;                /* set under db->lock; read by the fold in hand */
     bool paused;                        /* db->lock */
+    bool closing;                       /* db->lock; what is folded in memory only is published */
     bool busy;                          /* db->lock; a fold is in hand */
 };
 
@@ -144,17 +150,89 @@ static mn_status published(mn_conn *conn, struct coll *c, struct ivf **out, mn_e
     if (st || !leads)
         return st;
     struct ivf *have = cache_take_index(conn->db, c->entry.number);
-    if (have && ivf_is_at(have, &place)) {
+    leads = have && ivf_is_at(have, &place);
+    if (leads && have->ahead) /* of a log that may have been restored from a backup */
+        st = coll_log_follows(conn, c, have->at, &leads, err);
+    if (st == MN_OK && leads) {
         *out = have;
         return MN_OK;
     }
-    st = ivf_load(conn, c, have, out, err);
+    if (st == MN_OK)
+        st = ivf_load(conn, c, have, out, err);
     ivf_release(conn->db, have);
     return st;
 }
 
-/* What is to be done: what is due, all that is pending, or a new index. */
-enum fold_mode { FOLD_DUE, FOLD_ALL, FOLD_REBUILD };
+/* ---- Folding in memory ----------------------------------------------------------------------- */
+
+uint32_t fold_rows(const mn_db *db, size_t vector_bytes)
+{
+    uint64_t few = FOLD_BYTES / vector_bytes, most = db->limits.fold_pending;
+    few = few < FOLD_LEAST ? FOLD_LEAST : few;
+    return (uint32_t)(few < most ? few : most);
+}
+
+/* Changes folded in memory from which on they are published: what is lost with the process is only
+ * time, so it is many, for each publish writes a directory and a part of each posting. */
+static uint64_t publish_rows(const mn_db *db, const struct ivf *x)
+{
+    uint64_t by_rows = x->rows / PUBLISH_SHARE, least = db->limits.fold_pending;
+    uint64_t by_cap = mn_alloc_cap(db->alloc) / PUBLISH_CAP_SHARE / x->core->vector_bytes;
+    uint64_t n = by_rows < by_cap ? by_rows : by_cap;
+    n = n < PUBLISH_MOST ? n : PUBLISH_MOST;
+    return n > least ? n : least;
+}
+
+/* The newest version with what changed since, if that is `least` rows or more; in a read
+ * transaction. *out NULL: there is no index, or it is to be built anew. */
+static mn_status fold_since(mn_conn *conn, struct coll *c, const struct ivf *old, size_t least,
+                            const struct ivf_sink *sink, struct ivf **out, mn_error *err)
+{
+    int64_t *ids = NULL;
+    size_t n = 0;
+    *out = NULL;
+    mn_status st = coll_log_since(conn, c, "fold", old->at.seq, &ids, &n, err);
+    if (st == MN_OK && n && n >= least)
+        st = ivf_fold(conn, c, old, ids, n, sink, out, err);
+    mn_free(conn->db->alloc, ids);
+    return st;
+}
+
+mn_status fold_in_memory(mn_conn *conn, struct coll *c, bool at_once, bool *did, mn_error *err)
+{
+    mn_db *db = conn->db;
+    struct ivf_writer w = {.db = db, .collection = (uint32_t)c->entry.number};
+    struct ivf_place place;
+    struct ivf *old = NULL, *next = NULL;
+    bool leads = false;
+    *did = false;
+    if (!c->watched || !c->indexable || !cache_fold_begin(db, c->entry.number, at_once))
+        return MN_OK;
+    mn_status st = ivf_where(conn, c, &place, err);
+    if (st == MN_OK && place.there)
+        old = cache_take_index(db, c->entry.number);
+    if (st == MN_OK && old && ivf_is_at(old, &place))
+        st = coll_log_follows(conn, c, old->at, &leads, err);
+    if (st == MN_OK && leads)
+        st = ivf_sidecar(conn, &w.sidecar, err);
+    if (st == MN_OK && w.sidecar) {
+        struct ivf_sink sink = ivf_writer_sink(&w);
+        st = fold_since(conn, c, old, fold_rows(db, c->vector_bytes), &sink, &next, err);
+    }
+    if (next)
+        cache_share_ahead(db, c->entry.number, next);
+    *did = next != NULL;
+    cache_fold_end(db, c->entry.number);
+    ivf_release(db, next);
+    ivf_release(db, old);
+    sidecar_close(w.sidecar);
+    return st;
+}
+
+/* ---- A fold that is published ---------------------------------------------------------------- */
+
+/* What is to be done: what is due; more, as there is time; all that is pending; or a new index. */
+enum fold_mode { FOLD_DUE, FOLD_IDLE, FOLD_ALL, FOLD_REBUILD };
 
 struct fold {
     mn_conn *conn;
@@ -167,15 +245,25 @@ struct fold {
 };
 
 /* So many rows, or the same ones so many times: the log is trimmed up to the index's position. */
-static mn_status is_due(struct fold *f, struct coll *c, const struct ivf *old, size_t n, bool *due,
-                        mn_error *err)
+static bool is_due(const mn_db *db, enum fold_mode mode, const struct ivf *x)
 {
-    const struct index_limits *l = &f->conn->db->limits;
-    struct log_position head;
-    mn_status st = coll_head(f->conn, c, &head, err);
-    *due = st == MN_OK && n &&
-           (f->mode == FOLD_ALL || n >= l->fold_pending ||
-            head.seq - old->at.seq >= (l->pending_max + 1) / 2);
+    return x->ahead && (mode == FOLD_ALL || x->ahead >= publish_rows(db, x) ||
+                        (mode == FOLD_IDLE && x->ahead >= db->limits.fold_pending) ||
+                        x->at.seq - x->published.seq >= (db->limits.pending_max + 1) / 2);
+}
+
+/* The version to publish after `old`: all that is pending is folded in. */
+static mn_status settle_next(struct fold *f, struct coll *c, const struct ivf *old,
+                             const struct ivf_sink *sink, mn_error *err)
+{
+    struct ivf *ahead = NULL;
+    mn_status st = fold_since(f->conn, c, old, 1, sink, &ahead, err);
+    const struct ivf *x = ahead ? ahead : old;
+    if (st == MN_OK && is_due(f->conn->db, f->mode, x))
+        st = ivf_settle(f->conn, c, x, sink, &f->next, err);
+    if (st == MN_OK && ahead && !f->next)
+        cache_share_ahead(f->conn->db, c->entry.number, ahead);
+    ivf_release(f->conn->db, ahead);
     return st;
 }
 
@@ -186,9 +274,6 @@ static mn_status make_next(struct fold *f, const char *name, mn_error *err)
     struct coll *c;
     struct ivf_place place;
     struct ivf *old = NULL;
-    int64_t *ids = NULL;
-    size_t n = 0;
-    bool due = false;
     struct ivf_writer w = {.db = conn->db, .sidecar = f->sidecar, .lease = f->lease};
     mn_status st = coll_get(conn, name, &c, err);
     if (st || !c->watched || !c->indexable)
@@ -199,10 +284,6 @@ static mn_status make_next(struct fold *f, const char *name, mn_error *err)
     st = ivf_where(conn, c, &place, err);
     if (st == MN_OK && f->mode != FOLD_REBUILD)
         st = published(conn, c, &old, err);
-    if (st == MN_OK && old)
-        st = coll_log_since(conn, c, "fold", old->at.seq, &ids, &n, err);
-    if (st == MN_OK && old)
-        st = is_due(f, c, old, n, &due, err);
     if (st == MN_OK && old && (ivf_outgrown(old) || ivf_damaged(old))) {
         ivf_release(conn->db, old);
         old = NULL;
@@ -210,10 +291,9 @@ static mn_status make_next(struct fold *f, const char *name, mn_error *err)
     if (st == MN_OK && !old) {
         st = ivf_build(conn, c, &sink, &f->next, err);
         f->obsolete = st == MN_OK && !f->next && place.there;
-    } else if (st == MN_OK && due) {
-        st = ivf_fold(conn, c, old, ids, n, &sink, &f->next, err);
+    } else if (st == MN_OK) {
+        st = settle_next(f, c, old, &sink, err);
     }
-    mn_free(conn->db->alloc, ids);
     ivf_release(conn->db, old);
     return st;
 }
@@ -264,6 +344,31 @@ static mn_status fold_collection(mn_conn *conn, const char *name, enum fold_mode
     lease_drop(f.lease);
     sidecar_close(f.sidecar);
     return st;
+}
+
+/* Folds in memory what is pending. *due: the index is to be published, or built. */
+static mn_status fold_first(mn_conn *conn, const char *name, enum fold_mode mode, bool *due,
+                            mn_error *err)
+{
+    struct coll *c;
+    struct ivf_place place = {0};
+    bool did;
+    *due = false;
+    mn_status st = scope_read(conn, err);
+    if (st)
+        return st;
+    st = coll_get(conn, name, &c, err);
+    if (st == MN_OK)
+        st = ivf_where(conn, c, &place, err);
+    if (st == MN_OK && place.there)
+        st = fold_in_memory(conn, c, true, &did, err);
+    if (st == MN_OK) {
+        struct ivf *x = place.there ? cache_take_index(conn->db, c->entry.number) : NULL;
+        *due = !x || !ivf_is_at(x, &place) || ivf_outgrown(x) || ivf_damaged(x) ||
+               is_due(conn->db, mode, x);
+        ivf_release(conn->db, x);
+    }
+    return scope_end(conn, st, err);
 }
 
 /* Reads the vectors of an index into memory, if they are not there and there is room. */
@@ -389,17 +494,28 @@ mn_status mn_compact(mn_conn *conn, mn_error *err)
 
 /* ---- The thread ------------------------------------------------------------------------------ */
 
-static bool take_name(mn_db *db, char *name)
+/* Waits for work. When nothing was told for a while, or at the end, that is to publish what has been
+ * folded in memory only. False: the thread ends. */
+static bool take_name(mn_db *db, char *name, enum fold_mode *mode)
 {
     struct folder *f = db->folder;
+    bool rest = false; /* of what is folded in memory */
     pthread_mutex_lock(&db->lock);
     f->busy = false;
     pthread_cond_broadcast(&f->idle);
-    while (!f->ending && (f->n == 0 || f->paused))
-        pthread_cond_wait(&f->work, &db->lock);
+    while (!f->ending && (f->paused || (f->n == 0 && !rest))) {
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_sec += IDLE_S;
+        if (!cache_unsettled(db, db->limits.fold_pending, name))
+            pthread_cond_wait(&f->work, &db->lock);
+        else if (pthread_cond_timedwait(&f->work, &db->lock, &until) == ETIMEDOUT)
+            rest = cache_unsettled(db, db->limits.fold_pending, name);
+    }
     bool more = !f->ending;
     f->busy = more;
-    if (more) {
+    *mode = rest || f->closing ? FOLD_IDLE : FOLD_DUE;
+    if (more && f->n) {
         memcpy(name, f->names[0], sizeof f->names[0]);
         memmove(f->names[0], f->names[1], --f->n * sizeof f->names[0]);
     }
@@ -429,11 +545,15 @@ static void *run(void *arg)
         return NULL;
     }
     mn_set_progress(conn, goes_on, f);
-    while (take_name(db, name)) {
+    enum fold_mode mode;
+    while (take_name(db, name, &mode)) {
+        bool due = false;
         mn_status st = conn_enter(conn, &err);
         if (st == MN_OK) {
             conn->stage = "fold";
-            st = fold_collection(conn, name, FOLD_DUE, &err);
+            st = fold_first(conn, name, mode, &due, &err);
+            if (st == MN_OK && due)
+                st = fold_collection(conn, name, mode, &err);
             if (st == MN_OK || st == MN_BUSY) {
                 mn_error_clear(&err);
                 st = warm_collection(conn, name, &err);
@@ -450,6 +570,19 @@ static void *run(void *arg)
 bool folder_may_run(const mn_db *db)
 {
     return db->fs && !(db->opts.flags & (MN_OPEN_NO_BACKGROUND | MN_OPEN_READONLY));
+}
+
+/* db->lock is held. */
+static void put_name(struct folder *f, const char *collection)
+{
+    bool there = f->n == QUEUE;
+    for (size_t i = 0; !there && i < f->n; i++)
+        there = strcmp(f->names[i], collection) == 0;
+    if (!there) {
+        memcpy(f->names[f->n], collection, strlen(collection) + 1);
+        f->n++;
+        pthread_cond_signal(&f->work);
+    }
 }
 
 void folder_tell(mn_db *db, const char *collection)
@@ -472,15 +605,8 @@ void folder_tell(mn_db *db, const char *collection)
             }
         }
     }
-    struct folder *f = db->folder;
-    bool there = !f || f->n == QUEUE;
-    for (size_t i = 0; !there && i < f->n; i++)
-        there = strcmp(f->names[i], collection) == 0;
-    if (!there) {
-        memcpy(f->names[f->n], collection, strlen(collection) + 1);
-        f->n++;
-        pthread_cond_signal(&f->work);
-    }
+    if (db->folder)
+        put_name(db->folder, collection);
     pthread_mutex_unlock(&db->lock);
 }
 
@@ -504,6 +630,10 @@ void folder_destroy(mn_db *db)
     if (f) {
         /* What is due may take a second more; then it is the next process's work. */
         struct timespec until;
+        char name[MN_MAX_NAME + 1];
+        f->closing = true;
+        if (cache_unsettled(db, db->limits.fold_pending, name))
+            put_name(f, name);
         clock_gettime(CLOCK_REALTIME, &until);
         until.tv_sec += CLOSE_S;
         while ((f->busy || f->n) && !f->paused &&

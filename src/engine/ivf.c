@@ -623,6 +623,8 @@ mn_status ivf_create(mn_db *db, struct ivf_draft *d, struct ivf **out, mn_error 
     x->tuning = d->tuning;
     x->at = d->at;
     x->generation = d->generation;
+    x->published = d->published;
+    x->ahead = d->ahead;
     x->uses = d->uses;
     x->n_uses = d->n_uses;
     x->heap = d->heap;

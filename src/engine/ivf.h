@@ -103,7 +103,9 @@ struct ivf {
     struct ivf_core *core;
     struct ann_tuning tuning;
     struct log_position at; /* it holds the rows of this position of the change log */
-    uint64_t generation;    /* of the publish that made it visible */
+    uint64_t generation;    /* of the newest publish that is in it */
+    struct log_position published; /* position of that publish; before `at` if it is ahead */
+    uint64_t ahead;         /* changes folded since, which the sidecar does not have */
     struct extent_ref directory; /* zeros: not saved. Written by the folder, before it is shared */
     uint64_t rows;          /* live ones */
     int64_t max_id;         /* no row of it has a greater id */
@@ -154,6 +156,8 @@ struct ivf_draft {
     struct heap_block **heap;
     uint32_t n_heap, n_slots;
     uint64_t generation;
+    struct log_position published;
+    uint64_t ahead;
 };
 mn_status ivf_create(mn_db *db, struct ivf_draft *d, struct ivf **out, mn_error *err);
 void ivf_draft_fini(mn_db *db, struct ivf_draft *d); /* zeroed is fine */

@@ -409,6 +409,7 @@ static mn_status load_directory(struct load *l, mn_error *err)
     l->d.at.seq = (int64_t)le64_get(p + 8);
     l->d.at.stamp = (int64_t)le64_get(p + 16);
     l->d.n_slots = le32_get(p + 36);
+    l->d.published = l->d.at;
     l->d.generation = ref->generation;
     l->directory = *ref;
     st = ann_tuning_get(p + 40, TUNING_BYTES, &l->d.tuning, err);

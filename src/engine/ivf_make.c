@@ -1,16 +1,12 @@
 /*
  * Building: ids of all rows in order; clustering; then posting by posting, each row's vector into
  * the heap and its code into a part. So the heap lies in posting order, and neighbours share pages.
- *
- * Folding: the old copies of changed rows are hidden; the new rows become tails of the postings of
- * their nearest centroids, one part a posting, all of a fold in one pack. A posting of too many
- * parts, or with more hidden rows than live ones, is merged into one part: codes move, vectors stay
- * where they are. A pack of which less than half is still in use is copied together with others.
+ * What follows from changes of the rows later is in ivf_fold.c.
  *
  * Calibration: SAMPLE rows are searched for, each left out of its own search, and the exact answer
  * is known; that gives the knob for each recall (index/calibrate.h).
  */
-#include "src/engine/ivf_make.h"
+#include "src/engine/ivf_maker.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -25,7 +21,6 @@
 enum {
     PACK_BYTES = 1 << 20,     /* of a pack where memory is short, else PACK_MAX_BYTES */
     PACK_SHARE = 64,          /* memory is short if the cap holds fewer large packs */
-    CHUNK_ROWS = 256,         /* rows fetched and coded at once */
     CLUSTER_BYTES = 64 << 20, /* memory for clustering */
     SAMPLE = 2000,            /* rows that calibration searches for; fewer where memory is short */
     SAMPLE_K = 10,
@@ -34,36 +29,13 @@ enum {
 
 /* ---- Making packs and blocks ----------------------------------------------------------------- */
 
-struct make {
-    mn_conn *conn;
-    mn_db *db;
-    struct coll *c;
-    const struct ivf_sink *sink;
-    struct ivf_draft d; /* what is being made */
-    uint32_t uses_cap, heap_cap;
-    struct pack_writer writer;
-    uint32_t next_object; /* number of the next pack */
-    const float *centroids; /* [n_lists][dim], in centroids_buffer */
-    void *centroids_buffer;
-    struct posting_encoder *encoder;
-    size_t encoder_rows;
-    uint32_t *slots; /* [encoder_rows] of the part being made */
-    size_t n_slots;
-    struct heap_block *open; /* the heap block being filled; d.heap has it too */
-    float *wide;             /* [CHUNK_ROWS][dim] */
-    bool keep_heap;             /* vectors fit in memory beside the codes */
-    bool drop_packs;            /* codes are written and read back at the end */
-    struct extent_ref *written; /* [n_written] packs that are to be read back */
-    uint32_t n_written, written_cap;
-};
-
-static mn_status no_memory(const struct make *m, mn_error *err)
+mn_status make_no_memory(const struct make *m, mn_error *err)
 {
     return mn_fail(err, MN_NOMEM, "index of '%s': out of memory under the cap; raise memory",
                    m->c->entry.name);
 }
 
-static void make_fini(struct make *m)
+void make_fini(struct make *m)
 {
     struct mn_alloc *a = m->db->alloc;
     pack_writer_fini(&m->writer);
@@ -76,19 +48,19 @@ static void make_fini(struct make *m)
 }
 
 /* Takes core over. */
-static mn_status make_init(struct make *m, mn_conn *conn, struct coll *c,
-                           const struct ivf_sink *sink, struct ivf_core *core, mn_error *err)
+mn_status make_init(struct make *m, mn_conn *conn, struct coll *c, const struct ivf_sink *sink,
+                    struct ivf_core *core, mn_error *err)
 {
     *m = (struct make){.conn = conn, .db = conn->db, .c = c, .sink = sink};
     m->writer.db = conn->db;
     m->d.core = core;
     m->wide =
-        mn_alloc_array(m->db->alloc, CHUNK_ROWS, core->entry.dim * sizeof(float), MN_TAG_SEARCH);
-    return m->wide ? MN_OK : no_memory(m, err);
+        mn_alloc_array(m->db->alloc, MAKE_CHUNK, core->entry.dim * sizeof(float), MN_TAG_SEARCH);
+    return m->wide ? MN_OK : make_no_memory(m, err);
 }
 
 /* Room for a posting of so many rows. */
-static mn_status make_encoder(struct make *m, size_t rows, mn_error *err)
+mn_status make_room(struct make *m, size_t rows, mn_error *err)
 {
     if (m->encoder && rows <= m->encoder_rows)
         return MN_OK;
@@ -98,7 +70,7 @@ static mn_status make_encoder(struct make *m, size_t rows, mn_error *err)
     mn_free(m->db->alloc, m->slots);
     m->slots = mn_alloc_array(m->db->alloc, cap, sizeof *m->slots, MN_TAG_SEARCH);
     if (!m->slots)
-        return no_memory(m, err);
+        return make_no_memory(m, err);
     m->encoder_rows = cap;
     return posting_encoder_create(m->db->alloc, m->d.core->rabitq, cap, &m->encoder, err);
 }
@@ -158,7 +130,7 @@ static mn_status open_block(struct make *m, mn_error *err)
     size_t bytes = (size_t)HEAP_BLOCK_PAGES * HEAP_PAGE;
     char *pages = mn_alloc(m->db->alloc, bytes, MN_TAG_CACHE);
     if (!pages)
-        return no_memory(m, err);
+        return make_no_memory(m, err);
     if (last)
         memcpy(pages, last_pages, bytes);
     else
@@ -167,7 +139,7 @@ static mn_status open_block(struct make *m, mn_error *err)
     if (!b ||
         (!last && !grow(m, (void **)&m->d.heap, &m->heap_cap, m->d.n_heap, sizeof *m->d.heap))) {
         heap_block_release(m->db, b);
-        return no_memory(m, err);
+        return make_no_memory(m, err);
     }
     if (last) {
         heap_block_release(m->db, last);
@@ -200,7 +172,7 @@ static mn_status use_pack(struct make *m, struct ivf_pack *pack, mn_error *err)
 {
     for (uint32_t i = 0; i < pack->n_parts; i++) {
         if (!grow(m, (void **)&m->d.uses, &m->uses_cap, m->d.n_uses, sizeof *m->d.uses))
-            return no_memory(m, err);
+            return make_no_memory(m, err);
         m->d.uses[m->d.n_uses++] = (struct ivf_use){.pack = ivf_pack_share(pack), .index = i};
     }
     return MN_OK;
@@ -223,7 +195,7 @@ static mn_status close_pack(struct make *m, mn_error *err)
         st = use_pack(m, pack, err);
     else if (st == MN_OK &&
              !grow(m, (void **)&m->written, &m->written_cap, m->n_written, sizeof *m->written))
-        st = no_memory(m, err);
+        st = make_no_memory(m, err);
     else if (st == MN_OK)
         m->written[m->n_written++] = pack->ref;
     ivf_pack_release(m->db, pack);
@@ -245,7 +217,7 @@ static mn_status reload_packs(struct make *m, mn_error *err)
     return st;
 }
 
-static void begin_part(struct make *m, uint32_t posting)
+void make_part(struct make *m, uint32_t posting)
 {
     posting_begin(m->encoder, m->centroids + (size_t)posting * m->c->entry.dim);
     m->n_slots = 0;
@@ -253,8 +225,8 @@ static void begin_part(struct make *m, uint32_t posting)
 
 /* Codes rows of the posting begun: vectors of the collection's dtype. A row without a direction is
  * no row of the index. */
-static mn_status add_rows(struct make *m, const char *vectors, const int64_t *ids, size_t n,
-                          mn_error *err)
+mn_status make_rows(struct make *m, const char *vectors, const int64_t *ids, size_t n,
+                    mn_error *err)
 {
     mn_status st = MN_OK;
     for (size_t i = 0; i < n && st == MN_OK; i++) {
@@ -269,7 +241,7 @@ static mn_status add_rows(struct make *m, const char *vectors, const int64_t *id
     return st;
 }
 
-static mn_status end_part(struct make *m, uint32_t posting, mn_error *err)
+mn_status make_part_end(struct make *m, uint32_t posting, mn_error *err)
 {
     bool large = mn_alloc_cap(m->db->alloc) / PACK_SHARE >= PACK_MAX_BYTES;
     mn_status st = MN_OK;
@@ -281,7 +253,7 @@ static mn_status end_part(struct make *m, uint32_t posting, mn_error *err)
     return st ? st : pack_add(&m->writer, posting, m->encoder, m->slots, err);
 }
 
-static mn_status make_finish(struct make *m, struct ivf **out, mn_error *err)
+mn_status make_finish(struct make *m, struct ivf **out, mn_error *err)
 {
     mn_status st = close_pack(m, err);
     if (st == MN_OK)
@@ -307,7 +279,7 @@ struct rows {
     size_t n;
     size_t at;                   /* ordinal that st stands on; n: nowhere */
     const struct ivf_core *core; /* for widening; may be a stand-in */
-    char *buffer;                /* [CHUNK_ROWS] vectors */
+    char *buffer;                /* [MAKE_CHUNK] vectors */
     bool normalise;
 };
 
@@ -512,7 +484,7 @@ static mn_status sample_scan(struct sample *s, struct scan *scan, char *block, i
             ids[n] = sqlite3_column_int64(st, 0);
             memcpy(block + n++ * bytes, sqlite3_column_blob(st, 1), bytes);
         }
-        if (status == MN_OK && n && (n == CHUNK_ROWS || !row)) {
+        if (status == MN_OK && n && (n == MAKE_CHUNK || !row)) {
             struct scan_block b = {.ids = ids, .vectors = block, .n = n};
             status = scan_block(scan, &b, NULL, NULL, err);
             n = 0;
@@ -529,10 +501,10 @@ static mn_status sample_truth(struct sample *s, mn_error *err)
 {
     struct mn_alloc *a = s->conn->db->alloc;
     mn_hit hits[SAMPLE_K + 1];
-    int64_t ids[CHUNK_ROWS];
+    int64_t ids[MAKE_CHUNK];
     struct scan *scan = NULL;
     struct scan_spec spec = sample_spec(s, 0, s->n);
-    char *block = mn_alloc_array(a, CHUNK_ROWS, s->c->vector_bytes, MN_TAG_SEARCH);
+    char *block = mn_alloc_array(a, MAKE_CHUNK, s->c->vector_bytes, MN_TAG_SEARCH);
     mn_status st = block ? scan_create(a, s->conn->db->kernels, &spec, &scan, err)
                          : mn_fail(err, MN_NOMEM, "index: out of memory under the cap");
     if (st == MN_OK)
@@ -650,20 +622,20 @@ static void order_by_posting(const struct clusters *cl, size_t n, uint32_t *orde
 static mn_status build_posting(struct make *m, struct rows *r, uint32_t posting,
                                const uint32_t *ordinals, size_t n, mn_error *err)
 {
-    int64_t ids[CHUNK_ROWS];
-    mn_status st = make_encoder(m, n, err);
+    int64_t ids[MAKE_CHUNK];
+    mn_status st = make_room(m, n, err);
     if (st)
         return st;
-    begin_part(m, posting);
-    for (size_t first = 0; first < n && st == MN_OK; first += CHUNK_ROWS) {
-        size_t count = n - first < CHUNK_ROWS ? n - first : CHUNK_ROWS;
+    make_part(m, posting);
+    for (size_t first = 0; first < n && st == MN_OK; first += MAKE_CHUNK) {
+        size_t count = n - first < MAKE_CHUNK ? n - first : MAKE_CHUNK;
         for (size_t i = 0; i < count; i++)
             ids[i] = r->ids[ordinals[first + i]];
         st = rows_raw(r, ordinals + first, count, r->buffer, err);
         if (st == MN_OK)
-            st = add_rows(m, r->buffer, ids, count, err);
+            st = make_rows(m, r->buffer, ids, count, err);
     }
-    return st ? st : end_part(m, posting, err);
+    return st ? st : make_part_end(m, posting, err);
 }
 
 static mn_status build_postings(struct make *m, struct rows *r, const struct clusters *cl,
@@ -672,7 +644,7 @@ static mn_status build_postings(struct make *m, struct rows *r, const struct clu
     struct mn_alloc *a = m->db->alloc;
     uint32_t *order = mn_alloc_array(a, r->n, sizeof *order, MN_TAG_SEARCH);
     uint32_t *first = mn_alloc_array(a, (size_t)cl->k + 1, sizeof *first, MN_TAG_SEARCH);
-    mn_status st = order && first ? MN_OK : no_memory(m, err);
+    mn_status st = order && first ? MN_OK : make_no_memory(m, err);
     if (st == MN_OK)
         order_by_posting(cl, r->n, order, first);
     m->conn->total = r->n;
@@ -848,7 +820,7 @@ mn_status ivf_build(mn_conn *conn, struct coll *c, const struct ivf_sink *sink, 
                c->entry.name, mn_alloc_cap(a) >> 20, r.n);
     } else if (st == MN_OK && r.n >= conn->db->limits.min_rows) {
         cache_build_begin(conn->db, c->entry.number, build_bytes(conn->db, c, r.ids, r.n));
-        r.buffer = mn_alloc_array(a, CHUNK_ROWS, c->vector_bytes, MN_TAG_SEARCH);
+        r.buffer = mn_alloc_array(a, MAKE_CHUNK, c->vector_bytes, MN_TAG_SEARCH);
         st = r.buffer ? sql_preparef(conn->sql, &r.st, err,
                                      "SELECT id, \"%w\" FROM \"%w\" WHERE id >= ?1 AND \"%w\" IS "
                                      "NOT NULL ORDER BY id",
@@ -861,262 +833,5 @@ mn_status ivf_build(mn_conn *conn, struct coll *c, const struct ivf_sink *sink, 
         cache_build_end(conn->db, c->entry.number);
     }
     mn_free(a, r.ids);
-    return st;
-}
-
-bool ivf_outgrown(const struct ivf *x)
-{
-    uint64_t used = 0; /* slots: where the last block is not in memory, a fold leaves its rest */
-    for (uint32_t i = 0; i < x->n_heap; i++)
-        used += x->heap[i]->n;
-    return x->rows > 2 * (uint64_t)x->core->built_rows || 4 * x->rows < x->core->built_rows ||
-           used > 2 * (uint64_t)x->core->built_rows + 2 * x->rows || x->n_slots > UINT32_MAX / 2;
-}
-
-/* ---- Folding --------------------------------------------------------------------------------- */
-
-/* Fresh rows of a fold, in the order of their postings. */
-struct fresh {
-    int64_t *ids;
-    char *vectors;
-    float *wide;
-    uint32_t *postings;
-    uint32_t *order; /* [n] */
-    size_t n;
-};
-
-static void fresh_fini(struct mn_alloc *a, struct fresh *f)
-{
-    mn_free(a, f->ids);
-    mn_free(a, f->vectors);
-    mn_free(a, f->wide);
-    mn_free(a, f->postings);
-    mn_free(a, f->order);
-}
-
-static mn_status read_fresh(struct make *m, const int64_t *changed, size_t n, struct fresh *f,
-                            mn_error *err)
-{
-    struct mn_alloc *a = m->db->alloc;
-    uint32_t dim = m->c->entry.dim;
-    sqlite3_stmt *st;
-    bool row;
-    f->ids = mn_alloc_array(a, n, sizeof *f->ids, MN_TAG_PENDING);
-    f->vectors = mn_alloc_array(a, n, m->c->vector_bytes, MN_TAG_PENDING);
-    f->wide = mn_alloc_array(a, n, dim * sizeof(float), MN_TAG_PENDING);
-    f->postings = mn_alloc_array(a, n, sizeof *f->postings, MN_TAG_PENDING);
-    f->order = mn_alloc_array(a, n, sizeof *f->order, MN_TAG_PENDING);
-    if (!f->ids || !f->vectors || !f->wide || !f->postings || !f->order)
-        return no_memory(m, err);
-    mn_status status = coll_stmt(m->conn, m->c, STMT_GET_VECTOR, &st, err);
-    for (size_t i = 0; i < n && status == MN_OK; i++) {
-        sqlite3_bind_int64(st, 1, changed[i]);
-        status = sql_step(st, &row, err);
-        if (status)
-            break;
-        float norm = 0;
-        char *to = f->vectors + f->n * m->c->vector_bytes;
-        if (row && sqlite3_column_type(st, 0) == SQLITE_BLOB &&
-            (size_t)sqlite3_column_bytes(st, 0) == m->c->vector_bytes) {
-            memcpy(to, sqlite3_column_blob(st, 0), m->c->vector_bytes);
-            scan_norms(m->db->kernels, m->c->entry.dtype, dim, to, 1, &norm);
-            if (norm - norm == 0 &&
-                ivf_widen(m->d.core, m->db->kernels, to, f->wide + f->n * dim)) {
-                f->order[f->n] = (uint32_t)f->n;
-                f->ids[f->n++] = changed[i];
-            }
-        }
-        sqlite3_reset(st);
-    }
-    return status;
-}
-
-static int by_list(const void *a, const void *b, void *ctx)
-{
-    const struct fresh *f = ctx;
-    uint32_t i = *(const uint32_t *)a, j = *(const uint32_t *)b;
-    if (f->postings[i] != f->postings[j])
-        return f->postings[i] < f->postings[j] ? -1 : 1;
-    return (i > j) - (i < j);
-}
-
-static mn_status add_fresh(struct make *m, const struct ivf *old, struct fresh *f, mn_error *err)
-{
-    struct ann_scratch *scratch = NULL;
-    if (f->n == 0)
-        return MN_OK;
-    mn_status st =
-        ann_scratch_create(m->db->alloc, m->c->entry.dim, old->core->n_lists, 1, &scratch, err);
-    if (st)
-        return st;
-    ann_assign(old->ann, scratch, f->wide, f->n, f->postings);
-    ann_scratch_destroy(m->db->alloc, scratch);
-    qsort_r(f->order, f->n, sizeof *f->order, by_list, f);
-    for (size_t first = 0; first < f->n && st == MN_OK;) {
-        uint32_t posting = f->postings[f->order[first]];
-        size_t end = first;
-        while (end < f->n && f->postings[f->order[end]] == posting)
-            end++;
-        st = make_encoder(m, end - first, err);
-        if (st == MN_OK)
-            begin_part(m, posting);
-        for (size_t i = first; i < end && st == MN_OK; i++) {
-            uint32_t row = f->order[i];
-            st = add_rows(m, f->vectors + row * m->c->vector_bytes, &f->ids[row], 1, err);
-        }
-        if (st == MN_OK)
-            st = end_part(m, posting, err);
-        first = end;
-    }
-    return st;
-}
-
-static uint32_t use_live(const struct ivf_use *u)
-{
-    return ivf_use_part(u)->view.n - (u->hidden ? u->hidden->n : 0);
-}
-
-/* Joins n uses of one posting, from `first` on, into one part; they are dropped. */
-static mn_status merge_uses(struct make *m, uint32_t first, uint32_t n, mn_error *err)
-{
-    const struct ivf_use *uses = &m->d.uses[first];
-    uint32_t posting = ivf_use_part(&uses[0])->posting;
-    size_t rows = 0;
-    for (uint32_t i = 0; i < n; i++)
-        rows += use_live(&uses[i]);
-    mn_status st = make_encoder(m, rows, err);
-    if (st)
-        return st;
-    begin_part(m, posting);
-    for (uint32_t i = 0; i < n && st == MN_OK; i++) {
-        const struct ivf_part *p = ivf_use_part(&uses[i]);
-        const struct ivf_bitmap *h = uses[i].hidden;
-        for (uint32_t row = 0; row < p->view.n; row++)
-            if (!h || !(h->words[row / 64] >> (row % 64) & 1))
-                m->slots[m->n_slots++] = ivf_slot(p, row);
-        st = posting_add_view(m->encoder, &p->view, h ? h->words : NULL, err);
-    }
-    if (st == MN_OK)
-        st = end_part(m, posting, err); /* may close the pack, and so move m->d.uses */
-    for (uint32_t i = 0; i < n && st == MN_OK; i++)
-        ivf_use_drop(m->db, &m->d.uses[first + i]);
-    return st;
-}
-
-/* Uses are in the order of an old version: by posting. */
-static mn_status merge_postings(struct make *m, uint32_t n_old, mn_error *err)
-{
-    mn_status st = MN_OK;
-    for (uint32_t i = 0; i < n_old && st == MN_OK;) {
-        uint32_t end = i, rows = 0, live = 0, posting = ivf_use_part(&m->d.uses[i])->posting;
-        for (; end < n_old && ivf_use_part(&m->d.uses[end])->posting == posting; end++) {
-            rows += ivf_use_part(&m->d.uses[end])->view.n;
-            live += use_live(&m->d.uses[end]);
-        }
-        if (end - i >= IVF_MAX_PARTS || live * 2 < rows)
-            st = merge_uses(m, i, end - i, err);
-        i = end;
-    }
-    return st;
-}
-
-static uint64_t pack_rows(const struct ivf_pack *p)
-{
-    uint64_t rows = 0;
-    for (uint32_t i = 0; i < p->n_parts; i++)
-        rows += p->parts[i].view.n;
-    return rows;
-}
-
-/* Copies what is used of packs that are less than half in use, so that their space comes back. */
-static mn_status copy_sparse_packs(struct make *m, uint32_t n_old, mn_error *err)
-{
-    struct mn_alloc *a = m->db->alloc;
-    uint32_t objects = m->next_object; /* packs of the old version have lower numbers */
-    uint64_t *used = mn_alloc_array(a, objects, sizeof *used, MN_TAG_SEARCH);
-    if (!used)
-        return no_memory(m, err);
-    for (uint32_t i = 0; i < n_old; i++)
-        if (m->d.uses[i].pack && m->d.uses[i].pack->object < objects)
-            used[m->d.uses[i].pack->object] += ivf_use_part(&m->d.uses[i])->view.n;
-    mn_status st = MN_OK;
-    for (uint32_t i = 0; i < n_old && st == MN_OK; i++) {
-        const struct ivf_pack *p = m->d.uses[i].pack;
-        if (p && p->object < objects && 2 * used[p->object] < pack_rows(p))
-            st = merge_uses(m, i, 1, err);
-    }
-    mn_free(a, used);
-    return st;
-}
-
-/* Removes uses that were dropped. */
-static void squeeze_uses(struct ivf_draft *d)
-{
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < d->n_uses; i++)
-        if (d->uses[i].pack)
-            d->uses[kept++] = d->uses[i];
-    d->n_uses = kept;
-}
-
-/* A draft that shares everything with `old`. */
-static mn_status start_from(struct make *m, const struct ivf *old, mn_error *err)
-{
-    struct mn_alloc *a = m->db->alloc;
-    m->d.tuning = old->tuning;
-    m->d.n_slots = old->n_slots;
-    m->uses_cap = old->n_uses + 64;
-    m->heap_cap = old->n_heap + 64;
-    m->d.uses = mn_alloc_array(a, m->uses_cap, sizeof *m->d.uses, MN_TAG_CACHE);
-    m->d.heap = mn_alloc_array(a, m->heap_cap, sizeof *m->d.heap, MN_TAG_CACHE);
-    if (!m->d.uses || !m->d.heap)
-        return no_memory(m, err);
-    for (; m->d.n_uses < old->n_uses; m->d.n_uses++) {
-        struct ivf_use u = old->uses[m->d.n_uses];
-        u.pack = ivf_pack_share(u.pack);
-        if (u.hidden)
-            atomic_fetch_add_explicit(&u.hidden->refs, 1, memory_order_relaxed);
-        m->d.uses[m->d.n_uses] = u;
-        if (u.pack->object >= m->next_object)
-            m->next_object = u.pack->object + 1;
-    }
-    for (; m->d.n_heap < old->n_heap; m->d.n_heap++)
-        m->d.heap[m->d.n_heap] = heap_block_share(old->heap[m->d.n_heap]);
-    m->keep_heap = ivf_warm(old);
-    return MN_OK;
-}
-
-mn_status ivf_fold(mn_conn *conn, struct coll *c, const struct ivf *old, const int64_t *changed,
-                   size_t n, const struct ivf_sink *sink, struct ivf **out, mn_error *err)
-{
-    struct make m;
-    struct fresh f = {0};
-    uint64_t hid = 0;
-    *out = NULL;
-    mn_status st = make_init(&m, conn, c, sink, ivf_core_share(old->core), err);
-    if (st == MN_OK)
-        st = sink->centroids(sink->ctx, old->core, &m.centroids_buffer, &m.centroids, err);
-    if (st == MN_OK)
-        st = start_from(&m, old, err);
-    if (st == MN_OK)
-        st = coll_head(conn, c, &m.d.at, err);
-    size_t old_ids = 0; /* of the changed ones; ids above the greatest are new */
-    while (old_ids < n && changed[old_ids] <= old->max_id)
-        old_ids++;
-    if (st == MN_OK)
-        st = ivf_hide(m.db, &m.d, changed, old_ids, &hid, err);
-    if (st == MN_OK)
-        st = merge_postings(&m, old->n_uses, err);
-    if (st == MN_OK)
-        st = copy_sparse_packs(&m, old->n_uses, err);
-    squeeze_uses(&m.d);
-    if (st == MN_OK)
-        st = read_fresh(&m, changed, n, &f, err);
-    if (st == MN_OK)
-        st = add_fresh(&m, old, &f, err);
-    if (st == MN_OK)
-        st = make_finish(&m, out, err);
-    fresh_fini(m.db->alloc, &f);
-    make_fini(&m);
     return st;
 }

@@ -1,6 +1,6 @@
-/* Makes versions of the hybrid index: the first one from a snapshot's rows, the next ones by
- * folding in what changed. Works on the folder's own connection, inside its read transaction, and
- * hands finished packs and heap blocks to a sink as they are made. One thread at a time. */
+/* Makes the first version of a hybrid index from a snapshot's rows; ivf_fold.h has the next ones.
+ * Works on the folder's own connection, inside its read transaction, and hands finished packs and
+ * heap blocks to a sink as they are made. One thread at a time. */
 #ifndef MN_ENGINE_IVF_MAKE_H
 #define MN_ENGINE_IVF_MAKE_H
 
@@ -29,13 +29,5 @@ enum { IVF_MIN_ROWS = 10000 };
  * most for clustering. */
 mn_status ivf_build(mn_conn *conn, struct coll *c, const struct ivf_sink *sink, struct ivf **out,
                     mn_error *err);
-
-/* The version after `old` that holds the open snapshot's rows; `changed` are the ids that the
- * change log names since, ascending. */
-mn_status ivf_fold(mn_conn *conn, struct coll *c, const struct ivf *old, const int64_t *changed,
-                   size_t n, const struct ivf_sink *sink, struct ivf **out, mn_error *err);
-
-/* True if so much changed since the index was clustered that it should be built anew. */
-bool ivf_outgrown(const struct ivf *x);
 
 #endif

@@ -293,6 +293,8 @@ mn_status ivf_publish(mn_conn *conn, struct lease *l, const struct coll *c, stru
 {
     struct ivf_writer w = {.db = conn->db, .lease = l, .collection = (uint32_t)c->entry.number};
     x->generation = publish_generation(l);
+    x->published = x->at;
+    x->ahead = 0;
     mn_status st = write_directory(&w, conn->db, x, err);
     if (st == MN_OK)
         st = publish_flush(l, err);

@@ -30,10 +30,12 @@ struct ivf_place {
     uint64_t generation;
     struct log_position at;
 };
-/* Generations alone would do, were no older app.db ever restored over this one. */
+/* Whether x is that index, or ahead of it by rows folded in memory. Generations alone would do, were
+ * no older app.db ever restored over this one. */
 static inline bool ivf_is_at(const struct ivf *x, const struct ivf_place *p)
 {
-    return x->generation == p->generation && x->at.seq == p->at.seq && x->at.stamp == p->at.stamp;
+    return x->generation == p->generation && x->published.seq == p->at.seq &&
+           x->published.stamp == p->at.stamp;
 }
 mn_status ivf_where(mn_conn *conn, struct coll *c, struct ivf_place *out, mn_error *err);
 

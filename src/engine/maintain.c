@@ -142,7 +142,7 @@ mn_status mn_index_stats(mn_conn *conn, const char *name, mn_index_info *out, mn
             st = cache_indexed(conn, c, &v, &pending, err);
         if (st == MN_OK && v) {
             describe_index(view_base(v), out);
-            out->pending = pending;
+            out->pending = pending + view_base(v)->ahead;
             out->sidecar_bytes = file_bytes(conn->db->path, "-mneme");
         }
         view_release(conn->db, v);

@@ -414,6 +414,28 @@ static bool view_wants_warmth(const struct search *s, const struct view *v)
            cache_has_room(s->conn->db, bytes);
 }
 
+/* Without a folder a search folds what is pending in memory, for itself and those to come. */
+static mn_status fold_for_search(struct search *s, struct view **v, uint64_t *pending,
+                                 mn_error *err)
+{
+    bool did = false;
+    mn_error own = {0};
+    mn_status st = fold_in_memory(s->conn, s->c, false, &did, &own);
+    if (st == MN_INTERRUPTED || st == MN_DEADLINE) {
+        if (err)
+            *err = own;
+        return st;
+    }
+    if (st) /* no matter: they are scored exactly */
+        db_log(s->conn->db, MN_LOG_INFO, "fold", "'%s': changed rows were not folded in memory: %s",
+               s->c->entry.name, own.message);
+    if (st || !did)
+        return MN_OK;
+    view_release(s->conn->db, *v);
+    *v = NULL;
+    return cache_indexed(s->conn, s->c, v, pending, err);
+}
+
 mn_status search_indexed(struct search *s, mn_hit *hits, uint32_t *found, bool *answered,
                          mn_error *err)
 {
@@ -427,8 +449,15 @@ mn_status search_indexed(struct search *s, mn_hit *hits, uint32_t *found, bool *
     if (st || !v)
         return st;
     bool cold = view_wants_warmth(s, v), folds = folder_may_run(s->conn->db);
-    if (view_n_changed(v) >= s->conn->db->limits.fold_pending || cold)
+    bool many = view_n_changed(v) >= fold_rows(s->conn->db, s->c->vector_bytes);
+    if (many || cold)
         folder_tell(s->conn->db, s->c->entry.name);
+    if (many && !folds && !conn_may_be_dirty(s->conn))
+        st = fold_for_search(s, &v, &pending, err);
+    if (st || !v) {
+        view_release(s->conn->db, v);
+        return st;
+    }
     /* Without a folder vectors come into memory little by little, and not before the first answer:
      * the connection then has a reader. */
     if (cold && !folds && s->conn->n_askers && s->conn->askers[0].reader)

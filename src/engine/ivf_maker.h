@@ -1,0 +1,52 @@
+/* What making a version of the hybrid index takes, whether it is built or folded: parts go into packs
+ * and vectors into heap blocks, and both to a sink as they are finished. One thread's. The code
+ * stands in ivf_make.c. */
+#ifndef MN_ENGINE_IVF_MAKER_H
+#define MN_ENGINE_IVF_MAKER_H
+
+#include "src/engine/ivf_make.h"
+
+enum { MAKE_CHUNK = 256 /* rows fetched and coded at once */ };
+
+struct make {
+    mn_conn *conn;
+    mn_db *db;
+    struct coll *c;
+    const struct ivf_sink *sink;
+    struct ivf_draft d; /* what is being made */
+    uint32_t uses_cap, heap_cap;
+    struct pack_writer writer;
+    uint32_t next_object; /* number of the next pack */
+    const float *centroids; /* [n_lists][dim], in centroids_buffer */
+    void *centroids_buffer;
+    struct posting_encoder *encoder;
+    size_t encoder_rows;
+    uint32_t *slots; /* [encoder_rows] of the part being made */
+    size_t n_slots;
+    struct heap_block *open; /* the heap block being filled; d.heap has it too */
+    float *wide;             /* [MAKE_CHUNK][dim] */
+    bool keep_heap;             /* vectors fit in memory beside the codes */
+    bool drop_packs;            /* codes are written and read back at the end */
+    struct extent_ref *written; /* [n_written] packs that are to be read back */
+    uint32_t n_written, written_cap;
+};
+
+/* Takes core over, also when it fails. make_fini is due then too. */
+mn_status make_init(struct make *m, mn_conn *conn, struct coll *c, const struct ivf_sink *sink,
+                    struct ivf_core *core, mn_error *err);
+void make_fini(struct make *m);
+mn_status make_no_memory(const struct make *m, mn_error *err);
+
+/* Room for a part of so many rows. */
+mn_status make_room(struct make *m, size_t rows, mn_error *err);
+void make_part(struct make *m, uint32_t posting); /* begins one */
+/* Adds rows to the part begun: vectors of the collection's dtype, which go into the heap. A row
+ * without a direction is no row of the index. */
+mn_status make_rows(struct make *m, const char *vectors, const int64_t *ids, size_t n,
+                    mn_error *err);
+mn_status make_part_end(struct make *m, uint32_t posting, mn_error *err);
+
+/* The version, of everything that was added. */
+mn_status make_finish(struct make *m, struct ivf **out, mn_error *err);
+
+#endif

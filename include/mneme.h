@@ -524,6 +524,29 @@ MN_API MN_CHECKED mn_status mn_fold(mn_conn *conn, const char *name, mn_error *e
  * if it belongs to another database. Fails as mn_fold. */
 MN_API MN_CHECKED mn_status mn_rebuild(mn_conn *conn, const char *name, mn_error *err);
 
+/* A sample of a collection's rows, from which the centroids of its index are to be made. */
+typedef struct mn_training {
+    const float *vectors; /* [n][dim]; under cosine of length 1; borrowed */
+    size_t n;             /* at least k */
+    uint32_t dim, k;
+    float *centroids;     /* [k][dim]: takes the answer */
+    /* To be asked now and then; false: somebody wants an end, return any status but MN_OK. */
+    bool (*go_on)(void *go_on_ctx);
+    void *go_on_ctx;
+} mn_training;
+
+/* Fills t->centroids with finite numbers and returns MN_OK; or returns another status, with a
+ * sentence in err->message. Called on the thread of mn_fold or mn_rebuild, which holds a read
+ * transaction and the right to fold meanwhile; must not use the connection. */
+typedef mn_status (*mn_train_fn)(void *ctx, const mn_training *t, mn_error *err);
+
+/* Lets `fn` choose the centroids, by its own k-means say, whenever mn_fold or mn_rebuild builds an
+ * index anew on this connection: everything else, the balance of the postings above all, stays as
+ * it is. NULL, as at first, is Mneme's own clustering, which is faster and keeps to the memory cap;
+ * of fn's memory the library knows nothing. What fails in fn fails the call, and the index stays as
+ * it was. The background thread never calls it. Since 0.1. */
+MN_API void mn_set_trainer(mn_conn *conn, mn_train_fn fn, void *ctx);
+
 /* Gives space back: app.db is written anew without its free pages (SQLite's VACUUM), the log is
  * emptied, free blocks of the sidecar are returned. Needs room for a copy of app.db meanwhile.
  * MN_MISUSE inside a transaction, MN_BUSY while others write or read old snapshots. */

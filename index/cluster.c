@@ -8,6 +8,7 @@
  * 3. A few rounds of Lloyd's algorithm over all k clusters on the sample. The nearest centroid is
  *    sought among the children of the NEAREST_GROUPS nearest of sqrt(k) groups of centroids, which
  *    are made anew for each pass.
+ *    A trainer from outside (cluster_opts.train) takes the place of steps 2 and 3.
  * 4. All rows are assigned. Clusters of more than 3 times the mean are split by k-means on their
  *    rows, those of fewer than MIN_SIZE are dissolved; only rows of such clusters are assigned
  *    again. Up to SPLITS times.
@@ -512,6 +513,85 @@ static mn_status lloyd(struct work *w)
     return st;
 }
 
+/* ---- A trainer in place of steps 2 and 3 ----------------------------------------------------- */
+
+/* What the trainer asks between its rounds. */
+struct asked {
+    struct work *w;
+    mn_error err; /* of tick; code MN_OK: go on */
+};
+
+static bool go_on(void *ctx)
+{
+    struct asked *a = ctx;
+    const struct work *w = a->w;
+    if (a->err.code == MN_OK && w->opts->tick)
+        a->err.code = w->opts->tick(w->opts->tick_ctx, w->done, w->total, &a->err);
+    return a->err.code == MN_OK;
+}
+
+/* The sample as far as it fits half the budget: `kept`, or some of it, spread evenly, in *own. */
+static mn_status training_rows(struct work *w, uint32_t k, const float **rows, size_t *n,
+                               float **own)
+{
+    size_t fits = (size_t)(budget_of(w->opts) / 2 / (w->dim * sizeof(float)));
+    *own = NULL;
+    *rows = w->kept;
+    *n = w->n_sample;
+    if (w->kept)
+        return MN_OK;
+    fits = fits < k ? k : fits;
+    *n = *n < fits ? *n : fits;
+    float *to = mn_alloc_array(w->a, *n, w->dim * sizeof *to, MN_TAG_SEARCH);
+    if (!to)
+        return no_memory(w);
+    *rows = *own = to;
+    mn_status st = MN_OK;
+    for (size_t i = 0; !st && i < *n; i += w->chunk) {
+        size_t count = *n - i < w->chunk ? *n - i : w->chunk;
+        uint32_t *ids = w->chunks[0].own_ids;
+        for (size_t j = 0; j < count; j++)
+            ids[j] = w->sample[(uint64_t)w->n_sample * (i + j) / *n];
+        st = fetch(w, ids, count, to + i * w->dim);
+    }
+    return st;
+}
+
+static mn_status check_trained(const struct work *w)
+{
+    for (size_t i = 0; i < (size_t)w->k * w->dim; i++)
+        if (!isfinite(w->centroids[i]))
+            return mn_fail(w->err, MN_INVALID, "the trainer gave no good centroid %zu of %u: its "
+                           "element %zu is missing or not finite", i / w->dim, w->k, i % w->dim);
+    return MN_OK;
+}
+
+static mn_status train(struct work *w, uint32_t k)
+{
+    float *own;
+    struct asked asked = {.w = w};
+    mn_training t = {.dim = w->dim, .k = k, .centroids = w->centroids, .go_on = go_on,
+                     .go_on_ctx = &asked};
+    mn_error why = {0};
+    mn_status st = training_rows(w, k, &t.vectors, &t.n, &own);
+    if (!st) {
+        for (size_t i = 0; i < (size_t)k * w->dim; i++)
+            w->centroids[i] = NAN; /* so that what is left out is noticed */
+        st = w->opts->train(w->opts->train_ctx, &t, &why);
+        why.message[sizeof why.message - 1] = 0; /* a stranger wrote it */
+        w->k = k;
+        if (asked.err.code)
+            st = mn_fail(w->err, asked.err.code, "%s", asked.err.message);
+        else if (st)
+            st = mn_fail(w->err, st, "the trainer failed: %s",
+                         *why.message ? why.message : mn_status_name(st));
+        else
+            st = check_trained(w);
+    }
+    mn_free(w->a, own);
+    return st;
+}
+
 /* ---- Steps 4 and 5 --------------------------------------------------------------------------- */
 
 /* Rows marked in of[] with UINT32_MAX; a chunk's `first` counts rows that are looked at. */
@@ -786,10 +866,14 @@ static mn_status run(struct work *w, uint32_t k)
     if (!st)
         st = take_sample(w, k);
     w->total = (LLOYD_ROUNDS + 1) * (uint64_t)w->n_sample + (uint64_t)w->source->n;
-    if (!st)
-        st = first_clusters(w, k);
-    if (!st)
-        st = lloyd(w);
+    if (!st && w->opts->train) {
+        st = train(w, k);
+    } else {
+        if (!st)
+            st = first_clusters(w, k);
+        if (!st)
+            st = lloyd(w);
+    }
     mn_free(w->a, w->kept);
     w->kept = NULL;
     if (!st)

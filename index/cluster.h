@@ -27,6 +27,9 @@ struct cluster_opts {
     const struct parallel *parallel; /* NULL: this thread alone */
     mn_status (*tick)(void *ctx, uint64_t done, uint64_t total, mn_error *err); /* or NULL */
     void *tick_ctx;
+    mn_train_fn train;       /* chooses the k centroids in place of steps 2 and 3 of cluster.c, from
+                                as much of the sample as half the budget holds; NULL: they do */
+    void *train_ctx;
 };
 
 struct clusters {
@@ -37,8 +40,8 @@ struct clusters {
     uint32_t *sizes;       /* [k] */
 };
 
-/* Fails with MN_INVALID (no rows, dim), MN_NOMEM (the allocator's cap), or what a callback
- * returned; *out is then empty. MN_TAG_SEARCH. */
+/* Fails with MN_INVALID (no rows, dim, a trainer's centroids that are not finite), MN_NOMEM (the
+ * allocator's cap), or what a callback returned; *out is then empty. MN_TAG_SEARCH. */
 mn_status cluster(struct mn_alloc *a, const struct kernels *kn, const struct ann_source *source,
                   const struct cluster_opts *opts, struct clusters *out, mn_error *err);
 void clusters_fini(struct mn_alloc *a, struct clusters *c);

@@ -123,6 +123,14 @@ void mn_set_progress(mn_conn *conn, mn_progress_fn fn, void *ctx)
     conn->progress_ctx = ctx;
 }
 
+void mn_set_trainer(mn_conn *conn, mn_train_fn fn, void *ctx)
+{
+    if (!conn)
+        return;
+    conn->train = fn;
+    conn->train_ctx = ctx;
+}
+
 mn_status conn_enter(mn_conn *conn, mn_error *err)
 {
     mn_error_clear(err);

@@ -136,6 +136,8 @@ struct mn_conn {
     uint64_t done, total;
     mn_progress_fn progress;
     void *progress_ctx;
+    mn_train_fn train;        /* NULL: our own clustering; see mn_set_trainer */
+    void *train_ctx;
     struct coll *colls;       /* loaded collections, all of one schema version */
     int64_t schema;           /* that version; -1: none looked at */
     bool trusted;             /* that version is one that Mneme left: change logs are believed */

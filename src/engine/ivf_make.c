@@ -764,7 +764,9 @@ static mn_status build_from(mn_conn *conn, struct coll *c, struct rows *r,
                                 .budget_bytes = CLUSTER_BYTES,
                                 .parallel = &parallel,
                                 .tick = cluster_tick,
-                                .tick_ctx = conn};
+                                .tick_ctx = conn,
+                                .train = conn->train,
+                                .train_ctx = conn->train_ctx};
     uint64_t room = mn_alloc_cap(a) - mn_alloc_used(a);
     if (opts.budget_bytes > room / 2)
         opts.budget_bytes = room / 2;

@@ -172,6 +172,7 @@ TEST(no_call_falls_over_null)
     mn_abandon(NULL);
     mn_interrupt(NULL);
     mn_set_progress(NULL, NULL, NULL);
+    mn_set_trainer(NULL, NULL, NULL);
     CHECK(!mn_path(NULL));
     mn_free_result(NULL);
     mn_rows_free(NULL);

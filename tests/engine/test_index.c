@@ -325,4 +325,52 @@ TEST(a_collection_that_shrinks_to_nothing_grows_again)
     close_world(w);
 }
 
+struct trainer {
+    int calls;
+    bool fails;
+};
+
+static mn_status first_rows(void *ctx, const mn_training *t, mn_error *e)
+{
+    struct trainer *own = ctx;
+    own->calls++;
+    if (own->fails) {
+        snprintf(e->message, sizeof e->message, "it rains");
+        return MN_IO;
+    }
+    CHECK(t->dim == DIM && t->n >= t->k && t->k > 1);
+    CHECK(t->go_on(t->go_on_ctx));
+    memcpy(t->centroids, t->vectors, (size_t)t->k * t->dim * sizeof(float));
+    return MN_OK;
+}
+
+TEST(a_trainer_of_the_connection_chooses_the_centroids)
+{
+    struct world w = filled_world(test_path("a.db"), MN_L2);
+    struct trainer t = {0};
+    mn_index_info before, after;
+    bool indexed;
+    mn_set_trainer(w.conn, first_rows, &t);
+    CHECK_OK(mn_fold(w.conn, "c", &err), err);
+    CHECK_EQ(t.calls, 1);
+    double recall = recall_of(w.conn, 0.95, &indexed);
+    CHECK(indexed);
+    CHECKF(recall >= 0.92, "recall %.3f", recall);
+    CHECK_OK(mn_index_stats(w.conn, "c", &before, &err), err);
+    t.fails = true;
+    CHECK_EQ(mn_rebuild(w.conn, "c", &err), MN_IO);
+    CHECK_HAS(err.message, "the trainer failed: it rains");
+    CHECK_EQ(t.calls, 2);
+    CHECK_OK(mn_index_stats(w.conn, "c", &after, &err), err);
+    CHECK_EQ(after.generation, before.generation); /* the index is as it was */
+    put_range(w.conn, N + 1, 0, 1000);
+    CHECK_OK(mn_fold(w.conn, "c", &err), err); /* folds into the centroids that are there */
+    CHECK_EQ(t.calls, 2);
+    mn_set_trainer(w.conn, NULL, NULL);
+    CHECK_OK(mn_rebuild(w.conn, "c", &err), err);
+    CHECK_EQ(t.calls, 2);
+    check_recall(w.conn, true);
+    close_world(w);
+}
+
 TEST_MAIN

@@ -316,4 +316,99 @@ TEST(failures_leave_nothing_behind)
     free(r.x);
 }
 
+/* What a trainer from outside was given, and what it is to answer. */
+struct trained {
+    const char *name;
+    mn_status status;   /* that it returns */
+    const char *why;    /* its sentence */
+    bool leave_one_out; /* of the centroids */
+    float element;      /* written into the last one, if not 0 */
+    int stop_at;        /* tick that fails; 0: none */
+    mn_status want;
+    const char *says;
+    size_t n, asked;
+};
+
+static mn_status tick_at(void *ctx, uint64_t done, uint64_t total, mn_error *err)
+{
+    struct trained *t = ctx;
+    (void)done, (void)total;
+    return t->stop_at && --t->stop_at == 0 ? mn_fail(err, MN_INTERRUPTED, "enough") : MN_OK;
+}
+
+/* Every n/k-th row of the sample is a centroid. */
+static mn_status pick(void *ctx, const mn_training *t, mn_error *err)
+{
+    struct trained *want = ctx;
+    want->n = t->n;
+    want->asked++;
+    if (!t->go_on(t->go_on_ctx))
+        return MN_BUSY; /* anything: the tick's own failure counts */
+    if (want->status) {
+        if (want->why)
+            snprintf(err->message, sizeof err->message, "%s", want->why);
+        return want->status;
+    }
+    for (size_t j = 0; j < t->k - want->leave_one_out; j++)
+        memcpy(t->centroids + j * t->dim, t->vectors + t->n * j / t->k * t->dim,
+               t->dim * sizeof(float));
+    if (want->element != 0)
+        t->centroids[(size_t)t->k * t->dim - 1] = want->element;
+    return MN_OK;
+}
+
+TEST(a_trainer_chooses_centroids_and_the_rest_is_ours)
+{
+    struct mn_alloc *a = mn_alloc_create(NULL, UINT64_MAX);
+    struct rows r = make(20000, 32, SHAPE_CLUSTERED);
+    struct trained t = {.name = "picked"};
+    static const struct {
+        uint64_t budget;
+        size_t n; /* rows that the trainer gets */
+    } cases[] = {{0, 100 * 48}, {800 << 10, (400 << 10) / (32 * 4)}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        t.asked = 0;
+        struct clusters c = run(a, &r, (struct cluster_opts){.k = 100, .seed = 1,
+                                                             .budget_bytes = cases[i].budget,
+                                                             .train = pick, .train_ctx = &t});
+        CHECK_EQ(t.asked, 1);
+        CHECK_EQ(t.n, cases[i].n);
+        check_whole(&r, &c, 6 * (uint32_t)(r.n / 100));
+        clusters_fini(a, &c);
+        CHECK_EQ(mn_alloc_used(a), 0);
+    }
+    mn_alloc_destroy(a);
+    free(r.x);
+}
+
+TEST(a_trainer_that_fails_says_why)
+{
+    static struct trained table[] = {
+        {.name = "its sentence", .status = MN_NOMEM, .why = "no room on the card",
+         .want = MN_NOMEM, .says = "the trainer failed: no room on the card"},
+        {.name = "no sentence", .status = MN_IO, .want = MN_IO, .says = "the trainer failed: io"},
+        {.name = "too few", .leave_one_out = true, .want = MN_INVALID,
+         .says = "the trainer gave no good centroid 39 of 40: its element 0 is missing"},
+        {.name = "infinite", .element = INFINITY, .want = MN_INVALID,
+         .says = "no good centroid 39 of 40: its element 15"},
+        {.name = "NaN", .element = NAN, .want = MN_INVALID, .says = "its element 15"},
+        {.name = "interrupted", .stop_at = 1, .want = MN_INTERRUPTED, .says = "enough"},
+    };
+    struct mn_alloc *a = mn_alloc_create(NULL, UINT64_MAX);
+    struct rows r = make(3000, 16, SHAPE_CLUSTERED);
+    struct ann_source source = {r.n, r.dim, fetch, &r};
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        struct clusters c;
+        mn_error err = {0};
+        struct cluster_opts opts = {.k = 40, .seed = 1, .tick = tick_at, .tick_ctx = &table[i],
+                                    .train = pick, .train_ctx = &table[i]};
+        mn_status st = cluster(a, kernels_select(ISA_COUNT), &source, &opts, &c, &err);
+        CHECKF(st == table[i].want && err.code == st && strstr(err.message, table[i].says),
+               "%s: status %d, %s", table[i].name, (int)st, err.message);
+        CHECKF(!c.centroids && mn_alloc_used(a) == 0, "%s", table[i].name);
+    }
+    mn_alloc_destroy(a);
+    free(r.x);
+}
+
 TEST_MAIN

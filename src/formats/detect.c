@@ -1,5 +1,5 @@
 /* Names of formats and element types, and how a file's format is recognised: by its extension,
- * else by its first bytes. Of the binary formats only npy has a mark that tells it. */
+ * else by its first bytes. Of the binary formats only npy and faiss have a mark that tells them. */
 #include "src/formats/reader.h"
 #include "storage/base/error.h"
 
@@ -121,6 +121,10 @@ mn_status detect_format(struct source *src, enum format_kind *out, mn_error *err
     size_t len = source_avail(src) < DETECT_BYTES ? source_avail(src) : DETECT_BYTES;
     if (len >= 6 && memcmp(text, "\x93NUMPY", 6) == 0) {
         *out = FORMAT_NPY;
+        return MN_OK;
+    }
+    if (faiss_looks_like(text, len)) {
+        *out = FORMAT_FAISS;
         return MN_OK;
     }
     if (len >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0)

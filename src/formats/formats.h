@@ -22,6 +22,9 @@
  *     i8bin   .i8bin            the same with int8                         i8          yes
  *     npy     .npy              numpy 1.0, 2.0, 3.0; C order; (n, dim)     f32 f16 i8  yes
  *                               or (dim,), which is one vector             u8 i32 f64
+ *     faiss   .faiss            a flat index of FAISS, l2 or ip; with ids    f32         yes
+ *                               in an IndexIDMap, IndexIDMap2. By the
+ *                               plugin of src/faiss, which holds it whole
  *     jsonl   .jsonl .ndjson    one JSON object a line                     f32         no
  *     csv     .csv .tsv         RFC 4180, with or without a header line    f32         no
  *     text    .txt .vec .glove  GloVe, word2vec: word f f f ...            f32         word2vec
@@ -47,6 +50,7 @@ struct format_writer;
     X(U8BIN, "u8bin", ".u8bin")                                                                    \
     X(I8BIN, "i8bin", ".i8bin")                                                                    \
     X(NPY, "npy", ".npy")                                                                          \
+    X(FAISS, "faiss", ".faiss")                                                                    \
     X(JSONL, "jsonl", ".jsonl .ndjson")                                                            \
     X(CSV, "csv", ".csv .tsv")                                                                     \
     X(TEXT, "text", ".txt .vec .glove")                                                            \
@@ -139,6 +143,9 @@ MN_CHECKED mn_status format_reader_next(struct format_reader *r, const struct fo
 void format_reader_progress(const struct format_reader *r, uint64_t *done, uint64_t *total);
 void format_reader_close(struct format_reader *r); /* NULL is fine */
 
+/* The metric that the file states: true for faiss alone. */
+bool format_reader_metric(const struct format_reader *r, mn_metric *metric);
+
 /* What a file is, by its header and first record alone. */
 struct format_probe {
     enum format_kind format;
@@ -148,6 +155,8 @@ struct format_probe {
     uint64_t n;
     uint64_t bytes;          /* 0: unknown */
     enum format_id_kind ids; /* of the first record */
+    bool metric_known;       /* the file states it: faiss */
+    mn_metric metric;
 };
 MN_CHECKED mn_status format_probe(const char *path, const struct format_opts *opts,
                                   struct format_probe *out, mn_error *err);
@@ -160,6 +169,8 @@ struct format_write_opts {
     uint32_t dim;            /* 0: that of the first record. Needed by fbin & co. if none comes */
     bool n_known;            /* n is given: needed by npy, fbin, u8bin, i8bin into a pipe */
     uint64_t n;
+    mn_metric metric;              /* faiss: MN_L2 or MN_IP. Integer ids go into an id map, unless
+                                      there is an ids_path */
     bool header;                   /* text: word2vec's first line (needs n) */
     const char *ids_path;          /* also write the ids, one a line, into this file */
     const char *const *attrs;      /* csv: [n_attrs] columns; NULL: those of the first record */

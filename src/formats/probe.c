@@ -16,7 +16,8 @@ mn_status format_probe(const char *path, const struct format_opts *opts, struct 
         *out = (struct format_probe){.format = r->kind, .dtype = r->file_dtype, .dim = r->dim,
                                      .n_known = r->n_known || !rec,
                                      .n = r->n_known ? r->n : 0,
-                                     .bytes = r->src.total_known ? r->src.total : 0};
+                                     .bytes = r->src.total_known ? r->src.total : 0,
+                                     .metric_known = r->metric_known, .metric = r->metric};
         if (rec)
             out->ids = rec->id_kind;
     }

@@ -21,8 +21,8 @@ enum {
 static const struct reader_ops *const all_ops[FORMAT_COUNT] = {
     [FORMAT_FVECS] = &vecs_ops, [FORMAT_BVECS] = &vecs_ops, [FORMAT_IVECS] = &vecs_ops,
     [FORMAT_FBIN] = &bin_ops,   [FORMAT_U8BIN] = &bin_ops,  [FORMAT_I8BIN] = &bin_ops,
-    [FORMAT_NPY] = &npy_ops,    [FORMAT_JSONL] = &jsonl_ops, [FORMAT_CSV] = &csv_ops,
-    [FORMAT_TEXT] = &words_ops, [FORMAT_WINK] = &wink_ops,
+    [FORMAT_NPY] = &npy_ops,    [FORMAT_FAISS] = &faiss_ops, [FORMAT_JSONL] = &jsonl_ops,
+    [FORMAT_CSV] = &csv_ops,    [FORMAT_TEXT] = &words_ops,  [FORMAT_WINK] = &wink_ops,
 };
 
 static bool is_binary(enum format_kind kind)
@@ -469,6 +469,12 @@ void format_reader_progress(const struct format_reader *r, uint64_t *done, uint6
 {
     *done = source_offset(&r->src);
     *total = r->src.total_known ? r->src.total : 0;
+}
+
+bool format_reader_metric(const struct format_reader *r, mn_metric *metric)
+{
+    *metric = r->metric;
+    return r->metric_known;
 }
 
 void format_reader_close(struct format_reader *r)

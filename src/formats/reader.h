@@ -18,7 +18,8 @@ struct reader_ops {
     void (*close)(struct format_reader *r); /* frees what hangs from state, if not NULL; or NULL */
 };
 
-extern const struct reader_ops vecs_ops, bin_ops, npy_ops, jsonl_ops, csv_ops, words_ops, wink_ops;
+extern const struct reader_ops vecs_ops, bin_ops, npy_ops, faiss_ops, jsonl_ops, csv_ops, words_ops,
+    wink_ops;
 
 struct format_reader {
     struct mn_alloc *alloc;
@@ -32,6 +33,8 @@ struct format_reader {
     uint32_t dim;            /* 0: not known yet */
     bool n_known;            /* n is stated by the file */
     uint64_t n;
+    bool metric_known;       /* metric is stated by the file */
+    mn_metric metric;
     uint64_t count;          /* records delivered */
     size_t row_bytes;        /* binary: dim elements in the file */
     void *vec;               /* room for a vector as delivered, aligned to 64 */
@@ -91,6 +94,9 @@ mn_status reader_fail_json(struct format_reader *r, const struct jscan *j, uint6
 MN_CHECKED mn_status array_begin(struct format_reader *r, uint64_t header, uint64_t n, uint64_t dim,
                                  mn_error *err);
 MN_CHECKED mn_status array_next(struct format_reader *r, bool *got, mn_error *err);
+
+/* The first bytes of a FAISS index, of any kind. */
+bool faiss_looks_like(const char *bytes, size_t n);
 
 /* Recognises the format by name and first bytes; fails with a sentence that says what to do. */
 MN_CHECKED mn_status detect_format(struct source *src, enum format_kind *out, mn_error *err);

@@ -194,6 +194,8 @@ static mn_status write_record(struct format_writer *w, const struct format_recor
     case FORMAT_BVECS:
     case FORMAT_IVECS:
         return write_vecs(w);
+    case FORMAT_FAISS:
+        return faiss_writer_put(w, rec, err);
     case FORMAT_JSONL:
         return write_jsonl(w, rec, err);
     case FORMAT_CSV:
@@ -271,6 +273,7 @@ static void destroy(struct format_writer *w)
 {
     struct mn_alloc *alloc = w->alloc;
     bool own = w->own_alloc;
+    faiss_writer_free(w);
     out_abort(&w->out);
     out_abort(&w->ids);
     for (size_t i = 0; w->attrs && i < w->n_attrs; i++)
@@ -339,6 +342,8 @@ static mn_status put(struct format_writer *w, const struct format_record *rec, m
         st = set_dim(w, rec->dim, err);
     if (st == MN_OK && (first || (w->kind == FORMAT_CSV && w->count == 0)))
         st = write_header(w, rec, err);
+    if (st == MN_OK && w->kind == FORMAT_FAISS && !w->flat)
+        st = faiss_writer_begin(w, rec->id_kind == FORMAT_ID_INTEGER && !w->opts.ids_path, err);
     if (st == MN_OK)
         st = take_vector(w, rec, err);
     if (st == MN_OK)
@@ -364,6 +369,17 @@ mn_status format_writer_put(struct format_writer *w, const struct format_record 
     return st;
 }
 
+static mn_status finish_faiss(struct format_writer *w, mn_error *err)
+{
+    mn_status st = MN_OK;
+    if (w->dim == 0)
+        return mn_fail(err, MN_INVALID, "%s: no record, and so no dimension for a FAISS index",
+                       w->out.name);
+    if (!w->flat)
+        st = faiss_writer_begin(w, false, err);
+    return st ? st : faiss_writer_end(w, err);
+}
+
 static mn_status finish(struct format_writer *w, mn_error *err)
 {
     mn_status st = MN_OK;
@@ -377,6 +393,8 @@ static mn_status finish(struct format_writer *w, mn_error *err)
                        w->out.name, format_name(w->kind));
     if (st == MN_OK && states_n(w))
         st = mend_header(w, err);
+    if (st == MN_OK && w->kind == FORMAT_FAISS)
+        st = finish_faiss(w, err);
     if (st == MN_OK)
         st = out_check(&w->out, err);
     if (st == MN_OK)

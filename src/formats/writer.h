@@ -3,6 +3,7 @@
 #ifndef MN_FORMATS_WRITER_H
 #define MN_FORMATS_WRITER_H
 
+#include "src/faiss/plugin.h"
 #include "src/formats/formats.h"
 
 #include <stdio.h>
@@ -38,6 +39,9 @@ struct format_writer {
     char separator;
     struct out out, ids;
     void *vec;     /* [dim] of dtype: the record's vector */
+    const struct faiss_plugin *faiss; /* faiss: NULL before the first record */
+    struct faiss_flat *flat;
+    bool faiss_ids; /* with an id map */
     char **attrs;  /* csv: [n_attrs] names, of this writer */
     size_t n_attrs;
 };
@@ -53,6 +57,13 @@ MN_CHECKED mn_status write_words(struct format_writer *w, const struct format_re
                                  mn_error *err);
 MN_CHECKED mn_status write_id_line(struct format_writer *w, const struct format_record *rec,
                                    mn_error *err);
+
+/* faiss: vectors are gathered in FAISS's memory, and written at the end. begin: w->dim is known. */
+MN_CHECKED mn_status faiss_writer_begin(struct format_writer *w, bool ids, mn_error *err);
+MN_CHECKED mn_status faiss_writer_put(struct format_writer *w, const struct format_record *rec,
+                                      mn_error *err);
+MN_CHECKED mn_status faiss_writer_end(struct format_writer *w, mn_error *err);
+void faiss_writer_free(struct format_writer *w);
 
 __attribute__((format(printf, 3, 4))) mn_status writer_fail(struct format_writer *w, mn_error *err,
                                                             const char *format, ...);

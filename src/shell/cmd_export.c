@@ -1,5 +1,6 @@
 /* mneme export: the rows of a collection into a file, in id order, of one snapshot. */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,8 +25,8 @@ static const struct option options[] = {
      "Where to. Default: standard output, as - says too. The file appears when it is complete.",
      NULL, 0, 0},
     {"format", 'f', OPTION_CHOICE, FIELD(format), "F",
-     "fvecs, bvecs, ivecs, fbin, u8bin, i8bin, npy, jsonl, csv or text (word f f ...). Default: by "
-     "the file's name; jsonl for standard output.",
+     "fvecs, bvecs, ivecs, fbin, u8bin, i8bin, npy, faiss (a flat index), jsonl, csv or text (word "
+     "f f ...). Default: by the file's name; jsonl for standard output.",
      FORMAT_CHOICES, 0, 0},
     {"ids", 0, OPTION_TEXT, FIELD(ids), "FILE",
      "Also write the ids, one a line, for formats that have none.", NULL, 0, 0},
@@ -45,6 +46,7 @@ struct export
     enum format_dtype dtype;        /* in which vectors are handed to the writer */
     uint32_t dim;                   /* of them */
     bool raw;                       /* as they are stored */
+    bool unit;                      /* scaled to length 1 */
     float *x;                       /* [dim] otherwise */
     uint64_t n, total, passed_over; /* rows written; expected; without a vector */
 };
@@ -84,7 +86,34 @@ static void choose_types(struct export *e)
     } else if (stored == MN_I8 && (npy || e->format == FORMAT_I8BIN)) {
         e->dtype = FORMAT_I8;
         e->raw = true;
+    } else if (e->format == FORMAT_FAISS && e->info.metric == MN_COSINE) {
+        e->raw = false;
+        e->unit = true;
     }
+}
+
+/* FAISS has no cosine: the inner product of vectors of length 1 stands for it. */
+static mn_metric faiss_metric(const struct export *e)
+{
+    return e->info.metric == MN_COSINE ? MN_IP : e->info.metric;
+}
+
+static int check_faiss(const struct export *e)
+{
+    if (e->format != FORMAT_FAISS || e->info.metric != MN_HAMMING)
+        return 0;
+    return error_exit("'%s' is searched by hamming; a flat FAISS index has l2 or ip: export bits "
+                      "as npy or u8bin",
+                      e->collection);
+}
+
+static void scale_to_unit(float *x, uint32_t dim)
+{
+    double square = 0;
+    for (uint32_t i = 0; i < dim; i++)
+        square += (double)x[i] * (double)x[i];
+    for (uint32_t i = 0; i < dim && square > 0; i++)
+        x[i] = (float)((double)x[i] / sqrt(square));
 }
 
 /* Counts within the snapshot: some formats state the number of rows in front of them. */
@@ -109,6 +138,7 @@ static int writer_open(struct export *e)
         .dim = e->dim,
         .n_known = true,
         .n = e->total,
+        .metric = faiss_metric(e),
         .ids_path = e->given->ids,
         .attrs = e->names.items,
         .n_attrs = e->names.n,
@@ -126,6 +156,8 @@ static int export_row(struct export *e, const mn_row *row)
     }
     if (!e->raw)
         vector_to_f32(e->info.dtype, e->info.dim, row->vector, e->x);
+    if (e->unit)
+        scale_to_unit(e->x, e->info.dim);
     struct format_record rec = {
         .id_kind = row->text_id ? FORMAT_ID_TEXT : FORMAT_ID_INTEGER,
         .id = row->id,
@@ -171,6 +203,8 @@ static int export_run(struct export *e)
 {
     mn_error err = {0};
     int code = session_collection(&e->db, e->collection, &e->info);
+    if (!code)
+        code = check_faiss(e);
     if (!code)
         code = names_load(&e->names, &e->db, e->collection);
     if (code)
@@ -240,9 +274,15 @@ const struct command cmd_export = {
     .summary = "write the rows of a collection to a file",
     .about = "Writes rows in the order of their integer ids, all of one state of the database.\n"
              "jsonl and csv hold ids, attributes and payloads; text holds ids; the others hold\n"
-             "vectors, and --ids FILE takes the ids. `mneme import` reads what this writes.",
+             "vectors, and --ids FILE takes the ids. `mneme import` reads what this writes.\n"
+             "\n"
+             "faiss is a flat index of FAISS by l2 or ip, with integer ids in an IndexIDMap2\n"
+             "unless --ids takes them. Vectors of a cosine collection are scaled to length 1\n"
+             "for it, and searched by ip. It is written by FAISS itself, an optional part\n"
+             "(tools/faiss builds it), which holds it whole in memory beside the cap.",
     .examples = "  mneme export app.db docs docs.jsonl\n"
                 "  mneme export app.db words --to words.npy --ids words.txt\n"
+                "  mneme export app.db sift sift.faiss\n"
                 "  mneme export app.db docs --limit 3\n",
     .options = options,
     .size = sizeof(struct export_options),

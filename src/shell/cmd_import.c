@@ -38,7 +38,8 @@ struct import_options {
 #define FIELD(name) offsetof(struct import_options, name)
 static const struct option options[] = {
     {"metric", 'm', OPTION_CHOICE, FIELD(metric), NULL,
-     "Distance of a new collection. Default l2; hamming for bits.", "l2|ip|cosine|hamming", 0, 0},
+     "Distance of a new collection. Default l2; hamming for bits; the file's for faiss.",
+     "l2|ip|cosine|hamming", 0, 0},
     {"dtype", 'd', OPTION_CHOICE, FIELD(dtype), NULL,
      "Element type of a new collection. Default: the file's, if it is f16 or i8, else f32.",
      "f32|f16|bf16|i8|bit", 0, 0},
@@ -46,8 +47,8 @@ static const struct option options[] = {
     BITS_OPTION(FIELD(bits)),
     RECALL_OPTION(FIELD(recall)),
     {"format", 'f', OPTION_CHOICE, FIELD(format), "F",
-     "Format of the file: fvecs, bvecs, ivecs, fbin, u8bin, i8bin, npy, jsonl, csv, text (GloVe, "
-     "word2vec) or wink. Default: by its name, else by its first bytes.",
+     "Format of the file: fvecs, bvecs, ivecs, fbin, u8bin, i8bin, npy, faiss (a flat index), "
+     "jsonl, csv, text (GloVe, word2vec) or wink. Default: by its name, else by its first bytes.",
      FORMAT_CHOICES, 0, 0},
     {"ids", 0, OPTION_TEXT, FIELD(ids), "FILE",
      "Ids from this file: one a line, ivecs, or npy of integers.", NULL, 0, 0},
@@ -100,6 +101,8 @@ struct import {
     struct session db; /* opened late if the file is missing: a bad file makes none */
     struct scan scan;
     struct format_opts read;
+    bool metric_known;       /* the file states its metric */
+    mn_metric metric;
     bool exists;             /* the collection was there before */
     bool made;               /* by us, now */
     bool keep;               /* replaced rows keep what the file does not bring */
@@ -181,7 +184,22 @@ static void choose_types(struct import *im, enum format_dtype file)
     im->info.dtype = g->dtype ? (mn_dtype)(g->dtype - 1) : bits ? MN_BIT : vector_dtype_for(file);
     im->info.metric = g->metric                  ? (mn_metric)(g->metric - 1)
                       : im->info.dtype == MN_BIT ? MN_HAMMING
+                      : im->metric_known         ? im->metric
                                                  : MN_L2;
+}
+
+/* A file that states its metric goes into a collection of that metric; FAISS has no cosine, and its
+ * users take the inner product of vectors of length 1 for it. */
+static int check_metric(const struct import *im)
+{
+    mn_metric has = im->info.metric;
+    if (!im->metric_known || has == im->metric || (has == MN_COSINE && im->metric == MN_IP))
+        return 0;
+    return error_exit("%s is an index by %s, and '%s' %s by %s: import it into %s; nothing was "
+                      "imported",
+                      im->path, mn_metric_name(im->metric), im->collection,
+                      im->exists ? "is searched" : "was to be searched", mn_metric_name(has),
+                      im->exists ? "another collection" : "one of its own metric");
 }
 
 /* Dimension and element type, by the file's first record. */
@@ -193,7 +211,7 @@ static int choose_plan(struct import *im, enum format_dtype file, uint32_t dim)
         return error_exit("%s does not fit '%s': %s", im->path, im->collection, why);
     im->info.dim = im->scan.plan.dim;
     im->read.native = im->scan.plan.native;
-    return 0;
+    return check_metric(im);
 }
 
 /* Reads the whole file. Damage is an error, or with --partial the end of what is taken. */
@@ -246,6 +264,8 @@ static int probe_file(struct import *im)
     if (probe.dim == 0)
         return error_exit("%s holds no vector; nothing was imported", im->path);
     im->read.format = probe.format;
+    im->metric_known = probe.metric_known;
+    im->metric = probe.metric;
     return choose_plan(im, probe.dtype, probe.dim);
 }
 
@@ -579,6 +599,8 @@ static int import_rows(struct import *im, uint64_t limit)
     int code = 0;
     progress_begin(&progress, &im->given->common, "importing", "rows");
     mn_status st = format_reader_open(im->path, &im->read, &reader, &err);
+    if (!st)
+        im->metric_known = format_reader_metric(reader, &im->metric);
     while (!st && !code && n < limit) {
         st = format_reader_next(reader, &rec, &err);
         if (st || !rec)
@@ -851,6 +873,11 @@ const struct command cmd_import = {
              "rows before that place. Batches are durable one by one; standard input, which\n"
              "can be read only once, is one transaction.\n"
              "\n"
+             "FAISS. A flat index (IndexFlatL2, IndexFlatIP, also inside an IndexIDMap) brings\n"
+             "its metric, and its ids if it has them; one by ip may go into a cosine\n"
+             "collection. It is read by FAISS itself, an optional part (tools/faiss builds it),\n"
+             "which holds it whole in memory beside the cap.\n"
+             "\n"
              "Index. From 10,000 rows on, searches by an index are much faster. --index builds\n"
              "it, or folds the new rows in; without it that is left to `mneme fold`, or to the\n"
              "next process that keeps the database open. Searches find all rows in any case.",
@@ -858,6 +885,7 @@ const struct command cmd_import = {
                 "  mneme import app.db docs docs.jsonl --vector-column embedding\n"
                 "  mneme import app.db sift sift_base.fvecs --memory 512MB --index\n"
                 "  mneme import app.db images clip.npy --ids names.txt --metric cosine\n"
+                "  mneme import app.db faces faces.faiss\n"
                 "  zcat more.jsonl.gz | mneme import app.db docs - --format jsonl\n",
     .options = options,
     .size = sizeof(struct import_options),

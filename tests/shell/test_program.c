@@ -853,7 +853,7 @@ static const struct {
      "--batch 0 is not a whole number of 1 to 1,000,000"},
     {"mneme import app.db c words.txt --partial=yes", 2, "--partial takes no value"},
     {"mneme import app.db c words.txt --format text8", 2,
-     "is not one of fvecs, bvecs, ivecs, fbin, u8bin, i8bin, npy, jsonl, csv, text, wink"},
+     "is not one of fvecs, bvecs, ivecs, fbin, u8bin, i8bin, npy, faiss, jsonl, csv, text, wink"},
     {"mneme import app.db c none.txt", 3, "none.txt"},
     {"mneme import app.db c words.txt --metric hamming", 3, "multiple of 8"},
     {"mneme import no/such/app.db c words.txt", 3, "no/such"},

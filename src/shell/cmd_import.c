@@ -30,7 +30,7 @@ struct import_options {
     const char *ids, *vector_column, *id_column, *payload_column;
     struct option_integer first_id;
     uint64_t batch, limit, bits;
-    int rerank;
+    int rerank, trainer;
     struct option_real recall;
     bool append, partial, skip_zero, no_attributes, keep, index;
 };
@@ -80,6 +80,7 @@ static const struct option options[] = {
     {"index", 0, OPTION_FLAG, FIELD(index), NULL,
      "Then build the index, or fold the rows into the one that is there, as `mneme fold` does.",
      NULL, 0, 0},
+    TRAINER_OPTION(FIELD(trainer)),
     {NULL, 0, OPTION_FLAG, 0, NULL, NULL, NULL, 0, 0},
 };
 
@@ -743,7 +744,7 @@ static int make_index(const struct import *im)
     struct session db;
     int code = session_open(&db, &im->given->common, im->database, MN_OPEN_MUST_EXIST);
     if (!code)
-        code = index_make(&db, &im->given->common, im->collection, false);
+        code = index_make(&db, &im->given->common, im->collection, false, im->given->trainer);
     int closed = session_close(&db);
     return code ? code : closed;
 }
@@ -832,6 +833,8 @@ static int run(const struct command *self, const void *given, char **args, size_
         .start = now_seconds(),
     };
     uint64_t replaced = 0;
+    if (g->trainer && !g->index)
+        return usage_error("import: --trainer is of the index; give --index too");
     int code = import_into(&im);
     if (!code && im.exists + im.scan.n_integer_id + im.scan.n_text_id) {
         uint64_t added = rows_of(&im) - im.rows_before;

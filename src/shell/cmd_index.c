@@ -10,12 +10,19 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "src/faiss/load.h"
 #include "src/shell/indexing.h"
 #include "src/shell/print.h"
 #include "src/shell/units.h"
 
 struct index_options {
     struct common common;
+    int trainer; /* OPTION_CHOICE; not for compact */
+};
+
+static const struct option make_options[] = {
+    TRAINER_OPTION(offsetof(struct index_options, trainer)),
+    {NULL, 0, OPTION_FLAG, 0, NULL, NULL, NULL, 0, 0},
 };
 
 static const struct option no_options[] = {
@@ -65,7 +72,22 @@ static void say_made(const struct session *s, const char *collection, const mn_i
                s->path, size_format(sidecar, after->sidecar_bytes));
 }
 
-int index_make(struct session *s, const struct common *common, const char *collection, bool anew)
+/* 0, or the exit code after saying why FAISS cannot be had. */
+static int trainer_set(struct session *s, const struct common *common, int trainer)
+{
+    const struct faiss_plugin *plugin;
+    mn_error err = {0};
+    if (trainer != TRAINER_FAISS)
+        return 0;
+    if (faiss_load(&plugin, &err))
+        return library_error(&err);
+    plugin->set_threads(common->threads ? (uint32_t)common->threads : 1);
+    mn_set_trainer(s->conn, plugin->train, NULL);
+    return 0;
+}
+
+int index_make(struct session *s, const struct common *common, const char *collection, bool anew,
+               int trainer)
 {
     mn_error err = {0};
     mn_collection_info info;
@@ -73,6 +95,8 @@ int index_make(struct session *s, const struct common *common, const char *colle
     struct progress progress;
     double start = now_seconds();
     int code = session_collection(s, collection, &info);
+    if (!code)
+        code = trainer_set(s, common, trainer);
     if (code)
         return code;
     progress_begin(&progress, common, "indexing", NULL);
@@ -103,7 +127,7 @@ static int run_index(const struct command *self, const void *given, char **args,
     struct session db;
     int code = session_open(&db, &o->common, args[0], MN_OPEN_MUST_EXIST);
     if (!code)
-        code = index_make(&db, &o->common, args[1], self == &cmd_rebuild);
+        code = index_make(&db, &o->common, args[1], self == &cmd_rebuild, o->trainer);
     int closed = session_close(&db);
     return code ? code : closed;
 }
@@ -121,7 +145,7 @@ const struct command cmd_fold = {
              "import --index`. The index lies in the file DB-mneme, which may be deleted.",
     .examples = "  mneme fold app.db words\n"
                 "  mneme fold app.db words --memory 1GiB --quiet\n",
-    .options = no_options,
+    .options = make_options,
     .size = sizeof(struct index_options),
     .run = run_index,
 };
@@ -134,8 +158,9 @@ const struct command cmd_rebuild = {
              "then lets go of the old one. For an index that `mneme verify` complains of, and\n"
              "to choose anew how many bits a code has, which follows from --memory.",
     .examples = "  mneme rebuild app.db words\n"
-                "  mneme rebuild app.db words --memory 64MiB\n",
-    .options = no_options,
+                "  mneme rebuild app.db words --memory 64MiB\n"
+                "  mneme rebuild app.db words --trainer faiss --threads 2\n",
+    .options = make_options,
     .size = sizeof(struct index_options),
     .run = run_index,
 };

@@ -29,8 +29,21 @@ enum { INDEX_LEAST_ROWS = 10000 };
             NULL, 0.5, 1                                                                           \
     }
 
-/* mn_fold, or mn_rebuild if `anew`. Returns 0 or the exit code after saying why. */
-int index_make(struct session *s, const struct common *common, const char *collection, bool anew);
+/* Whose k-means chooses the centroids of an index that is built anew. */
+enum { TRAINER_MNEME = 1, TRAINER_FAISS };
+#define TRAINER_OPTION(field)                                                                      \
+    {                                                                                              \
+        "trainer", 0, OPTION_CHOICE, field, NULL,                                                  \
+            "Whose k-means groups the rows where the index is built anew: mneme (the default, "    \
+            "and faster), or FAISS's over all centroids at once. FAISS is an optional part "       \
+            "(tools/faiss builds it); its memory is not under the cap of --memory.",               \
+            "mneme|faiss", 0, 0                                                                    \
+    }
+
+/* mn_fold, or mn_rebuild if `anew`, with a TRAINER_... (0: Mneme's). Returns 0 or the exit code
+ * after saying why. */
+int index_make(struct session *s, const struct common *common, const char *collection, bool anew,
+               int trainer);
 
 /* Bytes of a file beside the database, as "-mneme"; 0: none. */
 uint64_t beside_bytes(const char *database, const char *suffix);

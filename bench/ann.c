@@ -30,7 +30,7 @@ struct ann_opts {
     const char *base, *queries, *truth, *peers, *peers_dir, *work, *json, *label, *recall, *name;
     mn_metric metric;
     uint64_t k, threads, memory, build_memory, passes, sweep, batch, queries_asked;
-    bool cold, curve;
+    bool cold, curve, truth_by_faiss;
 };
 
 /* A setting that is measured in each pass. */
@@ -97,7 +97,8 @@ static int once(const char *name, char *const argv[])
     return answer ? 0 : 1;
 }
 
-/* From --truth; else from the file of that content beside the base; else by exact search. */
+/* From --truth; else from the file of that content beside the base; else by exact search, or by
+ * FAISS, whose file has another name. */
 static int truth_get(struct ann_run *r)
 {
     char cached[PATH_ROOM];
@@ -105,14 +106,16 @@ static int truth_get(struct ann_run *r)
     int64_t *ids = NULL;
     size_t n, per_query;
     int rc;
-    snprintf(cached, sizeof cached, "%.3900s.truth-%s-k%s-%016" PRIx64 ".ivecs", r->o->base,
+    const char *by = r->o->truth_by_faiss ? "faiss-" : "";
+    snprintf(cached, sizeof cached, "%.3900s.truth-%s%s-k%s-%016" PRIx64 ".ivecs", r->o->base, by,
              mn_metric_name(r->o->metric), r->k, hash_sets(r));
     if (!r->o->truth && access(cached, R_OK) != 0) {
         printf("true neighbours of %zu queries, into %s\n", r->asked.n, cached);
         fflush(stdout);
         if (once("truth",
                  (char *[]){NULL, "worker", "truth", "--db", r->db, "--queries", r->queries, "--k",
-                            r->k, "--memory", r->build_memory, "--out", cached, NULL}) != 0)
+                            r->k, "--memory", r->build_memory, "--out", cached,
+                            r->o->truth_by_faiss ? "--by-faiss" : NULL, NULL}) != 0)
             return 1;
     }
     if (truth_read(path, &ids, &n, &per_query) != 0)
@@ -545,6 +548,8 @@ int bench_ann(int argc, char **argv)
         {"--truth", OPT_TEXT, &o.truth, 0, 0, "F",
          "true neighbours, ivecs (default: found by "
          "exact search, kept beside the base)"},
+        {"--truth-by-faiss", OPT_FLAG, &o.truth_by_faiss, 0, 0, NULL,
+         "they are found by FAISS's flat index (tools/faiss builds it)"},
         {"--metric", OPT_METRIC, &o.metric, 0, 0, "M", "l2 (default), ip or cosine"},
         {"--k", OPT_COUNT, &o.k, 1, MN_MAX_K, "K", "hits of a query"},
         {"--threads", OPT_COUNT, &o.threads, 1, 256, "N", "threads of a search, peers' too"},

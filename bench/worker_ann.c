@@ -8,12 +8,14 @@
 
 #include "bench/bench.h"
 #include "bench/peers/driver.h"
+#include "src/faiss/truth.h"
 
 #define COLLECTION "bench"
 #define TRUTH_BATCH 256u
 
 struct ann_worker_opts {
     const char *db, *queries, *out;
+    bool by_faiss;
     uint64_t k, threads, memory;
     bool cold, no_background;
 };
@@ -25,6 +27,7 @@ static bool parse(struct ann_worker_opts *o, int argc, char **argv)
         {"--db", OPT_TEXT, &o->db, 0, 0, "F!", "database"},
         {"--queries", OPT_TEXT, &o->queries, 0, 0, "F", "queries, fbin"},
         {"--out", OPT_TEXT, &o->out, 0, 0, "F", "takes ivecs"},
+        {"--by-faiss", OPT_FLAG, &o->by_faiss, 0, 0, NULL, "FAISS finds the true neighbours"},
         {"--k", OPT_COUNT, &o->k, 1, MN_MAX_K, "K", "hits"},
         {"--threads", OPT_COUNT, &o->threads, 1, 256, "N", "threads"},
         {"--memory", OPT_SIZE, &o->memory, 0, INT64_MAX, "SIZE", "cap"},
@@ -179,7 +182,43 @@ int worker_fold(int argc, char **argv)
     return 0;
 }
 
-/* The true neighbours of all queries by exact search, as ivecs. */
+/* The true neighbours of all queries by exact search into ids [n_queries][k], 256 at once. */
+static int truth_by_search(struct driver *d, const float *queries, int64_t *ids)
+{
+    for (size_t q = 0; q < d->n_queries; q += TRUTH_BATCH) {
+        size_t nq = d->n_queries - q < TRUTH_BATCH ? d->n_queries - q : TRUTH_BATCH;
+        if (search(d, queries + q * d->dim, nq, ids + q * d->k) != 0)
+            return 1;
+    }
+    return 0;
+}
+
+/* The same by FAISS's flat index. */
+static int truth_by_faiss(struct driver *d, const struct ann_worker_opts *o, const float *queries,
+                          int64_t *ids)
+{
+    struct system *s = d->ctx;
+    struct faiss_truth *t = NULL;
+    struct faiss_truth_opts opts = {.threads = (uint32_t)o->threads};
+    mn_hit *hits = malloc(d->n_queries * d->k * sizeof *hits);
+    uint32_t *found = malloc(d->n_queries * sizeof *found);
+    mn_error err = {0};
+    snprintf(err.message, sizeof err.message, "no memory for the neighbours");
+    bool good = hits && found &&
+                faiss_truth_open(s->conn, COLLECTION, &opts, &t, &err) == MN_OK &&
+                faiss_truth_search(t, queries, d->n_queries, d->k, hits, found, &err) == MN_OK;
+    for (size_t q = 0; good && q < d->n_queries; q++)
+        for (uint32_t i = 0; i < d->k; i++)
+            ids[q * d->k + i] = i < found[q] ? hits[q * d->k + i].id : -1;
+    if (!good)
+        snprintf(d->message, sizeof d->message, "%.399s", err.message);
+    faiss_truth_close(t);
+    free(hits);
+    free(found);
+    return good ? 0 : 1;
+}
+
+/* The true neighbours of all queries, as ivecs. */
 int worker_truth(int argc, char **argv)
 {
     struct ann_worker_opts o;
@@ -204,11 +243,9 @@ int worker_truth(int argc, char **argv)
         snprintf(d.message, sizeof d.message, "%.399s", err.message);
         goto done;
     }
-    for (size_t q = 0; q < d.n_queries; q += TRUTH_BATCH) {
-        size_t nq = d.n_queries - q < TRUTH_BATCH ? d.n_queries - q : TRUTH_BATCH;
-        if (search(&d, queries + q * d.dim, nq, ids + q * d.k) != 0)
-            goto done;
-    }
+    if ((o.by_faiss ? truth_by_faiss(&d, &o, queries, ids)
+                    : truth_by_search(&d, queries, ids)) != 0)
+        goto done;
     snprintf(d.message, sizeof d.message, "%s: cannot be written", o.out ? o.out : "no --out");
     if (o.out && truth_write(o.out, ids, d.n_queries, d.k) == 0)
         rc = 0;

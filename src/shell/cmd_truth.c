@@ -1,10 +1,13 @@
 /* mneme truth: the exact neighbours of a file of queries, as ivecs, to measure others against. */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/faiss/truth.h"
 #include "src/formats/formats.h"
+#include "src/formats/number.h"
 #include "src/shell/print.h"
 #include "src/shell/queries.h"
 #include "src/shell/shell.h"
@@ -13,7 +16,7 @@
 struct truth_options {
     struct common common;
     const char *queries, *out, *distances, *vector_column;
-    int query_format;
+    int query_format, by;
     uint64_t k, limit;
     bool positions;
 };
@@ -32,6 +35,10 @@ static const struct option options[] = {
      "Write positions instead of ids: the first row is 0. For text ids, or ids beyond int32.", NULL,
      0, 0},
     {"limit", 'n', OPTION_COUNT, FIELD(limit), "N", "Only the first N queries.", NULL, 1, 1e18},
+    {"by", 0, OPTION_CHOICE, FIELD(by), NULL,
+     "Who finds them: mneme, or FAISS's flat index, to hold the one against the other. FAISS is an "
+     "optional part (tools/faiss builds it), and keeps all vectors in memory beside the cap.",
+     "mneme|faiss", 0, 0},
     {"query-format", 0, OPTION_CHOICE, FIELD(query_format), "F",
      "Format of the file of queries, as for import.", FORMAT_CHOICES, 0, 0},
     {"vector-column", 0, OPTION_TEXT, FIELD(vector_column), "C",
@@ -51,6 +58,8 @@ struct truth {
     size_t n_rows;
     mn_hit *hits;    /* [queries.most][k] */
     uint32_t *found; /* [queries.most] */
+    struct faiss_truth *faiss; /* NULL: Mneme finds them */
+    float *wide;               /* [queries.most][dim] for FAISS */
     int32_t *line;   /* [k] */
     float *line_distances;
     uint64_t n; /* queries answered */
@@ -109,13 +118,57 @@ static int write_answer(struct truth *t, const mn_hit *hits, uint32_t found)
     return 0;
 }
 
+/* An element of a query as the collection's type holds it; the library rounds so too. */
+static float round_to(mn_dtype dtype, float x)
+{
+    uint32_t bits;
+    switch (dtype) {
+    case MN_F16:
+        return number_from_half(number_to_half(x));
+    case MN_BF16:
+        memcpy(&bits, &x, sizeof bits);
+        bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u;
+        memcpy(&x, &bits, sizeof x);
+        return x;
+    case MN_I8:
+        return rintf(x);
+    default:
+        return x;
+    }
+}
+
+static mn_status search_by_faiss(struct truth *t, mn_error *err)
+{
+    const struct queries *q = &t->queries;
+    uint32_t dim = t->info.dim;
+    for (size_t i = 0; i < q->n; i++) {
+        const uint8_t *from = q->vectors + i * q->plan.bytes;
+        float *to = t->wide + i * dim;
+        if (!q->plan.from_f32) {
+            vector_to_f32(t->info.dtype, dim, from, to);
+            continue;
+        }
+        memcpy(to, from, dim * sizeof *to);
+        for (uint32_t d = 0; d < dim; d++)
+            to[d] = round_to(t->info.dtype, to[d]);
+    }
+    return faiss_truth_search(t->faiss, t->wide, q->n, t->k, t->hits, t->found, err);
+}
+
+static mn_status search(struct truth *t, mn_error *err)
+{
+    const struct queries *q = &t->queries;
+    mn_search_opts opts = {.recall = 1, .from_f32 = q->plan.from_f32};
+    return t->faiss ? search_by_faiss(t, err)
+                    : mn_search(t->db.conn, t->collection, q->vectors, q->n, t->k, &opts, t->hits,
+                                t->found, err);
+}
+
 static int answer_block(struct truth *t)
 {
     mn_error err = {0};
     const struct queries *q = &t->queries;
-    mn_search_opts opts = {.recall = 1, .from_f32 = q->plan.from_f32};
-    if (mn_search(t->db.conn, t->collection, q->vectors, q->n, t->k, &opts, t->hits, t->found,
-                  &err))
+    if (search(t, &err))
         return library_error(&err);
     int code = 0;
     for (size_t i = 0; !code && i < q->n; i++)
@@ -133,6 +186,17 @@ static int writer_open(const char *path, enum format_kind preferred, enum format
     if (!dot || strchr(dot, '/'))
         opts.format = preferred;
     return format_writer_open(path, &opts, out, &err) ? library_error(&err) : 0;
+}
+
+static int faiss_open(struct truth *t)
+{
+    mn_error err = {0};
+    struct faiss_truth_opts opts = {.threads = (uint32_t)t->given->common.threads,
+                                    .widen = vector_to_f32};
+    if (faiss_truth_open(t->db.conn, t->collection, &opts, &t->faiss, &err))
+        return library_error(&err);
+    t->wide = need(malloc(t->queries.most * t->info.dim * sizeof *t->wide));
+    return 0;
 }
 
 /* All answers of one snapshot. */
@@ -154,7 +218,9 @@ static int answer_all(struct truth *t)
     t->line_distances = need(malloc(t->k * sizeof *t->line_distances));
     if (mn_begin_read(t->db.conn, &err))
         return library_error(&err);
-    if (g->positions)
+    if (g->by == 2)
+        code = faiss_open(t);
+    if (!code && g->positions)
         code = positions_load(t);
     if (!code)
         code = writer_open(g->out, FORMAT_IVECS, FORMAT_I32, t->k, &t->ids);
@@ -208,6 +274,8 @@ static int run(const struct command *self, const void *given, char **args, size_
     free(t.found);
     free(t.line);
     free(t.line_distances);
+    free(t.wide);
+    faiss_truth_close(t.faiss);
     int closed = session_close(&t.db);
     char queries[UNITS_TEXT], time[UNITS_TEXT];
     if (!code && !g->common.quiet)
@@ -224,10 +292,14 @@ const struct command cmd_truth = {
     .about =
         "Writes the ids of the k nearest rows of each query, nearest first, found by comparing\n"
         "with every vector. All answers belong to one state of the database. The files appear\n"
-        "when they are complete.",
+        "when they are complete.\n"
+        "\n"
+        "--by faiss asks FAISS instead, which shares no code with Mneme: both files should\n"
+        "agree, but for rows whose distances differ in the last digit of a float.",
     .examples = "  mneme truth app.db sift --queries sift_query.fvecs --k 100 --out truth.ivecs\n"
                 "  mneme truth app.db words --queries held.npy --k 10 --out t.ivecs --positions\n"
-                "  mneme truth app.db sift --queries q.fbin --out t.ivecs --distances d.fvecs\n",
+                "  mneme truth app.db sift --queries q.fbin --out t.ivecs --distances d.fvecs\n"
+                "  mneme truth app.db sift --queries q.fbin --out f.ivecs --by faiss\n",
     .options = options,
     .size = sizeof(struct truth_options),
     .run = run,

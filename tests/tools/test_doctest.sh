@@ -74,6 +74,18 @@ expect 'other blocks are left alone' 0 '0 passed, 0 failed' <<'END'
 $ exit 3
 ```
 END
+expect 'a page whose needs are not built' 0 'doc.md skipped: nothing.so is not built' <<'END'
+<!-- doctest: needs nothing.so -->
+```console
+$ exit 3
+```
+END
+expect 'a page whose needs are built' 1 'exit status 3' <<'END'
+<!-- doctest: needs mneme -->
+```console
+$ exit 3
+```
+END
 expect 'a program' 0 '1 passed, 0 failed' <<'END'
 ```c run
 #include <mneme.h>

@@ -168,6 +168,7 @@ TEST(clusters_do_not_depend_on_threads)
             clusters_fini(a, &more);
         }
         CHECK(used > 0);
+        opts.parallel = NULL;
         opts.seed = 4;
         struct clusters other = run(a, &r, opts);
         CHECK(one.k != other.k || memcmp(one.of, other.of, r.n * sizeof *one.of) != 0);

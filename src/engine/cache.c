@@ -17,8 +17,9 @@
  * to the same number is not taken for what it replaced.
  *
  * With a hybrid index the view has a base: the index holds the rows of its own position, `changed`
- * names the ids that changed since, and the parts hold only those rows. A fold in memory makes a base
- * that is ahead of the published one, a publish a newer one, and views start again from it, empty.
+ * names the ids that changed since, and the parts hold only those rows. A fold in memory makes a
+ * base that is ahead of the published one, a publish a newer one, and views start again from it,
+ * empty.
  *
  * New rows make small segments at the end. They are merged like the tiers of a log-structured tree
  * (the last two while the older is at most twice the newer), so a view has few small parts and each
@@ -950,8 +951,9 @@ static mn_status current_index(mn_conn *conn, struct coll *c, const struct ivf_p
         if (st)
             return st;
     }
-    if (now->x && !ivf_is_at(now->x, place)) /* an old snapshot, or another connection is loading: */
-        indexed_release(db, now);            /* this search streams */
+    /* An old snapshot, or another connection is loading: this search streams. */
+    if (now->x && !ivf_is_at(now->x, place))
+        indexed_release(db, now);
     return MN_OK;
 }
 

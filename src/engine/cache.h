@@ -26,7 +26,8 @@ size_t view_n_changed(const struct view *v);
 
 /* The folder has published a version: searches use it from now on. */
 void cache_share_index(mn_db *db, int64_t collection, struct ivf *x);
-/* The same of a version with more rows folded in memory; ignored if it is not on what is published. */
+/* The same of a version with more rows folded in memory; ignored unless what is published is under
+ * it. */
 void cache_share_ahead(mn_db *db, int64_t collection, struct ivf *x);
 /* The newest, referenced; NULL: none in memory. */
 struct ivf *cache_take_index(mn_db *db, int64_t collection);

@@ -494,8 +494,8 @@ mn_status mn_compact(mn_conn *conn, mn_error *err)
 
 /* ---- The thread ------------------------------------------------------------------------------ */
 
-/* Waits for work. When nothing was told for a while, or at the end, that is to publish what has been
- * folded in memory only. False: the thread ends. */
+/* Waits for work. When nothing was told for a while, or at the end, that is to publish what has
+ * been folded in memory only. False: the thread ends. */
 static bool take_name(mn_db *db, char *name, enum fold_mode *mode)
 {
     struct folder *f = db->folder;

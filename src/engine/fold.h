@@ -8,13 +8,13 @@
  * its thread if need be. Cheap; from any thread; with MN_OPEN_NO_BACKGROUND it does nothing. */
 void folder_tell(mn_db *db, const char *collection);
 
-/* Changed rows of such vectors from which on they are folded in memory rather than scored exactly by
- * each search. */
+/* Changed rows of such vectors from which on they are folded in memory rather than scored exactly
+ * by each search. */
 uint32_t fold_rows(const mn_db *db, size_t vector_bytes);
 
-/* Folds what is pending into the index in memory, if it is fold_rows() or more: for searches of this
- * process, nothing is written. Unless `at_once` only every so many calls. In the open scope, which
- * must see no writes of its own. *did: searches find a newer version. */
+/* Folds what is pending into the index in memory, if it is fold_rows() or more: for searches of
+ * this process, nothing is written. Unless `at_once` only every so many calls. In the open scope,
+ * which must see no writes of its own. *did: searches find a newer version. */
 mn_status fold_in_memory(mn_conn *conn, struct coll *c, bool at_once, bool *did, mn_error *err);
 
 bool folder_may_run(const mn_db *db); /* false: somebody else drives, or nobody */

@@ -12,7 +12,6 @@
 
 enum {
     IVF_BITS = 4,        /* of a row's code, the sign included; fewer where memory is short */
-    IVF_MAX_PARTS = 5,   /* a posting with more is merged into one part by the next fold */
     HEAP_PAGE = EXTENT_BLOCK,
     HEAP_BLOCK_PAGES = 256 /* 1 MiB */
 };

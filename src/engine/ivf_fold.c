@@ -1,17 +1,18 @@
 /*
  * What follows from changed rows, in two steps.
  *
- * A fold moves them into the index in memory: the old copies of changed rows are hidden; the new rows
- * become tails of the postings of their nearest centroids, one part a posting, all of a fold in one
- * pack, their vectors in heap blocks. Searches by that version are ahead of the sidecar. A fold costs
- * some milliseconds and 20 us a row, whatever the size of the sidecar, and writes nothing.
+ * A fold moves them into the index in memory: the old copies of changed rows are hidden; the new
+ * rows become tails of the postings of their nearest centroids, one part a posting, all of a fold
+ * in one pack, their vectors in heap blocks. Searches by that version are ahead of the sidecar. A
+ * fold costs some milliseconds and 20 us a row, whatever the size of the sidecar, and writes
+ * nothing.
  *
  * Settling makes of a version that is ahead one that the sidecar can have. Parts that are not saved
- * are joined with others of their posting; a posting of too many parts, or with more hidden rows than
- * live ones, is merged into one part: codes move, vectors stay where they are. A pack of which less
- * than half is still in use is copied together with others. New packs and heap blocks go to the sink.
- * So a row is written when it settles, and again when its posting is merged, however small the folds
- * were.
+ * are joined into one a posting, and with its other tails where these are too many; where they have
+ * become large beside its base, or more rows are hidden than live, the posting becomes one part:
+ * codes move, vectors stay where they are. A pack of which less than half is still in use is copied
+ * together with others. New packs and heap blocks go to the sink. So a row is written when it
+ * settles, and again when its posting is merged, however small the folds were.
  */
 #include "src/engine/ivf_fold.h"
 
@@ -21,6 +22,10 @@
 #include "index/scan.h"
 #include "src/engine/ivf_maker.h"
 #include "storage/sql.h"
+
+/* So many parts a posting at most, and tails that are together a third of the base: one more block
+ * of 32 rows to scan each, against codes that are written again. */
+enum { IVF_MAX_PARTS = 4, TAILS_SHARE = 3 };
 
 /* ---- Rows that come -------------------------------------------------------------------------- */
 
@@ -157,17 +162,22 @@ static bool is_saved(const struct ivf_use *u)
     return u->pack->ref.n_blocks != 0;
 }
 
-/* Uses of one posting, [first, first + n): all are joined, or those that are not saved. */
+/* Uses of one posting, [first, first + n), the first of which has most rows: those that are not
+ * saved are joined; with too many parts all but the first; and all, if what is joined would be
+ * large beside it or too many rows are hidden. */
 static mn_status settle_posting(struct make *m, uint32_t first, uint32_t n, mn_error *err)
 {
-    uint32_t rows = 0, live = 0, saved = 0;
+    uint32_t rows = 0, live = 0, saved = 0, base = use_live(&m->d.uses[first]);
     for (uint32_t i = first; i < first + n; i++) {
         rows += ivf_use_part(&m->d.uses[i])->view.n;
         live += use_live(&m->d.uses[i]);
         saved += is_saved(&m->d.uses[i]);
     }
-    if (saved + (saved < n) > IVF_MAX_PARTS || live * 2 < rows)
+    bool many = saved + (saved < n) > IVF_MAX_PARTS;
+    if (live * 2 < rows || (many && (live - base) * TAILS_SHARE > base))
         return merge_uses(m, first, n, err);
+    if (many)
+        return merge_uses(m, first + 1, n - 1, err);
     if (saved == n)
         return MN_OK;
     /* Those that are not saved to the end, to be joined. */

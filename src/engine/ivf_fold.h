@@ -1,5 +1,5 @@
-/* Changed rows into the hybrid index: folded in memory, and settled for the sidecar. ivf_fold.c says
- * how. On a connection's thread, inside its read transaction. */
+/* Changed rows into the hybrid index: folded in memory, and settled for the sidecar. ivf_fold.c
+ * says how. On a connection's thread, inside its read transaction. */
 #ifndef MN_ENGINE_IVF_FOLD_H
 #define MN_ENGINE_IVF_FOLD_H
 
@@ -11,8 +11,8 @@
 mn_status ivf_fold(mn_conn *conn, struct coll *c, const struct ivf *old, const int64_t *changed,
                    size_t n, const struct ivf_sink *sink, struct ivf **out, mn_error *err);
 
-/* The same rows as a version all of which went to the sink, ready for its directory and a publish. x
- * must hold the open snapshot's rows. */
+/* The same rows as a version all of which went to the sink, ready for its directory and a publish.
+ * x must hold the open snapshot's rows. */
 mn_status ivf_settle(mn_conn *conn, struct coll *c, const struct ivf *x,
                      const struct ivf_sink *sink, struct ivf **out, mn_error *err);
 

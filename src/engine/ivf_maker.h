@@ -1,6 +1,6 @@
-/* What making a version of the hybrid index takes, whether it is built or folded: parts go into packs
- * and vectors into heap blocks, and both to a sink as they are finished. One thread's. The code
- * stands in ivf_make.c. */
+/* What making a version of the hybrid index takes, whether it is built or folded: parts go into
+ * packs and vectors into heap blocks, and both to a sink as they are finished. One thread's. The
+ * code stands in ivf_make.c. */
 #ifndef MN_ENGINE_IVF_MAKER_H
 #define MN_ENGINE_IVF_MAKER_H
 

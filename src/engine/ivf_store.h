@@ -30,8 +30,8 @@ struct ivf_place {
     uint64_t generation;
     struct log_position at;
 };
-/* Whether x is that index, or ahead of it by rows folded in memory. Generations alone would do, were
- * no older app.db ever restored over this one. */
+/* Whether x is that index, or ahead of it by rows folded in memory. Generations alone would do,
+ * were no older app.db ever restored over this one. */
 static inline bool ivf_is_at(const struct ivf *x, const struct ivf_place *p)
 {
     return x->generation == p->generation && x->published.seq == p->at.seq &&

@@ -78,6 +78,10 @@ mn_status centroids_create(struct mn_alloc *a, const struct rabitq *q, const flo
         goto nomem;
     memset(c->codes, CENTROID_ZERO, lanes * c->quads * 4);
     for (uint32_t j = 0; j < n; j++) {
+        if (isnan(centroids[(size_t)j * q->dim])) { /* none: as lanes beyond the last */
+            c->norm[j] = FAR;
+            continue;
+        }
         float *to = keep_exact ? c->exact + (size_t)j * q->dim : rotated;
         rabitq_rotate(q, centroids + (size_t)j * q->dim, to);
         put_codes(c, j, to);

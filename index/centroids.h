@@ -17,8 +17,9 @@ struct centroids {
 
 enum { CENTROIDS_MAX = 1 << 24 };
 
-/* centroids [n][dim] as they are (not rotated), copied into codes: (dim + 8) n bytes, and 4 dim n
- * more with keep_exact (better estimates from 5 bits on); MN_TAG_CACHE. MN_INVALID or MN_NOMEM. */
+/* centroids [n][dim] as they are (not rotated), copied into codes; one that begins with a NaN is
+ * none, and farther than any. (dim + 8) n bytes, and 4 dim n more with keep_exact (better estimates
+ * from 5 bits on); MN_TAG_CACHE. MN_INVALID or MN_NOMEM. */
 mn_status centroids_create(struct mn_alloc *a, const struct rabitq *q, const float *centroids,
                            uint32_t n, bool keep_exact, struct centroids **out, mn_error *err);
 void centroids_destroy(struct mn_alloc *a, struct centroids *c); /* NULL is fine */

@@ -258,7 +258,7 @@ mn_status pack_add(struct pack_writer *w, uint32_t posting, const struct posting
     size_t len = posting_encoded_bytes(e), rows = posting_encoded_rows(e);
     size_t offset = round_up(w->len, 64), at = round_up(offset + len, 4), listed = 0;
     for (size_t i = 1; i < rows; i++)
-        if (slots[i] != slots[0] + i)
+        if (slots && slots[i] != slots[0] + i)
             listed = rows;
     mn_status st = pack_reserve(w, at + 4 * listed - w->len, err);
     if (st)
@@ -272,7 +272,7 @@ mn_status pack_add(struct pack_writer *w, uint32_t posting, const struct posting
     w->entries[w->n].offset = (uint32_t)offset;
     w->entries[w->n].len = (uint32_t)len;
     w->entries[w->n].rows = (uint32_t)rows;
-    w->entries[w->n].first_slot = listed ? UINT32_MAX : slots[0];
+    w->entries[w->n].first_slot = listed ? UINT32_MAX : slots ? slots[0] : 0;
     w->n++;
     w->len = at + 4 * listed;
     return MN_OK;
@@ -482,27 +482,31 @@ static bool id_set_has(const struct id_set *s, int64_t id)
     return s->places[at] == id;
 }
 
+bool ivf_use_hide(mn_db *db, struct ivf_use *u, uint32_t row)
+{
+    if (u->hidden && (u->hidden->words[row / 64] >> (row % 64) & 1))
+        return true;
+    /* One that only this draft has can be changed. */
+    if (!u->hidden || atomic_load_explicit(&u->hidden->refs, memory_order_acquire) > 1) {
+        struct ivf_bitmap *b = ivf_bitmap_create(db, ivf_use_part(u)->view.n, u->hidden);
+        if (!b)
+            return false;
+        bitmap_release(db, u->hidden);
+        u->hidden = b;
+    }
+    u->hidden->words[row / 64] |= (uint64_t)1 << (row % 64);
+    u->hidden->n++;
+    return true;
+}
+
 static bool use_hide(mn_db *db, struct ivf_use *u, const struct id_set *set, uint64_t *hid)
 {
     const struct posting_view *v = &ivf_use_part(u)->view;
-    bool own = false;
-    for (uint32_t row = 0; row < v->n; row++) {
-        if (!id_set_has(set, posting_id(v, row)))
-            continue;
-        if (u->hidden && (u->hidden->words[row / 64] >> (row % 64) & 1))
-            continue;
-        if (!own) {
-            struct ivf_bitmap *b = ivf_bitmap_create(db, v->n, u->hidden);
-            if (!b)
-                return false;
-            bitmap_release(db, u->hidden);
-            u->hidden = b;
-            own = true;
-        }
-        u->hidden->words[row / 64] |= (uint64_t)1 << (row % 64);
-        u->hidden->n++;
-        ++*hid;
-    }
+    uint32_t before = u->hidden ? u->hidden->n : 0;
+    for (uint32_t row = 0; row < v->n; row++)
+        if (id_set_has(set, posting_id(v, row)) && !ivf_use_hide(db, u, row))
+            return false;
+    *hid += (u->hidden ? u->hidden->n : 0) - before;
     return true;
 }
 
@@ -625,6 +629,7 @@ mn_status ivf_create(mn_db *db, struct ivf_draft *d, struct ivf **out, mn_error 
     x->generation = d->generation;
     x->published = d->published;
     x->ahead = d->ahead;
+    x->drift = d->drift;
     x->uses = d->uses;
     x->n_uses = d->n_uses;
     x->heap = d->heap;

@@ -105,6 +105,7 @@ struct ivf {
     uint64_t generation;    /* of the newest publish that is in it */
     struct log_position published; /* position of that publish; before `at` if it is ahead */
     uint64_t ahead;         /* changes folded since, which the sidecar does not have */
+    uint64_t drift;         /* rows that came or went to another posting since it was calibrated */
     struct extent_ref directory; /* zeros: not saved. Written by the folder, before it is shared */
     uint64_t rows;          /* live ones */
     int64_t max_id;         /* no row of it has a greater id */
@@ -156,7 +157,7 @@ struct ivf_draft {
     uint32_t n_heap, n_slots;
     uint64_t generation;
     struct log_position published;
-    uint64_t ahead;
+    uint64_t ahead, drift;
 };
 mn_status ivf_create(mn_db *db, struct ivf_draft *d, struct ivf **out, mn_error *err);
 void ivf_draft_fini(mn_db *db, struct ivf_draft *d); /* zeroed is fine */
@@ -185,6 +186,8 @@ struct heap_block *ivf_heap_place(const struct ivf *x, uint32_t posting, uint32_
 /* Hides the rows with the listed ids (ascending) in the uses; for a draft. *hid counts them. */
 mn_status ivf_hide(mn_db *db, struct ivf_draft *d, const int64_t *ids, size_t n, uint64_t *hid,
                    mn_error *err);
+/* Hides one row of a draft's use. False when memory runs out. */
+bool ivf_use_hide(mn_db *db, struct ivf_use *u, uint32_t row);
 static inline size_t ivf_bitmap_words(uint32_t rows)
 {
     return ((size_t)rows + 63) / 64;
@@ -216,7 +219,7 @@ struct pack_writer {
     } *entries;
     uint32_t n, entries_cap;
 };
-/* Adds what the encoder holds as a part of the posting; slots [rows]. */
+/* Adds what the encoder holds as a part of the posting; slots [rows], NULL without a heap. */
 mn_status pack_add(struct pack_writer *w, uint32_t posting, const struct posting_encoder *e,
                    const uint32_t *slots, mn_error *err);
 /* Bytes of the payload with what the encoder holds as one more part, at most. */

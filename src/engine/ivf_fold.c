@@ -16,16 +16,24 @@
  */
 #include "src/engine/ivf_fold.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "index/scan.h"
 #include "src/engine/ivf_maker.h"
+#include "src/engine/ivf_regroup.h"
 #include "storage/sql.h"
 
 /* So many parts a posting at most, and tails that are together a third of the base: one more block
  * of 32 rows to scan each, against codes that are written again. */
 enum { IVF_MAX_PARTS = 4, TAILS_SHARE = 3 };
+
+/* Knobs are measured anew when so many of the rows came or went elsewhere. */
+enum { DRIFT_SHARE = 8 };
+
+/* Splits keep up with growth; after so much of it groups are made anew as a whole. */
+enum { GROWN = 16 };
 
 /* ---- Rows that come -------------------------------------------------------------------------- */
 
@@ -94,6 +102,27 @@ static int by_list(const void *a, const void *b, void *ctx)
     return (i > j) - (i < j);
 }
 
+/* Under ip the codes of centroids give inner products, which the longest centroids win: rows belong
+ * to the nearest, as when the index was built. */
+static mn_status assign_by_distance(struct make *m, struct fresh *f, mn_error *err)
+{
+    uint32_t dim = m->c->entry.dim, lists = m->d.core->n_lists;
+    float *distances = mn_alloc_array(m->db->alloc, lists + 16u, sizeof(float), MN_TAG_PENDING);
+    if (!distances)
+        return make_no_memory(m, err);
+    for (size_t i = 0; i < f->n; i++) {
+        uint32_t best = 0;
+        m->db->kernels->l2[ELEM_F32](f->wide + i * dim, m->centroids, dim * sizeof(float), lists,
+                                     dim, distances);
+        for (uint32_t j = 1; j < lists; j++)
+            if (distances[j] < distances[best] || isnan(distances[best]))
+                best = j;
+        f->postings[i] = best;
+    }
+    mn_free(m->db->alloc, distances);
+    return MN_OK;
+}
+
 static mn_status add_fresh(struct make *m, const struct ivf *old, struct fresh *f, mn_error *err)
 {
     struct ann_scratch *scratch = NULL;
@@ -103,8 +132,13 @@ static mn_status add_fresh(struct make *m, const struct ivf *old, struct fresh *
         ann_scratch_create(m->db->alloc, m->c->entry.dim, old->core->n_lists, 1, &scratch, err);
     if (st)
         return st;
-    ann_assign(old->ann, scratch, f->wide, f->n, f->postings);
+    if (m->c->entry.metric != MN_IP)
+        ann_assign(old->ann, scratch, f->wide, f->n, f->postings);
+    else
+        st = assign_by_distance(m, f, err);
     ann_scratch_destroy(m->db->alloc, scratch);
+    if (st)
+        return st;
     qsort_r(f->order, f->n, sizeof *f->order, by_list, f);
     for (size_t first = 0; first < f->n && st == MN_OK;) {
         uint32_t posting = f->postings[f->order[first]];
@@ -235,14 +269,18 @@ static mn_status copy_sparse_packs(struct make *m, uint32_t n_old, mn_error *err
     return st;
 }
 
-/* Removes uses that were dropped. */
-static void squeeze_uses(struct ivf_draft *d)
+/* Removes uses that were dropped; returns how many of the first n are left. */
+static uint32_t squeeze_uses(struct ivf_draft *d, uint32_t n)
 {
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < d->n_uses; i++)
+    uint32_t kept = 0, left = 0;
+    for (uint32_t i = 0; i < d->n_uses; i++) {
         if (d->uses[i].pack)
             d->uses[kept++] = d->uses[i];
+        if (i < n)
+            left = kept;
+    }
     d->n_uses = kept;
+    return left;
 }
 
 /* A draft that shares everything with `old`. */
@@ -254,6 +292,7 @@ static mn_status start_from(struct make *m, const struct ivf *old, mn_error *err
     m->d.published = old->published;
     m->d.generation = old->generation;
     m->d.ahead = old->ahead;
+    m->d.drift = old->drift;
     m->d.n_slots = old->n_slots;
     m->uses_cap = old->n_uses + 64;
     m->heap_cap = old->n_heap + 64;
@@ -281,7 +320,7 @@ bool ivf_outgrown(const struct ivf *x)
     uint64_t used = 0; /* slots: where the last block is not in memory, a fold leaves its rest */
     for (uint32_t i = 0; i < x->n_heap; i++)
         used += x->heap[i]->n;
-    return x->rows > 2 * (uint64_t)x->core->built_rows || 4 * x->rows < x->core->built_rows ||
+    return x->rows > GROWN * (uint64_t)x->core->built_rows || 4 * x->rows < x->core->built_rows ||
            used > 2 * (uint64_t)x->core->built_rows + 2 * x->rows || x->n_slots > UINT32_MAX / 2;
 }
 
@@ -299,6 +338,7 @@ mn_status ivf_fold(mn_conn *conn, struct coll *c, const struct ivf *old, const i
     if (st == MN_OK)
         st = start_from(&m, old, err);
     m.d.ahead += n;
+    m.d.drift += n;
     if (st == MN_OK)
         st = coll_head(conn, c, &m.d.at, err);
     size_t old_ids = 0; /* of the changed ones; ids above the greatest are new */
@@ -306,6 +346,8 @@ mn_status ivf_fold(mn_conn *conn, struct coll *c, const struct ivf *old, const i
         old_ids++;
     if (st == MN_OK)
         st = ivf_hide(m.db, &m.d, changed, old_ids, &hid, err);
+    if (st == MN_OK && n)
+        st = make_refill(&m, err);
     if (st == MN_OK)
         st = read_fresh(&m, changed, n, &f, err);
     if (st == MN_OK)
@@ -358,6 +400,7 @@ mn_status ivf_settle(mn_conn *conn, struct coll *c, const struct ivf *x,
                      const struct ivf_sink *sink, struct ivf **out, mn_error *err)
 {
     struct make m;
+    uint64_t moved = 0;
     *out = NULL;
     mn_status st = make_init(&m, conn, c, sink, ivf_core_share(x->core), err);
     if (st == MN_OK)
@@ -365,14 +408,24 @@ mn_status ivf_settle(mn_conn *conn, struct coll *c, const struct ivf *x,
     if (st == MN_OK)
         st = start_from(&m, x, err);
     if (st == MN_OK)
-        st = settle_postings(&m, x->n_uses, err);
+        st = ivf_regroup(&m, x, &moved, err);
+    m.d.drift += moved;
+    uint32_t n_old = squeeze_uses(&m.d, x->n_uses);
     if (st == MN_OK)
-        st = copy_sparse_packs(&m, x->n_uses, err);
-    squeeze_uses(&m.d);
+        st = settle_postings(&m, n_old, err);
+    if (st == MN_OK)
+        st = copy_sparse_packs(&m, n_old, err);
+    squeeze_uses(&m.d, 0);
     if (st == MN_OK)
         st = settle_heap(&m, err);
     if (st == MN_OK)
         st = make_finish(&m, out, err);
     make_fini(&m);
+    if (st == MN_OK && (*out)->drift > (*out)->rows / DRIFT_SHARE)
+        st = ivf_recalibrate(conn, c, *out, err);
+    if (st) {
+        ivf_release(conn->db, *out);
+        *out = NULL;
+    }
     return st;
 }

@@ -412,7 +412,8 @@ static mn_status load_directory(struct load *l, mn_error *err)
     l->d.published = l->d.at;
     l->d.generation = ref->generation;
     l->directory = *ref;
-    st = ann_tuning_get(p + 40, TUNING_BYTES, &l->d.tuning, err);
+    l->d.drift = le64_get(p + 40);
+    st = ann_tuning_get(p + 48, TUNING_BYTES, &l->d.tuning, err);
     if (st == MN_OK)
         st = load_uses(l, p + DIRECTORY_HEAD, le32_get(p + 24), err);
     if (st == MN_OK)

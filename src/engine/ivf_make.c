@@ -24,6 +24,7 @@ enum {
     CLUSTER_BYTES = 64 << 20, /* memory for clustering */
     SAMPLE = 2000,            /* rows that calibration searches for; fewer where memory is short */
     SAMPLE_K = 10,
+    REFILL_SHARE = 2, /* free slots of the heap are filled again from this part of the rows on */
     SKIP = 16 /* rows that a cursor steps over rather than seek anew */
 };
 
@@ -44,6 +45,8 @@ void make_fini(struct make *m)
     mn_free(a, m->wide);
     mn_free(a, m->written);
     mn_free(a, m->centroids_buffer);
+    mn_free(a, m->live);
+    mn_free(a, m->refill);
     ivf_draft_fini(m->db, &m->d);
 }
 
@@ -151,16 +154,124 @@ static mn_status open_block(struct make *m, mn_error *err)
     return MN_OK;
 }
 
+/* Free slots of a block. */
+static uint32_t free_slots(const struct make *m, uint32_t block, uint32_t rows)
+{
+    uint32_t n = 0;
+    for (uint32_t row = 0; row < m->d.heap[block]->n; row++) {
+        size_t slot = (size_t)block * rows + row;
+        n += !(m->live[slot / 64] >> (slot % 64) & 1);
+    }
+    return n;
+}
+
+/* Whether the block must be written anyway. */
+static bool is_dirty(const struct make *m, uint32_t block)
+{
+    const struct extent_ref *ref = &m->d.heap[block]->ref;
+    return ref->n_blocks == 0 || ref->generation > m->d.generation;
+}
+
+static void mark_live(struct make *m)
+{
+    for (uint32_t i = 0; i < m->d.n_uses; i++) {
+        const struct ivf_use *u = &m->d.uses[i];
+        const struct ivf_part *p = ivf_use_part(u);
+        for (uint32_t row = 0; row < p->view.n; row++) {
+            uint32_t slot = ivf_slot(p, row);
+            if ((!u->hidden || !(u->hidden->words[row / 64] >> (row % 64) & 1)) &&
+                slot < m->d.n_slots)
+                m->live[slot / 64] |= (uint64_t)1 << (slot % 64);
+        }
+    }
+}
+
+mn_status make_refill(struct make *m, mn_error *err)
+{
+    uint32_t rows = heap_block_rows(m->c->vector_bytes);
+    uint64_t used = 0, live = 0;
+    for (uint32_t i = 0; i < m->d.n_heap; i++)
+        used += m->d.heap[i]->n;
+    for (uint32_t i = 0; i < m->d.n_uses; i++)
+        live += ivf_use_part(&m->d.uses[i])->view.n -
+                (m->d.uses[i].hidden ? m->d.uses[i].hidden->n : 0);
+    if (used <= live + live / REFILL_SHARE + 2 * (uint64_t)rows)
+        return MN_OK;
+    struct mn_alloc *a = m->db->alloc;
+    m->live = mn_alloc_array(a, m->d.n_slots / 64 + 1, sizeof *m->live, MN_TAG_SEARCH);
+    m->refill = mn_alloc_array(a, m->d.n_heap, sizeof *m->refill, MN_TAG_SEARCH);
+    if (!m->live || !m->refill)
+        return make_no_memory(m, err);
+    mark_live(m);
+    /* Those that are to be written first, then those that are half free or more. */
+    for (int clean = 0; clean < 2; clean++)
+        for (uint32_t i = 0; i < m->d.n_heap; i++)
+            if (is_dirty(m, i) == !clean && atomic_load(&m->d.heap[i]->pages) &&
+                free_slots(m, i, rows) * 2 >= (clean ? m->d.heap[i]->n : 1))
+                m->refill[m->n_refill++] = i;
+    return MN_OK;
+}
+
+/* A copy of a block in its place in the draft. */
+static mn_status copy_block(struct make *m, uint32_t number, struct heap_block **out,
+                            mn_error *err)
+{
+    struct heap_block *b = m->d.heap[number];
+    size_t bytes = (size_t)HEAP_BLOCK_PAGES * HEAP_PAGE;
+    char *pages = mn_alloc(m->db->alloc, bytes, MN_TAG_CACHE);
+    *out = NULL;
+    if (!pages)
+        return make_no_memory(m, err);
+    memcpy(pages, atomic_load_explicit(&b->pages, memory_order_acquire), bytes);
+    *out = heap_block_create(m->db, b->vector_bytes, b->n, pages);
+    if (!*out)
+        return make_no_memory(m, err);
+    heap_block_release(m->db, b);
+    m->d.heap[number] = *out;
+    return MN_OK;
+}
+
+/* A free slot in a block that is filled again, and where its vector goes; *to NULL: none left. */
+static mn_status free_slot(struct make *m, uint32_t *slot, char **to, mn_error *err)
+{
+    uint32_t rows = heap_block_rows(m->c->vector_bytes);
+    *to = NULL;
+    for (; m->refill_at < m->n_refill; m->refill_at++, m->refill_row = 0, m->refilling = NULL) {
+        uint32_t number = m->refill[m->refill_at];
+        mn_status st = m->refilling ? MN_OK : copy_block(m, number, &m->refilling, err);
+        if (st)
+            return st;
+        for (; m->refill_row < m->refilling->n; m->refill_row++) {
+            size_t at = (size_t)number * rows + m->refill_row;
+            if (m->live[at / 64] >> (at % 64) & 1)
+                continue;
+            m->live[at / 64] |= (uint64_t)1 << (at % 64);
+            *slot = (uint32_t)at;
+            *to = atomic_load_explicit(&m->refilling->pages, memory_order_relaxed) +
+                  heap_offset(m->c->vector_bytes, m->refill_row);
+            return MN_OK;
+        }
+    }
+    return MN_OK;
+}
+
 /* Without a copy of the vectors slots mean nothing. */
 static mn_status heap_append(struct make *m, const void *vector, uint32_t *slot, mn_error *err)
 {
+    size_t bytes = m->c->vector_bytes;
+    char *to = NULL;
     *slot = 0;
     if (m->c->entry.rerank != MN_RERANK_COPY)
         return MN_OK;
-    mn_status st = open_block(m, err);
+    mn_status st = m->live ? free_slot(m, slot, &to, err) : MN_OK;
+    if (st == MN_OK && to) {
+        memcpy(to, vector, bytes);
+        return MN_OK;
+    }
+    if (st == MN_OK)
+        st = open_block(m, err);
     if (st)
         return st;
-    size_t bytes = m->c->vector_bytes;
     char *pages = atomic_load_explicit(&m->open->pages, memory_order_relaxed);
     memcpy(pages + heap_offset(bytes, m->open->n), vector, bytes);
     m->open->n++;
@@ -250,7 +361,8 @@ mn_status make_part_end(struct make *m, uint32_t posting, mn_error *err)
     if (m->writer.n &&
         pack_bytes_with(&m->writer, m->encoder) > (large ? PACK_MAX_BYTES : PACK_BYTES))
         st = close_pack(m, err);
-    return st ? st : pack_add(&m->writer, posting, m->encoder, m->slots, err);
+    const uint32_t *slots = m->c->entry.rerank == MN_RERANK_COPY ? m->slots : NULL;
+    return st ? st : pack_add(&m->writer, posting, m->encoder, slots, err);
 }
 
 mn_status make_finish(struct make *m, struct ivf **out, mn_error *err)
@@ -567,21 +679,28 @@ static void sample_fini(struct mn_alloc *a, struct sample *s)
     mn_free(a, s->found);
 }
 
+/* Memory for a sample of an index of so many rows; s->n takes how many it is for. */
+static mn_status sample_room(struct sample *s, uint64_t rows, mn_error *err)
+{
+    struct mn_alloc *a = s->conn->db->alloc;
+    s->n = sample_size(s->conn->db, s->c, rows);
+    s->vectors = mn_alloc_array(a, s->n, s->c->vector_bytes, MN_TAG_SEARCH);
+    s->wide = mn_alloc_array(a, s->n, s->c->entry.dim * sizeof(float), MN_TAG_SEARCH);
+    s->ids = mn_alloc_array(a, s->n, sizeof *s->ids, MN_TAG_SEARCH);
+    s->truth = mn_alloc_array(a, s->n * SAMPLE_K, sizeof *s->truth, MN_TAG_SEARCH);
+    s->found = mn_alloc_array(a, s->n, sizeof *s->found, MN_TAG_SEARCH);
+    return s->vectors && s->wide && s->ids && s->truth && s->found
+               ? MN_OK
+               : mn_fail(err, MN_NOMEM, "index: out of memory under the cap");
+}
+
 /* Draws the rows that will be searched for: spread evenly, at a place within each stretch that
  * looks random. */
 static mn_status sample_init(struct sample *s, mn_conn *conn, struct coll *c,
                              const struct ivf_core *core, struct rows *r, mn_error *err)
 {
-    struct mn_alloc *a = conn->db->alloc;
-    *s = (struct sample){.conn = conn, .c = c, .n = sample_size(conn->db, c, r->n)};
-    s->vectors = mn_alloc_array(a, s->n, c->vector_bytes, MN_TAG_SEARCH);
-    s->wide = mn_alloc_array(a, s->n, c->entry.dim * sizeof(float), MN_TAG_SEARCH);
-    s->ids = mn_alloc_array(a, s->n, sizeof *s->ids, MN_TAG_SEARCH);
-    s->truth = mn_alloc_array(a, s->n * SAMPLE_K, sizeof *s->truth, MN_TAG_SEARCH);
-    s->found = mn_alloc_array(a, s->n, sizeof *s->found, MN_TAG_SEARCH);
-    mn_status st = s->vectors && s->wide && s->ids && s->truth && s->found
-                       ? MN_OK
-                       : mn_fail(err, MN_NOMEM, "index: out of memory under the cap");
+    *s = (struct sample){.conn = conn, .c = c};
+    mn_status st = sample_room(s, r->n, err);
     for (size_t i = 0; i < s->n && st == MN_OK; i++) {
         size_t from = i * r->n / s->n, to = (i + 1) * r->n / s->n;
         uint32_t ordinal = (uint32_t)(from + (i * 2654435761u >> 7) % (to - from));
@@ -591,6 +710,108 @@ static mn_status sample_init(struct sample *s, mn_conn *conn, struct coll *c,
             ivf_widen(core, conn->db->kernels, s->vectors + i * c->vector_bytes,
                       s->wide + i * c->entry.dim);
     }
+    return st;
+}
+
+/* The vector of a row of the index, as it is; *there false if it cannot be had. */
+static mn_status sample_vector(struct sample *s, uint32_t use, uint32_t row, char *out,
+                               bool *there, mn_error *err)
+{
+    const struct ivf_part *p = ivf_use_part(&s->x->uses[use]);
+    const void *v = ivf_vector(s->x, p->posting, use - s->x->first[p->posting], row);
+    sqlite3_stmt *st;
+    *there = true;
+    if (v) {
+        memcpy(out, v, s->c->vector_bytes);
+        return MN_OK;
+    }
+    mn_status status = coll_stmt(s->conn, s->c, STMT_GET_VECTOR, &st, err);
+    if (status)
+        return status;
+    sqlite3_bind_int64(st, 1, posting_id(&p->view, row));
+    status = sql_step(st, there, err);
+    if (status)
+        return status;
+    *there = *there && (size_t)sqlite3_column_bytes(st, 0) == s->c->vector_bytes;
+    if (*there)
+        memcpy(out, sqlite3_column_blob(st, 0), s->c->vector_bytes);
+    sqlite3_reset(st);
+    return MN_OK;
+}
+
+/* Draws live rows of the index, spread evenly over the postings; s->n takes how many. */
+static mn_status sample_draw(struct sample *s, mn_error *err)
+{
+    uint64_t step = s->x->rows / s->n + 1, seen = 0;
+    size_t n = 0;
+    mn_status st = MN_OK;
+    for (uint32_t use = 0; use < s->x->n_uses && st == MN_OK; use++) {
+        const struct ivf_bitmap *h = s->x->uses[use].hidden;
+        const struct posting_view *v = &ivf_use_part(&s->x->uses[use])->view;
+        for (uint32_t row = 0; row < v->n && n < s->n && st == MN_OK; row++) {
+            bool there;
+            char *to = s->vectors + n * s->c->vector_bytes;
+            if ((h && (h->words[row / 64] >> (row % 64) & 1)) || seen++ % step != step / 2)
+                continue;
+            st = sample_vector(s, use, row, to, &there, err);
+            if (st == MN_OK && there &&
+                ivf_widen(s->x->core, s->conn->db->kernels, to, s->wide + n * s->c->entry.dim))
+                s->ids[n++] = posting_id(v, row);
+        }
+    }
+    s->n = n;
+    return st;
+}
+
+/* Nearest rows of each sampled row but itself, by searches that visit so much that hardly one is
+ * missed: an exact scan for each refresh would cost as much as building. */
+static mn_status sample_nearest(struct sample *s, struct ann_scratch *scratch, mn_error *err)
+{
+    struct ann_knobs knobs = ann_tuning_knobs(&s->x->tuning, SAMPLE_K, 0.999);
+    mn_status st = MN_OK;
+    knobs.lambda /= 8;
+    for (size_t i = 0; i < s->n && st == MN_OK; i++) {
+        const mn_hit *hits;
+        struct ann_query q = {.vector = s->wide + i * s->c->entry.dim,
+                              .k = SAMPLE_K + 1,
+                              .knobs = knobs,
+                              .rerank = sample_rerank,
+                              .rerank_ctx = s,
+                              .tick = sample_tick,
+                              .tick_ctx = s};
+        sample_next(s, i);
+        st = ann_search(s->x->ann, scratch, &q, err);
+        size_t n = st == MN_OK ? ann_hits(scratch, &hits) : 0, k = 0;
+        for (size_t j = 0; j < n && k < SAMPLE_K; j++)
+            if (hits[j].id != s->ids[i])
+                s->truth[i * SAMPLE_K + k++] = hits[j];
+        s->found[i] = (uint32_t)k;
+    }
+    return st;
+}
+
+mn_status ivf_recalibrate(mn_conn *conn, struct coll *c, struct ivf *x, mn_error *err)
+{
+    struct mn_alloc *a = conn->db->alloc;
+    struct ann_scratch *scratch = NULL;
+    struct sample s = {.conn = conn, .c = c, .x = x};
+    if (x->rows == 0)
+        return MN_OK;
+    mn_status st = sample_room(&s, x->rows, err);
+    if (st == MN_OK)
+        st = sample_draw(&s, err);
+    if (st == MN_OK)
+        st = ann_scratch_create(a, c->entry.dim, x->core->n_lists, SAMPLE_K + 1, &scratch, err);
+    if (st == MN_OK)
+        st = sample_nearest(&s, scratch, err);
+    ann_scratch_destroy(a, scratch);
+    scan_destroy(s.scan);
+    s.scan = NULL;
+    if (st == MN_OK && s.n)
+        st = sample_run(&s, &x->tuning, err);
+    if (st == MN_OK)
+        x->drift = 0;
+    sample_fini(a, &s);
     return st;
 }
 

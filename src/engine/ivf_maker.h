@@ -24,6 +24,11 @@ struct make {
     uint32_t *slots; /* [encoder_rows] of the part being made */
     size_t n_slots;
     struct heap_block *open; /* the heap block being filled; d.heap has it too */
+    uint64_t *live;          /* bitmap of slots that rows stand in; NULL: none are filled again */
+    uint32_t *refill;        /* [n_refill] numbers of blocks with free slots to fill first */
+    uint32_t n_refill, refill_at;
+    uint32_t refill_row;           /* in that block, the next to look at */
+    struct heap_block *refilling;  /* its copy; NULL: not made yet */
     float *wide;             /* [MAKE_CHUNK][dim] */
     bool keep_heap;             /* vectors fit in memory beside the codes */
     bool drop_packs;            /* codes are written and read back at the end */
@@ -45,6 +50,11 @@ void make_part(struct make *m, uint32_t posting); /* begins one */
 mn_status make_rows(struct make *m, const char *vectors, const int64_t *ids, size_t n,
                     mn_error *err);
 mn_status make_part_end(struct make *m, uint32_t posting, mn_error *err);
+
+/* Where many slots of the heap are free, the draft's next rows go there: slots of rows that no part
+ * of it shows, in blocks that are in memory. Each such block is written again, so it must be worth
+ * it. */
+mn_status make_refill(struct make *m, mn_error *err);
 
 /* The version, of everything that was added. */
 mn_status make_finish(struct make *m, struct ivf **out, mn_error *err);

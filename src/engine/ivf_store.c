@@ -1,12 +1,15 @@
 /*
  * The extents of a collection's index, all little-endian:
  *
- *   KIND_CORE       object 0. magic u32, version u32, seed u64, built_rows u64, n_lists u32, dim
- * u32, bits u32, pad u32, origin f32[dim], centroids f32[n_lists][dim] KIND_PACK       object:
- * number of the pack. ivf.c KIND_HEAP       object: number of the block. Pages of vectors; ivf.c.
- * `rows` are the slots used KIND_DIRECTORY  object 0. magic u32, version u32, seq i64, stamp i64,
- * n_uses u32, n_hidden u32, n_heap u32, n_slots u32, tuning[TUNING_BYTES], uses[n_uses] { pack u32,
- * index u32 }, hidden[n_hidden] { use u32, bitmap u64[(rows of its part + 63) / 64] }
+ *   KIND_CORE       object 0. magic u32, version u32, seed u64, built_rows u64, n_lists u32,
+ *                   dim u32, bits u32, pad u32, origin f32[dim], centroids f32[n_lists][dim]; one
+ *                   that begins with a NaN is none: its number is free
+ *   KIND_PACK       object: number of the pack. ivf.c
+ *   KIND_HEAP       object: number of the block. Pages of vectors; ivf.c. `rows` are the slots used
+ *   KIND_DIRECTORY  object 0. magic u32, version u32, seq i64, stamp i64, n_uses u32, n_hidden u32,
+ *                   n_heap u32, n_slots u32, drift u64, tuning[TUNING_BYTES],
+ *                   uses[n_uses] { pack u32, index u32 },
+ *                   hidden[n_hidden] { use u32, bitmap u64[(rows of its part + 63) / 64] }
  *
  * and in app.db: mneme_indexes(collection, generation, seq, stamp, rows), one row an index.
  *
@@ -204,7 +207,8 @@ static mn_status write_directory(const struct ivf_writer *w, const mn_db *db, st
     le32_put(p + 28, n_hidden);
     le32_put(p + 32, x->n_heap);
     le32_put(p + 36, x->n_slots);
-    ann_tuning_put(&x->tuning, p + 40);
+    le64_put(p + 40, x->drift);
+    ann_tuning_put(&x->tuning, p + 48);
     for (uint32_t i = 0; i < x->n_uses; i++, at += 8) {
         le32_put(at, x->uses[i].pack->object);
         le32_put(at + 4, x->uses[i].index);

@@ -81,8 +81,8 @@ void heap_block_lose(mn_db *db, struct sidecar *s, struct heap_block *b, const c
 /* ---- The format, for those who read it ------------------------------------------------------- */
 
 enum { KIND_CORE = 1, KIND_PACK = 2, KIND_HEAP = 3, KIND_DIRECTORY = 4 };
-enum { CORE_MAGIC = 0x524f434d, DIRECTORY_MAGIC = 0x5249444d, STORE_VERSION = 1 };
-enum { CORE_HEAD = 40, DIRECTORY_HEAD = 40 + TUNING_BYTES };
+enum { CORE_MAGIC = 0x524f434d, DIRECTORY_MAGIC = 0x5249444d, STORE_VERSION = 2 };
+enum { CORE_HEAD = 40, DIRECTORY_HEAD = 48 + TUNING_BYTES };
 
 /* Magic and version of a core's or directory's payload; an older index is built anew. */
 mn_status ivf_check_head(const struct extent_view *v, uint32_t magic, size_t head, mn_error *err);

@@ -7,9 +7,9 @@
  *             number
  *   dissolve  a posting of less than 1 / DISSOLVE_AT of that gives its rows to the nearest others.
  *             Its number stays free until a split takes it: parts name postings by number
- *   dissolve  a posting of less than 1 / DISSOLVE_AT of that gives its rows to the nearest others.
- *             centroids; a row of a neighbouring posting goes to a new centroid that is nearer than
- *             its own. Other rows cannot gain by the split
+ *   reassign  a row of a split posting goes to a neighbouring posting if that is nearer than the
+ *             new centroids; a row of a neighbouring posting goes to a new centroid that is nearer
+ *             than its own. Other rows cannot gain by the split
  *
  * Rows are compared by their vectors: reading some thousand of them costs less than what codes
  * would leave undecided. Vectors stay at their place in the heap; only codes are written. The list

@@ -379,6 +379,27 @@ void kernel_centroids_avx2(const struct kernel_centroids *c)
     }
 }
 
+/* As above, a row at a time. */
+void kernel_gather_avx2(const struct kernel_gather *g)
+{
+    const __m256i ones = _mm256_set1_epi16(1);
+    for (size_t i = 0; i < g->n; i++) {
+        const uint8_t *row = g->rows + g->which[i] * g->stride;
+        __m256i a = _mm256_setzero_si256(), b = a;
+        for (size_t j = 0; j < g->stride; j += 64) {
+            __m256i p = _mm256_maddubs_epi16(load(row + j), load(g->query + j));
+            __m256i q = _mm256_maddubs_epi16(load(row + j + 32), load(g->query + j + 32));
+            a = _mm256_add_epi32(a, _mm256_madd_epi16(p, ones));
+            b = _mm256_add_epi32(b, _mm256_madd_epi16(q, ones));
+        }
+        a = _mm256_add_epi32(a, b);
+        __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+        sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
+        sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1));
+        g->out[i] = _mm_cvtsi128_si32(sum);
+    }
+}
+
 float kernel_weigh_avx2(const struct kernel_weigh *w)
 {
     const __m256 limit = _mm256_set1_ps(w->limit), zero = _mm256_setzero_ps();

@@ -453,6 +453,22 @@ void kernel_level_avx512(KERNEL_LEVEL_ARGS)
 CENTROIDS(avx512, , multiply_add) /* 127 x 127 x 2 fits in 16 bits */
 CENTROIDS(vnni_avx512, VNNI, multiply_add_vnni)
 
+/* A row at a time: the rows come from memory faster than a second one would help. */
+#define GATHER(name, target, madd)                                                                 \
+    target void kernel_gather_##name(const struct kernel_gather *g)                                \
+    {                                                                                              \
+        for (size_t i = 0; i < g->n; i++) {                                                        \
+            const uint8_t *row = g->rows + g->which[i] * g->stride;                                \
+            __m512i sum = _mm512_setzero_si512();                                                  \
+            for (size_t j = 0; j < g->stride; j += 64)                                             \
+                sum = madd(sum, load(row + j), load(g->query + j));                                \
+            g->out[i] = _mm512_reduce_add_epi32(sum);                                              \
+        }                                                                                          \
+    }
+
+GATHER(avx512, , multiply_add)
+GATHER(vnni_avx512, VNNI, multiply_add_vnni)
+
 float kernel_weigh_avx512(const struct kernel_weigh *w)
 {
     const __m512 limit = _mm512_set1_ps(w->limit), zero = _mm512_setzero_ps();

@@ -176,6 +176,17 @@ void kernel_centroids_scalar(const struct kernel_centroids *c)
         }
 }
 
+void kernel_gather_scalar(const struct kernel_gather *g)
+{
+    for (size_t i = 0; i < g->n; i++) {
+        const uint8_t *row = g->rows + g->which[i] * g->stride;
+        int32_t dot = 0;
+        for (size_t j = 0; j < g->stride; j++)
+            dot += row[j] * g->query[j];
+        g->out[i] = dot;
+    }
+}
+
 float kernel_weigh_scalar(const struct kernel_weigh *w)
 {
     float sum = 0;

@@ -85,6 +85,17 @@ struct kernel_centroids {
 };
 typedef void (*kernel_centroids_fn)(const struct kernel_centroids *c);
 
+/* out[i] = codes of row which[i] . query; codes below 128. */
+struct kernel_gather {
+    const uint8_t *rows;     /* stride bytes each, aligned to 64 */
+    size_t stride;           /* a multiple of 64 */
+    const int8_t *query;     /* [stride] */
+    const uint32_t *which;   /* [n] */
+    size_t n;
+    int32_t *out;            /* [n] */
+};
+typedef void (*kernel_gather_fn)(const struct kernel_gather *g);
+
 /* out[j] = exp2(-rate u^2), about, at most 1, with u = max(0, g[j] + m[j] - limit) r[j] / length;
  * length^2 is g[j], or 1 / inv if inv is not 0. Returns the sum of out[j] count[j]; n a multiple of
  * 16, arrays aligned to 64. */

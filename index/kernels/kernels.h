@@ -99,6 +99,7 @@ struct kernels {
     kernel_fit_fn fit;
     kernel_level_fn level;
     kernel_centroids_fn centroids;
+    kernel_gather_fn gather;
     kernel_weigh_fn weigh;
     kernel_least_fn least;
     kernel_closest_fn closest;

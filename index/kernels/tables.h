@@ -60,6 +60,7 @@
     void kernel_fit_##isa(KERNEL_FIT_ARGS);                                                        \
     void kernel_level_##isa(KERNEL_LEVEL_ARGS);                                                    \
     void kernel_centroids_##isa(const struct kernel_centroids *c);                                 \
+    void kernel_gather_##isa(const struct kernel_gather *g);                                       \
     float kernel_weigh_##isa(const struct kernel_weigh *w);                                        \
     size_t kernel_least_##isa(const float *x, size_t n);                                           \
     size_t kernel_closest_##isa(KERNEL_CLOSEST_ARGS)
@@ -82,8 +83,9 @@
         .quantise = kernel_quantise_##suffix, .fht = kernel_fht_##suffix,                          \
         .multiply = kernel_multiply_##suffix, .turn = kernel_turn_##suffix,                        \
         .fit = kernel_fit_##suffix, .level = kernel_level_##suffix,                                \
-        .centroids = kernel_centroids_##vnni, .weigh = kernel_weigh_##suffix,                      \
-        .least = kernel_least_##suffix, .closest = kernel_closest_##suffix,                        \
+        .centroids = kernel_centroids_##vnni, .gather = kernel_gather_##vnni,                      \
+        .weigh = kernel_weigh_##suffix, .least = kernel_least_##suffix,                            \
+        .closest = kernel_closest_##suffix,                                                        \
     }
 
 KERNELS_DECLARE(scalar);
@@ -93,6 +95,7 @@ KERNELS_DECLARE(avx512);
 void kernel_dot_i8_vnni_avx512(KERNEL_COUNT_ARGS);         /* these need AVX512_VNNI */
 void kernel_levels_vnni_avx512(KERNEL_LEVELS_ARGS);
 void kernel_centroids_vnni_avx512(const struct kernel_centroids *c);
+void kernel_gather_vnni_avx512(const struct kernel_gather *g);
 void kernel_hamming_vpopcntdq_avx512(KERNEL_COUNT_ARGS);   /* needs AVX512_VPOPCNTDQ */
 #endif
 

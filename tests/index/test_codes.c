@@ -260,6 +260,35 @@ TEST(centroid_kernels_agree)
     free(codes);
 }
 
+TEST(gathering_kernels_agree)
+{
+    struct test_rng r = {8};
+    enum { N = 40, STRIDE = 256 };
+    uint8_t *rows = aligned_alloc(64, N * STRIDE);
+    int8_t query[STRIDE];
+    uint32_t which[N];
+    int32_t want[N], got[N];
+    for (size_t i = 0; i < N * STRIDE; i++)
+        rows[i] = (uint8_t)(i % 3 ? test_below(&r, 128) : 127);
+    for (int round = 0; round < 50; round++) {
+        struct kernel_gather g = {.rows = rows, .stride = 64 * (1 + test_below(&r, STRIDE / 64)),
+                                  .query = query, .which = which, .n = test_below(&r, N + 1),
+                                  .out = want};
+        for (size_t i = 0; i < STRIDE; i++)
+            query[i] = (int8_t)(round % 3 ? (int)test_below(&r, 255) - 127 : 127);
+        for (size_t i = 0; i < N; i++)
+            which[i] = (uint32_t)test_below(&r, N);
+        plain()->gather(&g);
+        g.out = got;
+        for (size_t i = 1; kernels_at(i); i++) {
+            memset(got, 0xff, sizeof got);
+            kernels_at(i)->gather(&g);
+            CHECKF(memcmp(got, want, g.n * sizeof *got) == 0, "%s", kernels_at(i)->name);
+        }
+    }
+    free(rows);
+}
+
 TEST(choosing_kernels_agree)
 {
     struct test_rng r = {7};

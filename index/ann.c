@@ -1,7 +1,8 @@
 /*
  * A search, in order:
  *
- * 1. The query is prepared (query.c) and meets the codes of all centroids (centroids.c).
+ * 1. The query is prepared (query.c) and meets the codes of all centroids (centroids.c), or, where
+ *    there is a graph over them, of the nearest (centroid_graph.c).
  * 2. First phase: the nearest postings are scanned until there are ANN_FIRST of them, and k rows,
  *    and some rows more than k. The k-th least estimate so far is the threshold T.
  * 3. Choice, by the density rule. For a posting at squared distance d, of n rows with residuals of
@@ -11,12 +12,16 @@
  *    a row, and S = sum of n weight what to expect of all. A posting is probed if weight >=
  *    lambda S: work goes where it gains most a row, and a query whose hits lie thin over many
  *    postings stops early. lambda is the one knob for recall, found by index/calibrate.c.
+ *    With the graph, S is first that of the postings met so far; all are followed that would be
+ *    probed by it, and those not met then count as infinitely far. If that are too many, all
+ *    centroids are scanned after all.
  * 4. Chosen postings are scanned in order of falling weight. A part's survivors are estimated by
  *    their whole codes after the next part has been scanned, when their records, fetched ahead,
  *    have come. A row whose estimate is below T moves T; one whose bound is below is kept as a
  *    candidate.
  * 5. If fewer than k rows were found (a filter, hidden rows), the remaining postings are scanned,
- *    nearest first, until they are.
+ *    nearest first, until they are. For this, and in the first phase where the nearest few hold too
+ *    few rows, all centroids are scanned.
  * 6. Candidates whose bound is below T get exact keys, in order of their bounds, until the bound
  *    passes the k-th exact key.
  *
@@ -28,6 +33,7 @@
 #include "index/ann.h"
 
 #include "index/best.h"
+#include "index/centroid_graph.h"
 #include "index/query.h"
 #include "index/topk.h"
 #include "storage/base/error.h"
@@ -43,7 +49,9 @@ enum {
     CANDIDATES = 8192,      /* room, and 4 for each of k */
     RERANKED = 32768,       /* most rows that get exact keys for lack of room; and 16 for each
                                of k */
-    ENOUGH = 4              /* rows of the first phase for each of k */
+    ENOUGH = 4,             /* rows of the first phase for each of k */
+    BEAM = 16,              /* a walk's beyond the postings of the first phase */
+    ASSIGN_BEAM = 32
 };
 
 struct ann_index {
@@ -55,6 +63,15 @@ struct ann_index {
     float *mean;             /* l2: r^2, ip: 0; huge without rows: weight 0 */
     float *reach;            /* l2: 1 / (2 r), ip: 1 / r */
     float *count;            /* rows */
+    struct centroid_reach *reaches; /* [n] the same three of each, where a graph asks; or NULL */
+};
+
+/* The postings whose distance is known: all, or those that a walk over the graph has met. */
+struct known {
+    const uint32_t *at;      /* [n] which; NULL: the i-th is posting i */
+    size_t n, lanes;         /* lanes: rounded up to LANES */
+    uint32_t sure;           /* so many nearest are known */
+    const float *mean, *reach, *count; /* [lanes] as ann_index's */
 };
 
 /* Once a candidate, whether the filter has seen it. */
@@ -69,14 +86,20 @@ struct candidate {
 struct ann_scratch {
     uint32_t max_dim, max_postings, max_k;
     struct query *query;
-    float *g, *weight, *saved;    /* [max_postings, padded] */
-    uint32_t *order, *chosen;     /* [max_postings, padded] */
-    uint8_t *bucket;              /* [max_postings, padded] */
+    /* [max_postings, padded] */
+    float *g, *weight;            /* of those known; g INFINITY once in order[] */
+    uint32_t *chosen;             /* of those known: the ones scanned; later those to be */
+    uint8_t *bucket;
+    uint32_t *order;              /* postings scanned, and those to be scanned behind them */
+    float *saved;                 /* their g */
+    struct centroid_walk walk;
+    float *mean, *reach, *count;  /* [walk's room, padded] of what it met */
     float *keys;                  /* [best_room(max_k)] */
     struct candidate *candidates; /* [room] */
     mn_hit *hits;                 /* [max_k] */
     struct scanned *parts[2];
     float mass;                   /* S of the last search; 0: nothing was chosen */
+    struct known weighed;         /* what weight[] is of */
     size_t n_hits;
     struct ann_stats stats;
 };
@@ -89,6 +112,7 @@ struct search {
     mn_error *err;
     float inverse_length2;    /* ip: 1 / |q|^2; l2: 0 */
     float g_noise;
+    struct known known;
     struct best best;         /* best.limit is T */
     struct topk top;          /* exact results */
     struct candidate *candidates;
@@ -109,6 +133,7 @@ void ann_index_destroy(struct mn_alloc *a, struct ann_index *x)
     mn_free(a, x->mean);
     mn_free(a, x->reach);
     mn_free(a, x->count);
+    mn_free(a, x->reaches);
     mn_free(a, x);
 }
 
@@ -171,7 +196,9 @@ mn_status ann_index_create(struct mn_alloc *a, const struct ann_index_spec *spec
     x->reach = mn_alloc_array(a, x->lanes, sizeof(float), MN_TAG_CACHE);
     x->count = mn_alloc_array(a, x->lanes, sizeof(float), MN_TAG_CACHE);
     mn_status st = MN_OK;
-    if (!x->mean || !x->reach || !x->count)
+    if (c->graph)
+        x->reaches = mn_alloc_array(a, x->n, sizeof *x->reaches, MN_TAG_CACHE);
+    if (!x->mean || !x->reach || !x->count || (c->graph && !x->reaches))
         st = mn_fail(err, MN_NOMEM, "no memory for an index of %u postings", x->n);
     for (uint32_t j = 0; !st && j < x->n; j++)
         st = sum_posting(x, j, err);
@@ -179,6 +206,8 @@ mn_status ann_index_create(struct mn_alloc *a, const struct ann_index_spec *spec
         ann_index_destroy(a, x);
         return st;
     }
+    for (uint32_t j = 0; x->reaches && j < x->n; j++)
+        x->reaches[j] = (struct centroid_reach){x->mean[j], x->reach[j], x->count[j], 0};
     *out = x;
     return MN_OK;
 }
@@ -211,6 +240,10 @@ void ann_scratch_destroy(struct mn_alloc *a, struct ann_scratch *s)
     mn_free(a, s->order);
     mn_free(a, s->chosen);
     mn_free(a, s->bucket);
+    centroid_walk_fini(&s->walk, a);
+    mn_free(a, s->mean);
+    mn_free(a, s->reach);
+    mn_free(a, s->count);
     mn_free(a, s->keys);
     mn_free(a, s->candidates);
     mn_free(a, s->hits);
@@ -222,6 +255,10 @@ void ann_scratch_destroy(struct mn_alloc *a, struct ann_scratch *s)
 static bool take_arrays(struct mn_alloc *a, struct ann_scratch *s)
 {
     size_t n = ((size_t)s->max_postings + LANES - 1) / LANES * LANES;
+    size_t room = (size_t)centroid_walk_room(s->max_postings) + LANES;
+    s->mean = mn_alloc_array(a, room, sizeof(float), MN_TAG_SEARCH);
+    s->reach = mn_alloc_array(a, room, sizeof(float), MN_TAG_SEARCH);
+    s->count = mn_alloc_array(a, room, sizeof(float), MN_TAG_SEARCH);
     s->g = mn_alloc_array(a, n, sizeof(float), MN_TAG_SEARCH);
     s->weight = mn_alloc_array(a, n, sizeof(float), MN_TAG_SEARCH);
     s->saved = mn_alloc_array(a, n, sizeof(float), MN_TAG_SEARCH);
@@ -234,7 +271,8 @@ static bool take_arrays(struct mn_alloc *a, struct ann_scratch *s)
     s->hits = mn_alloc_array(a, s->max_k, sizeof *s->hits, MN_TAG_SEARCH);
     s->parts[0] = mn_alloc_array(a, 1, sizeof *s->parts[0], MN_TAG_SEARCH);
     s->parts[1] = mn_alloc_array(a, 1, sizeof *s->parts[1], MN_TAG_SEARCH);
-    return s->g && s->weight && s->saved && s->order && s->chosen && s->bucket && s->keys &&
+    return centroid_walk_init(&s->walk, a, s->max_postings) && s->mean && s->reach && s->count &&
+           s->g && s->weight && s->saved && s->order && s->chosen && s->bucket && s->keys &&
            s->candidates && s->hits && s->parts[0] && s->parts[1];
 }
 
@@ -281,9 +319,15 @@ const struct ann_stats *ann_stats(const struct ann_scratch *s)
 /* Weights are -1 for postings of the first phase; a weight of 1 is enough at any lambda. */
 float ann_share(const struct ann_scratch *s, uint32_t posting)
 {
-    if (!(s->mass > 0) || s->weight[posting] < 0 || s->weight[posting] >= 1)
+    const uint32_t *at = s->weighed.at;
+    size_t i = posting;
+    if (!(s->mass > 0))
         return INFINITY;
-    return s->weight[posting] / s->mass;
+    for (i = at ? 0 : i; at && i < s->weighed.n && at[i] != posting; i++)
+        continue;
+    if (i == s->weighed.n) /* found by widening only */
+        return 0;
+    return s->weight[i] < 0 || s->weight[i] >= 1 ? INFINITY : s->weight[i] / s->mass;
 }
 
 /* ---- Candidates ------------------------------------------------------------------------------ */
@@ -449,16 +493,68 @@ static mn_status flush(struct search *f)
     return st;
 }
 
+/* Distances of all centroids; of postings that were scanned INFINITY. */
+static void know_all(struct search *f)
+{
+    const struct ann_index *x = f->x;
+    struct ann_scratch *s = f->s;
+    centroids_scan(x->spec.centroids, x->spec.kn, &s->query->center, s->g);
+    for (size_t j = x->n; j < x->lanes; j++)
+        s->g[j] = INFINITY;
+    for (uint32_t i = 0; i < f->n_visited; i++) {
+        s->chosen[i] = s->order[i];
+        s->g[s->order[i]] = INFINITY;
+    }
+    s->stats.centroids += x->n;
+    f->known = (struct known){.n = x->n, .lanes = x->lanes, .sure = x->n, .mean = x->mean,
+                              .reach = x->reach, .count = x->count};
+}
+
+/* What a walk has met; its keys stand in g[]. */
+static void know_met(struct search *f)
+{
+    struct ann_scratch *s = f->s;
+    size_t n = s->walk.n;
+    f->known.at = s->walk.at;
+    f->known.n = n;
+    f->known.lanes = (n + LANES - 1) / LANES * LANES;
+    f->known.mean = s->mean;
+    f->known.reach = s->reach;
+    f->known.count = s->count;
+    for (; n < f->known.lanes; n++)
+        s->g[n] = INFINITY;
+}
+
+/* Distances of the nearest centroids, by the graph. False if it does not pay. */
+static bool know_near(struct search *f)
+{
+    const struct ann_index *x = f->x;
+    struct ann_scratch *s = f->s;
+    uint64_t first = ANN_FIRST + (uint64_t)ENOUGH * f->q->k / (x->rows / x->n + 1);
+    if (first + BEAM > GRAPH_MAX_BEAM ||
+        !centroid_walk_begin(&s->walk, x->spec.centroids->graph, x->spec.kn, &s->query->center,
+                             x->reaches, (uint32_t)first + BEAM, s->g))
+        return false;
+    know_met(f);
+    first += BEAM / 2;
+    f->known.sure = (uint32_t)(first < f->known.n ? first : f->known.n);
+    return true;
+}
+
 /* Takes the nearest posting out of g[] and scans it. */
 static mn_status scan_nearest(struct search *f)
 {
     struct ann_scratch *s = f->s;
-    uint32_t j = (uint32_t)f->x->spec.kn->least(s->g, f->x->lanes);
-    float g = s->g[j];
+    if (f->n_visited >= f->known.sure)
+        know_all(f);
+    uint32_t i = (uint32_t)f->x->spec.kn->least(s->g, f->known.lanes);
+    uint32_t j = f->known.at ? f->known.at[i] : i;
+    float g = s->g[i];
     assert(j < f->x->n && g < INFINITY);
+    s->chosen[f->n_visited] = i;
     s->saved[f->n_visited] = g;
     s->order[f->n_visited++] = j;
-    s->g[j] = INFINITY;
+    s->g[i] = INFINITY;
     return scan_posting(f, j, g);
 }
 
@@ -497,30 +593,93 @@ static void sort_by_weight(struct search *f, size_t n, float cut)
     }
     for (size_t b = 0; b < BUCKETS; b++)
         start[b + 1] += start[b];
-    for (size_t i = 0; i < n; i++)
-        s->order[f->n_visited + start[s->bucket[i]]++] = s->chosen[i];
+    for (size_t i = 0; i < n; i++) {
+        uint32_t to = f->n_visited + start[s->bucket[i]]++, from = s->chosen[i];
+        s->order[to] = f->known.at ? f->known.at[from] : from;
+        s->saved[to] = s->g[from];
+        s->g[from] = INFINITY;
+    }
+}
+
+/* Weights of what is known, into weight[]; returns their sum over all rows. */
+static float weigh(struct search *f, float sigma)
+{
+    const struct known *k = &f->known;
+    /* exp(-s^2 / (2 sigma^2)) = 2^(-rate s^2) */
+    struct kernel_weigh w = {.g = f->s->g, .m = k->mean, .r = k->reach, .count = k->count,
+                             .n = k->lanes, .limit = f->best.limit,
+                             .rate = 0.5f * 1.442695f / (sigma * sigma),
+                             .inv = f->inverse_length2, .out = f->s->weight};
+    return f->x->spec.kn->weigh(&w);
+}
+
+/* What weigh() reads of the postings that a walk has met. */
+static void gather_met(struct search *f)
+{
+    struct ann_scratch *s = f->s;
+    size_t i = 0;
+    for (; i < f->known.n; i++) {
+        const struct centroid_reach *r = &f->x->reaches[f->known.at[i]];
+        s->mean[i] = r->m;
+        s->reach[i] = r->r;
+        s->count[i] = r->count;
+    }
+    for (; i < f->known.lanes; i++) {
+        s->mean[i] = 1e30f;
+        s->reach[i] = s->count[i] = 0;
+    }
+}
+
+/* Puts the distances of what was scanned back into g[], or takes them out. */
+static void restore_scanned(struct search *f, bool back)
+{
+    struct ann_scratch *s = f->s;
+    for (uint32_t i = 0; i < f->n_visited; i++)
+        s->g[s->chosen[i]] = back ? s->saved[i] : INFINITY;
+}
+
+/* How many a walk may follow before a scan of all is cheaper. It meets about 12 for each, at 25 ns
+ * and 0.05 ns a byte, where a scan takes 0.04 ns a byte (2-core Xeon, codes beyond L2). */
+static uint32_t worth_following(const struct ann_index *x)
+{
+    return (uint32_t)(x->n / (12 * (25 / (0.04 * x->spec.rabitq->dim) + 1.25))) + BEAM;
+}
+
+/* Meets the postings that may be chosen. False if that does not pay. */
+static bool know_chosen(struct search *f, const struct ann_knobs *knobs)
+{
+    struct ann_scratch *s = f->s;
+    gather_met(f);
+    float cut = fmaxf(weigh(f, knobs->sigma) * knobs->lambda, FLT_MIN);
+    struct centroid_rule rule = {.limit = f->best.limit, .most = worth_following(f->x),
+                                 .bar = cut < 1 ? knobs->sigma * sqrtf(-2 * logf(cut)) : 0};
+    if (f->inverse_length2 != 0)
+        rule.length = sqrtf(s->query->length2);
+    if (!centroid_walk_follow(&s->walk, &rule))
+        return false;
+    know_met(f);
+    gather_met(f);
+    s->stats.centroids += s->walk.n;
+    return true;
 }
 
 /* The density rule: how many postings it puts into order[], behind those visited. */
 static size_t choose(struct search *f, const struct ann_knobs *knobs)
 {
     struct ann_scratch *s = f->s;
-    const struct ann_index *x = f->x;
-    for (uint32_t i = 0; i < f->n_visited; i++)
-        s->g[s->order[i]] = s->saved[i];
-    /* exp(-s^2 / (2 sigma^2)) = 2^(-rate s^2) */
-    struct kernel_weigh w = {.g = s->g, .m = x->mean, .r = x->reach, .count = x->count,
-                             .n = x->lanes, .limit = f->best.limit,
-                             .rate = 0.5f * 1.442695f / (knobs->sigma * knobs->sigma),
-                             .inv = f->inverse_length2, .out = s->weight};
-    s->mass = x->spec.kn->weigh(&w);
+    restore_scanned(f, true);
+    if (f->known.at && !know_chosen(f, knobs)) {
+        know_all(f);
+        restore_scanned(f, true);
+    }
+    s->mass = weigh(f, knobs->sigma);
     float cut = s->mass * knobs->lambda;
     cut = cut > 1 ? 1 : cut > FLT_MIN ? cut : 0; /* 0: all of them */
-    for (uint32_t i = 0; i < f->n_visited; i++) {
-        s->g[s->order[i]] = INFINITY;
-        s->weight[s->order[i]] = -1;
-    }
-    size_t n = x->spec.kn->filter(s->weight, NULL, x->n, 0, -1, -cut, s->chosen);
+    restore_scanned(f, false);
+    for (uint32_t i = 0; i < f->n_visited; i++)
+        s->weight[s->chosen[i]] = -1;
+    s->weighed = f->known;
+    size_t n = f->x->spec.kn->filter(s->weight, NULL, f->known.n, 0, -1, -cut, s->chosen);
     sort_by_weight(f, n, cut);
     return n;
 }
@@ -552,10 +711,8 @@ static mn_status scan_chosen(struct search *f, size_t n)
     mn_status st = MN_OK;
     for (size_t i = 0; !st && i < n; i++) {
         fetch_ahead(f, s->order + f->n_visited, n - i);
-        uint32_t j = s->order[f->n_visited++];
-        float g = s->g[j];
-        s->g[j] = INFINITY;
-        st = scan_posting(f, j, g);
+        uint32_t at = f->n_visited++;
+        st = scan_posting(f, s->order[at], s->saved[at]);
     }
     return st ? st : flush(f);
 }
@@ -687,9 +844,8 @@ static mn_status begin(struct search *f, const struct ann_knobs *knobs)
     f->g_noise = x->spec.centroids->exact
                      ? 0
                      : (l2 ? 2.0f : 1.0f) * 0.29f * sqrtf(q->length2) * x->spec.centroids->noise;
-    centroids_scan(x->spec.centroids, x->spec.kn, &q->center, f->s->g);
-    for (size_t j = x->n; j < x->lanes; j++)
-        f->s->g[j] = INFINITY;
+    if (!x->spec.centroids->graph || f->again || !(knobs->lambda > 0) || !know_near(f))
+        know_all(f);
     for (size_t i = 0; i < f->q->n_pending; i++) {
         float key = (float)f->q->pending[i].distance;
         if (key < f->best.limit && !f->again)
@@ -734,6 +890,8 @@ static mn_status run(struct search *f, const struct ann_knobs *knobs)
         st = scan_chosen(f, choose(f, knobs));
     while (!st && !done(f)) {
         f->s->stats.widened++;
+        if (f->known.at)
+            know_all(f);
         st = scan_nearest(f);
         if (!st)
             st = flush(f);
@@ -772,6 +930,19 @@ mn_status ann_search(const struct ann_index *x, struct ann_scratch *s, const str
     return MN_OK;
 }
 
+/* The nearest centroid of the query, by a walk. False if there is none to walk, or it does not do:
+ * the greatest product is missed too often. */
+static bool assign_by_graph(const struct ann_index *x, struct ann_scratch *s, uint32_t *posting)
+{
+    const struct centroids *c = x->spec.centroids;
+    struct centroid_walk *w = &s->walk;
+    if (!c->graph || c->metric != ANN_L2 ||
+        !centroid_walk_begin(w, c->graph, x->spec.kn, &s->query->center, NULL, ASSIGN_BEAM, s->g))
+        return false;
+    *posting = w->at[w->beam[0].entry];
+    return true;
+}
+
 void ann_assign(const struct ann_index *x, struct ann_scratch *s, const float *vectors, size_t n,
                 uint32_t *postings)
 {
@@ -779,6 +950,8 @@ void ann_assign(const struct ann_index *x, struct ann_scratch *s, const float *v
     assert(dim <= s->max_dim && x->n <= s->max_postings);
     for (size_t i = 0; i < n; i++, vectors += dim) {
         query_prepare(s->query, x->spec.rabitq, vectors, ANN_E1, ANN_E2);
+        if (assign_by_graph(x, s, &postings[i]))
+            continue;
         centroids_scan(x->spec.centroids, x->spec.kn, &s->query->center, s->g);
         postings[i] = (uint32_t)x->spec.kn->least(s->g, x->lanes);
     }

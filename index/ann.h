@@ -109,6 +109,7 @@ struct ann_query {
 };
 
 struct ann_stats {
+    uint64_t centroids;  /* whose distance was computed */
     uint64_t probed;     /* postings scanned */
     uint64_t codes;      /* rows whose 1-bit code was scanned */
     uint64_t survivors;  /* of those, rows whose whole code was read */
@@ -121,7 +122,7 @@ struct ann_stats {
 
 struct ann_scratch; /* one thread's memory for searches; no allocation after create */
 
-/* For indexes of this dim with at most max_postings, k up to max_k. About 24 bytes a posting,
+/* For indexes of this dim with at most max_postings, k up to max_k. About 26 bytes a posting,
  * 256 max_k + 0.6 MiB, 96 dim (MN_TAG_SEARCH). MN_INVALID (names the argument) or MN_NOMEM. */
 mn_status ann_scratch_create(struct mn_alloc *a, uint32_t dim, uint32_t max_postings,
                              uint32_t max_k, struct ann_scratch **out, mn_error *err);

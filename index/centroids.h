@@ -1,5 +1,5 @@
-/* The centroids in memory: 7-bit codes, scanned flat for every query. Knows no postings. Immutable
- * after create, any thread. See centroids.c. */
+/* The centroids in memory: 7-bit codes, scanned flat for every query, with a graph over them if
+ * there are many. Knows no postings. Immutable after create, any thread. See centroids.c. */
 #ifndef MN_INDEX_CENTROIDS_H
 #define MN_INDEX_CENTROIDS_H
 
@@ -13,16 +13,33 @@ struct centroids {
     float *scale, *norm;     /* [blocks * CENTROID_LANES]; norm under l2 |c'|^2, else 0 */
     float *exact;            /* [n][dim] c', or NULL */
     float noise;             /* largest scale: of the rounding of an element */
+    struct centroid_graph *graph; /* or NULL: few centroids */
 };
 
-enum { CENTROIDS_MAX = 1 << 24 };
+enum {
+    CENTROIDS_MAX = 1 << 24,
+    CENTROIDS_GRAPH = 2 << 20 /* bytes of codes from which on a graph pays: centroids.c */
+};
 
-/* centroids [n][dim] as they are (not rotated), copied into codes; one that begins with a NaN is
- * none, and farther than any. (dim + 8) n bytes, and 4 dim n more with keep_exact (better estimates
- * from 5 bits on); MN_TAG_CACHE. MN_INVALID or MN_NOMEM. */
-mn_status centroids_create(struct mn_alloc *a, const struct rabitq *q, const float *centroids,
-                           uint32_t n, bool keep_exact, struct centroids **out, mn_error *err);
+struct centroids_spec {
+    const float *vectors;    /* [n][dim] as they are: not rotated */
+    uint32_t n;
+    const bool *dead;        /* [n] that only keep their number: no search finds them; NULL: none */
+    bool keep_exact;         /* better estimates from 5 bits on */
+    uint32_t graph_from;     /* a graph if so many are alive; 0: if CENTROIDS_GRAPH says so */
+    const struct centroids *before; /* an earlier version, of which these are a continuation: its
+                                       vectors are the first of these, its dead are dead here. Its
+                                       graph is then extended in place of a new one; or NULL */
+};
+
+/* Copied into codes: (dim + 8) n bytes, 4 dim n more with keep_exact, (dim + 150) n more and some
+ * 35 us of CPU each for a graph; MN_TAG_CACHE. MN_INVALID or MN_NOMEM. */
+mn_status centroids_create(struct mn_alloc *a, const struct rabitq *q,
+                           const struct centroids_spec *spec, struct centroids **out,
+                           mn_error *err);
 void centroids_destroy(struct mn_alloc *a, struct centroids *c); /* NULL is fine */
+
+uint64_t centroids_bytes(const struct centroids *c); /* of memory, its graph's included */
 
 /* A query as the scan takes it: rotated like a row (ip: without the origin). */
 struct centroid_query {
@@ -33,7 +50,7 @@ struct centroid_query {
 };
 
 /* out[j], j < blocks * CENTROID_LANES: squared distance, or minus the inner product, of centroid j;
- * beyond n huge. Off by the codes' rounding. */
+ * beyond n, and of the dead, huge. Off by the codes' rounding. */
 void centroids_scan(const struct centroids *c, const struct kernels *kn,
                     const struct centroid_query *q, float *out);
 

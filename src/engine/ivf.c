@@ -93,9 +93,10 @@ mn_status ivf_core_create(mn_db *db, const struct ivf_core_spec *spec, struct iv
                                     .origin = c->origin};
         st = rabitq_create(db->alloc, db->kernels, &codes, &c->rabitq, err);
     }
-    if (st == MN_OK)
-        st = centroids_create(db->alloc, c->rabitq, spec->centroids, c->n_lists, false,
-                              &c->centroids, err);
+    if (st == MN_OK) {
+        struct centroids_spec centroids = {.vectors = spec->centroids, .n = c->n_lists};
+        st = centroids_create(db->alloc, c->rabitq, &centroids, &c->centroids, err);
+    }
     if (st)
         ivf_core_release(db, c);
     else
@@ -653,7 +654,7 @@ mn_status ivf_create(mn_db *db, struct ivf_draft *d, struct ivf **out, mn_error 
 
 uint64_t ivf_bytes(const struct ivf *x)
 {
-    uint64_t bytes = (uint64_t)x->core->n_lists * x->core->entry.dim * (sizeof(float) + 1);
+    uint64_t bytes = centroids_bytes(x->core->centroids);
     for (uint32_t i = 0; i < x->n_uses; i++) {
         const struct posting_view *v = &ivf_use_part(&x->uses[i])->view;
         bytes += posting_bytes(v->dim, v->bits, v->id_bits, v->n);

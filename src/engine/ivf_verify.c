@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "index/centroid_graph.h"
 #include "index/scan.h"
 #include "src/engine/cache.h"
 #include "src/engine/ivf_store.h"
@@ -47,6 +48,19 @@ static int by_id(const void *a, const void *b)
 {
     const struct place *x = a, *y = b;
     return (x->id > y->id) - (x->id < y->id);
+}
+
+/* Searches of many postings find their centroids by a graph: each must be reachable. */
+static mn_status check_graph(struct check *k, mn_error *err)
+{
+    const struct centroid_graph *graph = k->x->core->centroids->graph;
+    mn_error e = {0};
+    mn_status st = graph ? centroid_graph_check(graph, k->conn->db->alloc, &e) : MN_OK;
+    if (st == MN_CORRUPT)
+        report(k, "the graph over the centroids: %s", e.message);
+    else if (st)
+        return mn_fail(err, st, "verify: index of '%s': %s", k->c->entry.name, e.message);
+    return MN_OK;
 }
 
 /* Lists the rows that the index holds, and says which stand twice. */
@@ -157,6 +171,8 @@ mn_status ivf_verify(mn_conn *conn, struct coll *c, void (*found)(void *ctx, con
     k.x = v ? view_base(v) : NULL;
     if (st == MN_OK)
         st = ivf_reader_create(conn, c->vector_bytes, &k.reader, err);
+    if (st == MN_OK)
+        st = check_graph(&k, err);
     if (st == MN_OK)
         st = list_places(&k, err);
     if (st == MN_OK)

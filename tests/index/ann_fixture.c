@@ -220,8 +220,10 @@ void fixture_make(struct ann_fixture *f, const struct fixture_spec *spec)
         f->origin[i % f->dim] += f->centers[i] / (float)f->k_centroids;
     struct rabitq_spec rs = {f->dim, f->metric, f->bits, spec->seed, f->origin};
     CHECK_OK(rabitq_create(f->a, f->kn, &rs, &f->rabitq, &err), err);
-    CHECK_OK(centroids_create(f->a, f->rabitq, f->centers, f->k_centroids, spec->exact_centroids,
-                              &f->centroids, &err), err);
+    struct centroids_spec cs = {.vectors = f->centers, .n = f->k_centroids,
+                                .keep_exact = spec->exact_centroids,
+                                .graph_from = spec->graph_from};
+    CHECK_OK(centroids_create(f->a, f->rabitq, &cs, &f->centroids, &err), err);
     f->parts = take(f->k_centroids, sizeof *f->parts);
     f->postings = take(f->k_centroids, sizeof *f->postings);
     for (uint32_t j = 0; j < f->k_centroids; j++)
@@ -278,6 +280,7 @@ void fixture_hide(struct ann_fixture *f, bool (*hide)(int64_t id))
 
 static void add_stats(struct ann_stats *to, const struct ann_stats *s)
 {
+    to->centroids += s->centroids;
     to->probed += s->probed;
     to->codes += s->codes;
     to->survivors += s->survivors;

@@ -41,6 +41,7 @@ struct fixture_spec {
     enum fixture_shape shape;
     bool normalise;              /* cosine */
     bool exact_centroids;
+    uint32_t graph_from;         /* centroids_spec's */
     size_t n, nq;
     uint64_t seed;
     float offset;                /* added to every element of every row and query */

@@ -193,6 +193,7 @@ int32_t bench_normal(struct bench_rng *r);
 /* ---- Subcommands: argv[0] is the subcommand's name. The process's exit status. --------------- */
 
 int bench_dataset(int argc, char **argv);
+int bench_centroids(int argc, char **argv);
 int bench_exact(int argc, char **argv);
 int bench_put(int argc, char **argv);
 int bench_ann(int argc, char **argv);

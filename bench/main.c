@@ -14,6 +14,7 @@ struct subcommand {
 static const struct subcommand subcommands[] = {
     {"dataset", bench_dataset, "make vectors: clustered synthetic ones, or GloVe's words"},
     {"kernels", bench_kernels, "distance kernels in GB/s beside the memory's limit"},
+    {"centroids", bench_centroids, "the graph over centroids beside their flat scan"},
     {"exact", bench_exact, "exact search, beside FAISS, usearch and sqlite-vec"},
     {"ann", bench_ann, "search by recall target, beside hnswlib, FAISS, usearch, zvec, LanceDB"},
     {"churn", bench_churn, "content replaced under search: recall, cost, bytes written"},

@@ -478,7 +478,7 @@ TEST(every_subcommand_has_help)
 {
     static const char *const names[] = {
         "io",  "churn", "live",    "kernels",           "exact",        "ann",
-        "put", "all",   "dataset", "dataset synthetic", "dataset glove"};
+        "put", "all",   "dataset", "dataset synthetic", "dataset glove", "centroids"};
     char command[128];
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         snprintf(command, sizeof command, "mneme_bench %s --help", names[i]);

@@ -611,9 +611,14 @@ void centroid_graph_destroy(struct mn_alloc *a, struct centroid_graph *g)
 
 uint64_t centroid_graph_bytes(const struct centroid_graph *g)
 {
-    uint64_t entries = g->n_entries * (g->quads * 4 + sizeof *g->entries + 2 * sizeof(float));
-    uint64_t each = g->stride + sizeof *g->factors + GRAPH_DEGREE * sizeof *g->edges;
-    return g->n * each + entries;
+    return centroid_graph_bytes_of(g->n, g->dim);
+}
+
+uint64_t centroid_graph_bytes_of(uint32_t n, uint32_t dim)
+{
+    uint64_t row = ((uint64_t)dim + 63) / 64 * 64;
+    uint64_t each = row + sizeof(struct factor) + GRAPH_DEGREE * sizeof(uint32_t);
+    return n * each + entries_of(n) * (row + sizeof(uint32_t) + 2 * sizeof(float));
 }
 
 static void make(struct maker *m, const struct centroids *c, const struct centroid_graph *before)

@@ -20,6 +20,7 @@ mn_status centroid_graph_create(struct mn_alloc *a, const struct kernels *kn,
 void centroid_graph_destroy(struct mn_alloc *a, struct centroid_graph *g); /* NULL is fine */
 
 uint64_t centroid_graph_bytes(const struct centroid_graph *g);
+uint64_t centroid_graph_bytes_of(uint32_t n, uint32_t dim); /* that one over n will take */
 
 /* MN_CORRUPT says how many centroids no walk can reach, or which edge leads nowhere. MN_NOMEM. */
 mn_status centroid_graph_check(const struct centroid_graph *g, struct mn_alloc *a, mn_error *err);

@@ -61,6 +61,12 @@ uint64_t centroids_bytes(const struct centroids *c)
     return c->n * each + (c->graph ? centroid_graph_bytes(c->graph) : 0);
 }
 
+uint64_t centroids_bytes_of(uint32_t n, uint32_t dim)
+{
+    bool graph = n >= CENTROIDS_GRAPH / dim;
+    return (uint64_t)n * (dim + 2 * sizeof(float)) + (graph ? centroid_graph_bytes_of(n, dim) : 0);
+}
+
 static void put_codes(struct centroids *c, uint32_t j, const float *rotated)
 {
     float max = 0, norm = 0;

@@ -40,6 +40,7 @@ mn_status centroids_create(struct mn_alloc *a, const struct rabitq *q,
 void centroids_destroy(struct mn_alloc *a, struct centroids *c); /* NULL is fine */
 
 uint64_t centroids_bytes(const struct centroids *c); /* of memory, its graph's included */
+uint64_t centroids_bytes_of(uint32_t n, uint32_t dim); /* that n will take, without exact ones */
 
 /* A query as the scan takes it: rotated like a row (ip: without the origin). */
 struct centroid_query {

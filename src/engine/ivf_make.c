@@ -901,9 +901,10 @@ static double code_bytes(uint32_t dim, uint32_t bits, const int64_t *ids, size_t
     double row = (double)posting_bytes(dim, bits, id_bits, (size_t)many) / many;
     double half_block = POSTING_BLOCK / 2 * (posting_pairs(dim) + 4.0);
     double posting = POSTING_HEADER + CODE_GUARD + sizeof(struct ivf_part) +
-                     sizeof(struct ivf_use) + sizeof(struct ann_part) + dim + 64;
+                     sizeof(struct ivf_use) + sizeof(struct ann_part) + 64;
     double huge = 1 + 1.0 / 64; /* packs fill huge pages but for that (ivf_pack_memory) */
-    return huge * row * (double)n + (half_block + posting) * lists;
+    return huge * row * (double)n + (half_block + posting) * lists +
+           (double)centroids_bytes_of(lists, dim);
 }
 
 /* Bits of a code such that all codes fit: they are searched in memory. A sixteenth of the cap, and

@@ -96,6 +96,11 @@ static bool take_memory(struct mn_alloc *a, struct centroids *c, bool keep_exact
     return c->codes && c->scale && c->norm && (c->exact || !keep_exact);
 }
 
+static bool is_dead(const struct centroids *c, const struct centroids_spec *spec, size_t j)
+{
+    return isnan(spec->vectors[j * c->dim]);
+}
+
 /* Returns how many are alive. `rotated` [dim] is scratch. */
 static uint32_t set_codes(struct centroids *c, const struct rabitq *q,
                           const struct centroids_spec *spec, float *rotated)
@@ -105,14 +110,14 @@ static uint32_t set_codes(struct centroids *c, const struct rabitq *q,
     memset(c->codes, CENTROID_ZERO, lanes * c->quads * 4);
     for (uint32_t j = 0; j < c->n; j++) {
         float *to = c->exact ? c->exact + (size_t)j * c->dim : rotated;
+        if (is_dead(c, spec, j))
+            continue; /* its exact vector stays zero */
         rabitq_rotate(q, spec->vectors + (size_t)j * c->dim, to);
-        if (spec->dead && spec->dead[j])
-            continue;
         put_codes(c, j, to);
         live++;
     }
     for (size_t j = 0; j < lanes; j++)
-        if (j >= c->n || (spec->dead && spec->dead[j]))
+        if (j >= c->n || is_dead(c, spec, j))
             c->norm[j] = FAR;
     return live;
 }

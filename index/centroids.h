@@ -22,9 +22,9 @@ enum {
 };
 
 struct centroids_spec {
-    const float *vectors;    /* [n][dim] as they are: not rotated */
+    const float *vectors;    /* [n][dim] as they are: not rotated. One that begins with a NaN is dead:
+                                it keeps its number, and no search finds it */
     uint32_t n;
-    const bool *dead;        /* [n] that only keep their number: no search finds them; NULL: none */
     bool keep_exact;         /* better estimates from 5 bits on */
     uint32_t graph_from;     /* a graph if so many are alive; 0: if CENTROIDS_GRAPH says so */
     const struct centroids *before; /* an earlier version, of which these are a continuation: its

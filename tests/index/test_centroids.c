@@ -34,10 +34,12 @@ static void set_make(struct set *s, const struct set_spec *spec)
     s->queries = s->vectors + (size_t)s->n * s->dim;
     struct fixture_spec rows = {.dim = s->dim, .shape = spec->shape, .seed = spec->seed + 3};
     fixture_rows(s->vectors, s->n + s->nq, &rows);
+    for (uint32_t j = 0; spec->dead && j < s->n; j++)
+        if (spec->dead[j])
+            s->vectors[(size_t)j * s->dim] = NAN;
     struct rabitq_spec rs = {.dim = s->dim, .metric = s->metric, .bits = 1, .seed = spec->seed};
     CHECK_OK(rabitq_create(s->a, s->kn, &rs, &s->rabitq, &err), err);
-    struct centroids_spec cs = {.vectors = s->vectors, .n = s->n, .dead = spec->dead,
-                                .graph_from = 1};
+    struct centroids_spec cs = {.vectors = s->vectors, .n = s->n, .graph_from = 1};
     CHECK_OK(centroids_create(s->a, s->rabitq, &cs, &s->c, &err), err);
     CHECK_OK(query_create(s->a, s->dim, &s->query, &err), err);
     CHECK(centroid_walk_init(&s->walk, s->a, s->n));
@@ -251,9 +253,11 @@ TEST(a_graph_is_extended)
         struct centroids_spec cs = {.vectors = s.vectors, .n = BEFORE, .graph_from = 1};
         centroids_destroy(s.a, s.c);
         CHECK_OK(centroids_create(s.a, s.rabitq, &cs, &s.c, &err), err);
+        for (uint32_t j = 0; j < N; j++)
+            if (dead[j])
+                s.vectors[(size_t)j * s.dim] = NAN;
         for (uint32_t n = BEFORE + 100; n <= N; n += 300) { /* grows, and dies with the first */
             cs.n = n;
-            cs.dead = dead;
             cs.before = s.c;
             CHECK_OK(centroids_create(s.a, s.rabitq, &cs, &more, &err), err);
             CHECK_OK(centroids_create(s.a, s.rabitq, &cs, &again, &err), err);
@@ -308,11 +312,10 @@ TEST(a_graph_is_made_where_it_pays)
         vectors[i * DIM] = (float)i;
     struct rabitq_spec rs = {.dim = DIM, .metric = ANN_L2, .bits = 1};
     CHECK_OK(rabitq_create(a, kernels_select(ISA_COUNT), &rs, &q, &err), err);
-    bool dead[N] = {true};
     for (uint32_t i = 0; i < 3; i++) { /* one too few, enough, one too few since one is dead */
         struct centroids *c;
-        struct centroids_spec spec = {.vectors = vectors, .n = N - (i == 0),
-                                      .dead = i == 2 ? dead : NULL};
+        struct centroids_spec spec = {.vectors = vectors, .n = N - (i == 0)};
+        vectors[0] = i == 2 ? NAN : 0;
         CHECK_OK(centroids_create(a, q, &spec, &c, &err), err);
         CHECK((c->graph != NULL) == (i == 1));
         centroids_destroy(a, c);

@@ -1,6 +1,8 @@
 /*
  * Building: ids of all rows in order; clustering; then posting by posting, each row's vector into
  * the heap and its code into a part. So the heap lies in posting order, and neighbours share pages.
+ * Where memory has room for all vectors they are read once more in order and put where they belong
+ * (ivf_gather.h); else posting by posting, each row by its id, which costs five times as much.
  * What follows from changes of the rows later is in ivf_fold.c.
  *
  * Calibration: SAMPLE rows are searched for, each left out of its own search, and the exact answer
@@ -16,6 +18,7 @@
 #include "index/cluster.h"
 #include "index/scan.h"
 #include "src/engine/cache.h"
+#include "src/engine/ivf_gather.h"
 #include "storage/sql.h"
 
 enum {
@@ -62,6 +65,17 @@ mn_status make_init(struct make *m, mn_conn *conn, struct coll *c, const struct 
     return m->wide ? MN_OK : make_no_memory(m, err);
 }
 
+/* Room for the slots of so many rows; those that stand there go. */
+static bool make_slots(struct make *m, size_t rows)
+{
+    if (rows <= m->slots_cap)
+        return true;
+    mn_free(m->db->alloc, m->slots);
+    m->slots = mn_alloc_array(m->db->alloc, rows + rows / 2, sizeof *m->slots, MN_TAG_SEARCH);
+    m->slots_cap = m->slots ? rows + rows / 2 : 0;
+    return m->slots != NULL;
+}
+
 /* Room for a posting of so many rows. */
 mn_status make_room(struct make *m, size_t rows, mn_error *err)
 {
@@ -70,9 +84,7 @@ mn_status make_room(struct make *m, size_t rows, mn_error *err)
     size_t cap = rows + rows / 2 + 256;
     posting_encoder_destroy(m->db->alloc, m->encoder);
     m->encoder = NULL;
-    mn_free(m->db->alloc, m->slots);
-    m->slots = mn_alloc_array(m->db->alloc, cap, sizeof *m->slots, MN_TAG_SEARCH);
-    if (!m->slots)
+    if (!make_slots(m, cap))
         return make_no_memory(m, err);
     m->encoder_rows = cap;
     return posting_encoder_create(m->db->alloc, m->d.core->rabitq, cap, &m->encoder, err);
@@ -352,17 +364,22 @@ mn_status make_rows(struct make *m, const char *vectors, const int64_t *ids, siz
     return st;
 }
 
-mn_status make_part_end(struct make *m, uint32_t posting, mn_error *err)
+static mn_status close_part(struct make *m, uint32_t posting, const struct posting_encoder *e,
+                            mn_error *err)
 {
     bool large = mn_alloc_cap(m->db->alloc) / PACK_SHARE >= PACK_MAX_BYTES;
     mn_status st = MN_OK;
     if (m->n_slots == 0)
         return MN_OK;
-    if (m->writer.n &&
-        pack_bytes_with(&m->writer, m->encoder) > (large ? PACK_MAX_BYTES : PACK_BYTES))
+    if (m->writer.n && pack_bytes_with(&m->writer, e) > (large ? PACK_MAX_BYTES : PACK_BYTES))
         st = close_pack(m, err);
     const uint32_t *slots = m->c->entry.rerank == MN_RERANK_COPY ? m->slots : NULL;
-    return st ? st : pack_add(&m->writer, posting, m->encoder, slots, err);
+    return st ? st : pack_add(&m->writer, posting, e, slots, err);
+}
+
+mn_status make_part_end(struct make *m, uint32_t posting, mn_error *err)
+{
+    return close_part(m, posting, m->encoder, err);
 }
 
 mn_status make_finish(struct make *m, struct ivf **out, mn_error *err)
@@ -859,22 +876,111 @@ static mn_status build_posting(struct make *m, struct rows *r, uint32_t posting,
     return st ? st : make_part_end(m, posting, err);
 }
 
+/* Each vector to its place, in the order of rows; first [k + 1]. */
+static mn_status gather_vectors(struct make *m, struct rows *r, const struct clusters *cl,
+                                const uint32_t *first, struct gathered *g, mn_error *err)
+{
+    uint32_t *next = mn_alloc_array(m->db->alloc, cl->k, sizeof *next, MN_TAG_SEARCH);
+    mn_status st = next ? MN_OK : make_no_memory(m, err);
+    if (next)
+        memcpy(next, first, cl->k * sizeof *next);
+    for (size_t i = 0; i < r->n && st == MN_OK; i++) {
+        st = rows_seek(r, i, err);
+        if (st == MN_OK)
+            memcpy(gathered_at(g, next[cl->of[i]]++), sqlite3_column_blob(r->st, 1),
+                   g->vector_bytes);
+        if (st == MN_OK && i % 1024 == 1023)
+            st = conn_tick(m->conn, err);
+    }
+    mn_free(m->db->alloc, next);
+    return st;
+}
+
+/* The gathered vectors become the heap. */
+static mn_status heap_from(struct make *m, struct gathered *g, mn_error *err)
+{
+    mn_status st = MN_OK;
+    for (uint32_t i = 0; i < g->n_blocks && st == MN_OK; i++) {
+        if (!grow(m, (void **)&m->d.heap, &m->heap_cap, m->d.n_heap, sizeof *m->d.heap))
+            return make_no_memory(m, err);
+        g->given++; /* taken over even if that fails */
+        struct heap_block *b = heap_block_create(m->db, g->vector_bytes,
+                                                 gathered_block_rows(g, i), g->blocks[i]);
+        if (!b)
+            return make_no_memory(m, err);
+        m->d.heap[m->d.n_heap++] = b;
+        if (m->sink->block)
+            st = m->sink->block(m->sink->ctx, i, b, err);
+        if (st == MN_OK)
+            st = conn_tick(m->conn, err);
+    }
+    m->d.n_slots = (uint32_t)g->n;
+    return st;
+}
+
+struct coded {
+    struct make *m;
+    const uint32_t *first; /* [k + 1] places */
+};
+
+static mn_status take_coded(void *ctx, uint32_t posting, const struct posting_encoder *e,
+                            mn_error *err)
+{
+    struct coded *c = ctx;
+    struct make *m = c->m;
+    m->n_slots = posting_encoded_rows(e);
+    if (!make_slots(m, m->n_slots))
+        return make_no_memory(m, err);
+    for (size_t i = 0; i < m->n_slots; i++)
+        m->slots[i] = c->first[posting] + (uint32_t)i;
+    mn_status st = close_part(m, posting, e, err);
+    m->conn->done = c->first[posting + 1];
+    return st ? st : conn_tick(m->conn, err);
+}
+
+static mn_status build_gathered(struct make *m, struct rows *r, const struct clusters *cl,
+                                const uint32_t *order, const uint32_t *first, struct gathered *g,
+                                mn_error *err)
+{
+    struct parallel parallel = db_parallel(m->db);
+    struct coded coded = {m, first};
+    struct coding c = {.core = m->d.core,
+                       .centroids = m->centroids,
+                       .vectors = g,
+                       .ids = r->ids,
+                       .order = order,
+                       .first = first,
+                       .parallel = &parallel,
+                       .done = take_coded,
+                       .ctx = &coded};
+    mn_status st = gather_vectors(m, r, cl, first, g, err);
+    if (st == MN_OK && m->c->entry.rerank == MN_RERANK_COPY)
+        st = heap_from(m, g, err);
+    return st ? st : code_postings(&c, err);
+}
+
 static mn_status build_postings(struct make *m, struct rows *r, const struct clusters *cl,
                                 mn_error *err)
 {
     struct mn_alloc *a = m->db->alloc;
+    struct gathered g = {0};
     uint32_t *order = mn_alloc_array(a, r->n, sizeof *order, MN_TAG_SEARCH);
     uint32_t *first = mn_alloc_array(a, (size_t)cl->k + 1, sizeof *first, MN_TAG_SEARCH);
     mn_status st = order && first ? MN_OK : make_no_memory(m, err);
     if (st == MN_OK)
         order_by_posting(cl, r->n, order, first);
     m->conn->total = r->n;
-    for (uint32_t j = 0; j < cl->k && st == MN_OK; j++) {
+    if (st == MN_OK && m->keep_heap)
+        m->keep_heap = gathered_init(&g, m->db, m->c->vector_bytes, r->n, NULL) == MN_OK;
+    if (st == MN_OK && m->keep_heap)
+        st = build_gathered(m, r, cl, order, first, &g, err);
+    for (uint32_t j = 0; j < cl->k && st == MN_OK && !m->keep_heap; j++) {
         m->conn->done = first[j];
         st = build_posting(m, r, j, order + first[j], first[j + 1] - first[j], err);
         if (st == MN_OK)
             st = conn_tick(m->conn, err);
     }
+    gathered_fini(&g);
     mn_free(a, order);
     mn_free(a, first);
     return st;

@@ -21,8 +21,8 @@ struct make {
     void *centroids_buffer;
     struct posting_encoder *encoder;
     size_t encoder_rows;
-    uint32_t *slots; /* [encoder_rows] of the part being made */
-    size_t n_slots;
+    uint32_t *slots; /* [slots_cap] of the part being made, n_slots so far */
+    size_t n_slots, slots_cap;
     struct heap_block *open; /* the heap block being filled; d.heap has it too */
     uint64_t *live;          /* bitmap of slots that rows stand in; NULL: none are filled again */
     uint32_t *refill;        /* [n_refill] numbers of blocks with free slots to fill first */

@@ -372,6 +372,25 @@ static mn_status check_room(const struct posting_encoder *e, size_t n, mn_error 
                    e->max_rows, e->n, n);
 }
 
+/* x -= c; the squared length of that, in sums that need not wait for each other. */
+static double subtract(float *x, const float *c, uint32_t dim)
+{
+    enum { LANES = 8 };
+    double lanes[LANES] = {0};
+    uint32_t d = 0;
+    for (; d + LANES <= dim; d += LANES)
+        for (uint32_t j = 0; j < LANES; j++) {
+            x[d + j] -= c[d + j];
+            lanes[j] += (double)x[d + j] * (double)x[d + j];
+        }
+    for (; d < dim; d++) {
+        x[d] -= c[d];
+        lanes[0] += (double)x[d] * (double)x[d];
+    }
+    return ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) +
+           ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
+}
+
 mn_status posting_add(struct posting_encoder *e, const float *vectors, const int64_t *ids, size_t n,
                       mn_error *err)
 {
@@ -382,12 +401,7 @@ mn_status posting_add(struct posting_encoder *e, const float *vectors, const int
     for (size_t i = 0; i < n; i++, vectors += dim, e->n++) {
         struct rabitq_factors one, all;
         rabitq_rotate(e->q, vectors, e->residual);
-        double norm = 0;
-        for (uint32_t d = 0; d < dim; d++) {
-            float r = e->residual[d] - e->center[d];
-            e->residual[d] = r;
-            norm += (double)r * (double)r;
-        }
+        double norm = subtract(e->residual, e->center, dim);
         if (!(norm < MAX_NORM))
             return mn_fail(err, MN_INVALID,
                            "row %" PRId64 ": its distance to the centroid is %g; an index holds "

@@ -144,18 +144,85 @@ static float find_scale(const struct rabitq *q, const float *r, float rr, float 
     return best;
 }
 
+/* What the code's factors need of a residual r and the rotated centroid. */
+struct sums {
+    float squares, sizes, max; /* of |r_i| */
+    float signs;               /* sum of sign(r_i) c_i */
+};
+
+enum { LANES = 16 }; /* sums that need not wait for each other */
+
+static float fold(float *lanes)
+{
+    for (uint32_t n = LANES / 2; n; n /= 2)
+        for (uint32_t j = 0; j < n; j++)
+            lanes[j] += lanes[j + n];
+    return lanes[0];
+}
+
+static float with_sign_of(float value, float sign)
+{
+    uint32_t v, s;
+    memcpy(&v, &value, sizeof v);
+    memcpy(&s, &sign, sizeof s);
+    v ^= s & 0x80000000u;
+    memcpy(&value, &v, sizeof v);
+    return value;
+}
+
+/* 1 if the sign bit is set, else 0. */
+static float negative(float x)
+{
+    int32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return (float)-(bits >> 31);
+}
+
+static struct sums sums_of(const float *r, const float *center, uint32_t dim)
+{
+    float squares[LANES] = {0}, sizes[LANES] = {0}, signs[LANES] = {0}, max[LANES] = {0};
+    uint32_t i = 0;
+    for (; i + LANES <= dim; i += LANES)
+        for (uint32_t j = 0; j < LANES; j++) {
+            float size = fabsf(r[i + j]);
+            squares[j] += size * size;
+            sizes[j] += size;
+            signs[j] += with_sign_of(center[i + j], r[i + j]);
+            max[j] = size > max[j] ? size : max[j];
+        }
+    for (; i < dim; i++) {
+        float size = fabsf(r[i]);
+        squares[0] += size * size;
+        sizes[0] += size;
+        signs[0] += with_sign_of(center[i], r[i]);
+        max[0] = size > max[0] ? size : max[0];
+    }
+    struct sums s = {.squares = fold(squares), .sizes = fold(sizes), .signs = fold(signs)};
+    for (uint32_t j = 0; j < LANES; j++)
+        s.max = max[j] > s.max ? max[j] : s.max;
+    return s;
+}
+
+/* Product of the code's values (rabitq_value, without its branches) and the rotated centroid. */
+static float code_dot(const struct rabitq *q, const float *r, const uint8_t *level,
+                      const float *center)
+{
+    float lanes[LANES] = {0};
+    const float span = (float)(1u << (q->bits - 1)); /* top + 1: what a negative one lies lower */
+    uint32_t i = 0;
+    for (; i + LANES <= q->dim; i += LANES)
+        for (uint32_t j = 0; j < LANES; j++)
+            lanes[j] += ((float)level[i + j] + 0.5f - negative(r[i + j]) * span) * center[i + j];
+    for (; i < q->dim; i++)
+        lanes[0] += ((float)level[i] + 0.5f - negative(r[i]) * span) * center[i];
+    return fold(lanes);
+}
+
 void rabitq_encode(const struct rabitq *q, const float *r, const float *center, uint8_t *level,
                    struct rabitq_factors *one, struct rabitq_factors *all)
 {
-    float rr = 0, sum = 0, sc = 0, max = 0;
-    for (uint32_t i = 0; i < q->dim; i++) {
-        float size = fabsf(r[i]);
-        rr += size * size;
-        sum += size;
-        sc += signbit(r[i]) ? -center[i] : center[i];
-        max = size > max ? size : max;
-    }
-    *one = factors(q, rr, sum, (float)q->dim, sc);
+    struct sums s = sums_of(r, center, q->dim);
+    *one = factors(q, s.squares, s.sizes, (float)q->dim, s.signs);
     *all = *one;
     if (q->bits == 1)
         return;
@@ -163,11 +230,9 @@ void rabitq_encode(const struct rabitq *q, const float *r, const float *center, 
         memset(level, 0, q->dim);
         return;
     }
-    float yr, yy, yc = 0;
-    float t = find_scale(q, r, rr, max), top = (float)((1u << (q->bits - 1)) - 1);
+    float yr, yy;
+    float t = find_scale(q, r, s.squares, s.max), top = (float)((1u << (q->bits - 1)) - 1);
     q->kn->fit(r, q->dim, t, top, &yr, &yy);
     q->kn->level(r, q->dim, t, top, level);
-    for (uint32_t i = 0; i < q->dim; i++)
-        yc += rabitq_value(q->bits, !signbit(r[i]), level[i]) * center[i];
-    *all = factors(q, rr, yr, yy, yc);
+    *all = factors(q, s.squares, yr, yy, code_dot(q, r, level, center));
 }

@@ -384,22 +384,39 @@ static mn_status take_sample(struct work *w, uint32_t k)
     return MN_OK;
 }
 
-/* k-means of `most` of the rows ids[n], spread evenly, into k centroids. */
-static mn_status kmeans_of(struct work *w, const uint32_t *ids, size_t n, size_t most, uint32_t k,
+/* Some rows: of the source, or of the sample by their places in it. */
+struct some {
+    const uint32_t *ids; /* [n]; NULL: all of the sample */
+    size_t n;
+    bool sampled;
+};
+
+static mn_status read_some(struct work *w, const struct some *from, uint32_t *which, size_t m,
+                           float *rows)
+{
+    for (size_t i = 0; i < m; i++) {
+        size_t at = from->n * i / m;
+        which[i] = from->ids ? from->ids[at] : (uint32_t)at;
+        if (from->sampled && w->kept)
+            memcpy(rows + i * w->dim, w->kept + (size_t)which[i] * w->dim, w->dim * sizeof *rows);
+        else if (from->sampled)
+            which[i] = w->sample[which[i]];
+    }
+    return from->sampled && w->kept ? MN_OK : fetch(w, which, m, rows);
+}
+
+/* k-means of `most` of them, spread evenly, into k centroids. */
+static mn_status kmeans_of(struct work *w, const struct some *from, size_t most, uint32_t k,
                            uint32_t rounds, float *centroids)
 {
     uint64_t budget = budget_of(w->opts);
     size_t fits = (size_t)(budget / 4 / (w->dim * sizeof(float)));
     most = most > fits ? fits : most;
     most = most < k ? k : most;
-    size_t m = n < most ? n : most;
+    size_t m = from->n < most ? from->n : most;
     float *rows = mn_alloc_array(w->a, m, w->dim * sizeof *rows, MN_TAG_SEARCH);
     uint32_t *which = mn_alloc_array(w->a, m, sizeof *which, MN_TAG_SEARCH);
-    mn_status st = rows && which ? MN_OK : no_memory(w);
-    for (size_t i = 0; !st && i < m; i++)
-        which[i] = ids[n * i / m];
-    if (!st)
-        st = fetch(w, which, m, rows);
+    mn_status st = rows && which ? read_some(w, from, which, m, rows) : no_memory(w);
     if (!st)
         st = run_kmeans(w, rows, m, k, rounds, centroids);
     mn_free(w->a, rows);
@@ -464,8 +481,8 @@ static mn_status first_clusters(struct work *w, uint32_t k)
     top = top > k ? k : top;
     uint32_t *start = NULL, *list = NULL;
     float *to = NULL;
-    mn_status st = kmeans_of(w, w->sample, w->n_sample, (size_t)top * TOP_ROWS, top, TOP_ROUNDS,
-                             w->centroids);
+    const struct some whole = {.n = w->n_sample, .sampled = true};
+    mn_status st = kmeans_of(w, &whole, (size_t)top * TOP_ROWS, top, TOP_ROUNDS, w->centroids);
     w->k = top;
     if (!st)
         st = assign_sample(w, NULL);
@@ -481,9 +498,8 @@ static mn_status first_clusters(struct work *w, uint32_t k)
         share = share > w->room - made - (top - j - 1) ? w->room - made - (top - j - 1) : share;
         if (n == 0)
             continue;
-        for (uint32_t i = start[j]; i < start[j + 1]; i++)
-            list[i] = w->sample[list[i]];
-        st = kmeans_of(w, list + start[j], n, (size_t)share * TOP_ROWS, share, INNER_ROUNDS,
+        const struct some group = {list + start[j], n, true};
+        st = kmeans_of(w, &group, (size_t)share * TOP_ROWS, share, INNER_ROUNDS,
                        to + (size_t)made * w->dim);
         made += share;
     }
@@ -655,9 +671,10 @@ static mn_status split_clusters(struct work *w, uint32_t min_size, bool *changed
         if (parts == 1)
             memcpy(to + (size_t)made * w->dim, w->centroids + (size_t)j * w->dim,
                    w->dim * sizeof *to);
-        else if (parts > 1)
-            st = kmeans_of(w, list + start[j], w->sizes[j], (size_t)parts * TOP_ROWS, parts,
-                           SPLIT_ROUNDS, to + (size_t)made * w->dim);
+        const struct some rows = {list + start[j], w->sizes[j], false};
+        if (parts > 1)
+            st = kmeans_of(w, &rows, (size_t)parts * TOP_ROWS, parts, SPLIT_ROUNDS,
+                           to + (size_t)made * w->dim);
         for (uint32_t p = 0; p < parts; p++)
             fresh[made + p] = parts > 1 || w->fresh[j];
         moved[j] = parts == 1 ? made : UINT32_MAX;

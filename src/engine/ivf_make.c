@@ -5,8 +5,8 @@
  * (ivf_gather.h); else posting by posting, each row by its id, which costs five times as much.
  * What follows from changes of the rows later is in ivf_fold.c.
  *
- * Calibration: SAMPLE rows are searched for, each left out of its own search, and the exact answer
- * is known; that gives the knob for each recall (index/calibrate.h).
+ * Calibration: some rows are searched for, and the true answers are known (ivf_sample.h); that
+ * gives the knob for each recall (index/calibrate.h).
  */
 #include "src/engine/ivf_maker.h"
 
@@ -19,15 +19,14 @@
 #include "index/scan.h"
 #include "src/engine/cache.h"
 #include "src/engine/ivf_gather.h"
+#include "src/engine/ivf_sample.h"
 #include "storage/sql.h"
 
 enum {
     PACK_BYTES = 1 << 20,     /* of a pack where memory is short, else PACK_MAX_BYTES */
     PACK_SHARE = 64,          /* memory is short if the cap holds fewer large packs */
-    CLUSTER_BYTES = 64 << 20, /* memory for clustering */
-    SAMPLE = 2000,            /* rows that calibration searches for; fewer where memory is short */
-    SAMPLE_K = 10,
     REFILL_SHARE = 2, /* free slots of the heap are filled again from this part of the rows on */
+    CLUSTER_SHARE = 4,        /* part of the cap that clustering may take */
     SKIP = 16 /* rows that a cursor steps over rather than seek anew */
 };
 
@@ -511,327 +510,6 @@ static mn_status list_rows(mn_conn *conn, struct coll *c, const struct ivf_core 
     return status;
 }
 
-/* ---- Calibration ----------------------------------------------------------------------------- */
-
-/* Everything that searches for sampled rows need. */
-struct sample {
-    mn_conn *conn;
-    struct coll *c;
-    struct ivf *x;
-    char *vectors;   /* [n] of the collection's dtype */
-    float *wide;     /* [n][dim] */
-    int64_t *ids;    /* [n] */
-    mn_hit *truth;   /* [n][SAMPLE_K] by key */
-    uint32_t *found; /* [n] */
-    size_t n;
-    size_t current;    /* the query being searched */
-    struct scan *scan; /* of that query; NULL: not made yet */
-};
-
-static struct scan_spec sample_spec(const struct sample *s, size_t first, size_t n)
-{
-    return (struct scan_spec){.dtype = s->c->entry.dtype,
-                              .metric = s->c->entry.metric,
-                              .dim = s->c->entry.dim,
-                              .queries = s->vectors + first * s->c->vector_bytes,
-                              .nq = n,
-                              .k = SAMPLE_K + 1};
-}
-
-static double sample_distance(struct sample *s, const void *vector)
-{
-    double distance;
-    scan_distances(s->scan, 0, vector, 1, &distance);
-    return ivf_key(s->c->entry.metric, distance);
-}
-
-/* The key of a row that is not in memory, from the snapshot. */
-static mn_status sample_key(struct sample *s, int64_t id, double *key, mn_error *err)
-{
-    sqlite3_stmt *st;
-    bool row;
-    mn_status status = coll_stmt(s->conn, s->c, STMT_GET_VECTOR, &st, err);
-    if (status)
-        return status;
-    sqlite3_bind_int64(st, 1, id);
-    status = sql_step(st, &row, err);
-    if (status)
-        return status;
-    *key = NAN;
-    if (row && (size_t)sqlite3_column_bytes(st, 0) == s->c->vector_bytes)
-        *key = sample_distance(s, sqlite3_column_blob(st, 0));
-    sqlite3_reset(st);
-    return MN_OK;
-}
-
-static mn_status sample_rerank(void *ctx, const struct ann_candidate *c, size_t n, double *keys,
-                               mn_error *err)
-{
-    struct sample *s = ctx;
-    mn_status st = MN_OK;
-    if (!s->scan) {
-        struct scan_spec spec = sample_spec(s, s->current, 1);
-        st = scan_create(s->conn->db->alloc, s->conn->db->kernels, &spec, &s->scan, err);
-    }
-    for (size_t i = 0; i < n && st == MN_OK; i++) {
-        const void *v = ivf_vector(s->x, c[i].posting, c[i].part, c[i].slot);
-        if (v)
-            keys[i] = sample_distance(s, v);
-        else
-            st = sample_key(s, c[i].id, &keys[i], err);
-    }
-    return st;
-}
-
-static void sample_next(void *ctx, size_t i)
-{
-    struct sample *s = ctx;
-    s->current = i;
-    scan_destroy(s->scan);
-    s->scan = NULL;
-}
-
-static mn_status sample_tick(void *ctx, mn_error *err)
-{
-    return conn_tick(((struct sample *)ctx)->conn, err);
-}
-
-/* All rows past the scan of all sampled rows. */
-static mn_status sample_scan(struct sample *s, struct scan *scan, char *block, int64_t *ids,
-                             mn_error *err)
-{
-    sqlite3_stmt *st;
-    bool row = false;
-    size_t bytes = s->c->vector_bytes, n = 0;
-    mn_status status = coll_stmt(s->conn, s->c, STMT_SCAN, &st, err);
-    if (status)
-        return status;
-    do {
-        status = sql_step(st, &row, err);
-        if (status == MN_OK && row && sqlite3_column_type(st, 1) == SQLITE_BLOB &&
-            (size_t)sqlite3_column_bytes(st, 1) == bytes) {
-            ids[n] = sqlite3_column_int64(st, 0);
-            memcpy(block + n++ * bytes, sqlite3_column_blob(st, 1), bytes);
-        }
-        if (status == MN_OK && n && (n == MAKE_CHUNK || !row)) {
-            struct scan_block b = {.ids = ids, .vectors = block, .n = n};
-            status = scan_block(scan, &b, NULL, NULL, err);
-            n = 0;
-            if (status == MN_OK)
-                status = conn_tick(s->conn, err);
-        }
-    } while (status == MN_OK && row);
-    sqlite3_reset(st);
-    return status;
-}
-
-/* Nearest rows of each sampled row but itself, by a scan of all rows. */
-static mn_status sample_truth(struct sample *s, mn_error *err)
-{
-    struct mn_alloc *a = s->conn->db->alloc;
-    mn_hit hits[SAMPLE_K + 1];
-    int64_t ids[MAKE_CHUNK];
-    struct scan *scan = NULL;
-    struct scan_spec spec = sample_spec(s, 0, s->n);
-    char *block = mn_alloc_array(a, MAKE_CHUNK, s->c->vector_bytes, MN_TAG_SEARCH);
-    mn_status st = block ? scan_create(a, s->conn->db->kernels, &spec, &scan, err)
-                         : mn_fail(err, MN_NOMEM, "index: out of memory under the cap");
-    if (st == MN_OK)
-        st = sample_scan(s, scan, block, ids, err);
-    for (size_t q = 0; q < s->n && st == MN_OK; q++) {
-        size_t n = scan_count(scan, q), k = 0;
-        scan_hits(scan, q, hits);
-        for (size_t i = 0; i < n && k < SAMPLE_K; i++)
-            if (hits[i].id != s->ids[q])
-                s->truth[q * SAMPLE_K + k++] =
-                    (mn_hit){hits[i].id, ivf_key(s->c->entry.metric, hits[i].distance)};
-        s->found[q] = (uint32_t)k;
-    }
-    scan_destroy(scan);
-    mn_free(a, block);
-    return st;
-}
-
-static mn_status sample_run(struct sample *s, struct ann_tuning *t, mn_error *err)
-{
-    struct mn_alloc *a = s->conn->db->alloc;
-    struct ann_scratch *scratch = NULL;
-    mn_status st = ann_scratch_create(a, s->c->entry.dim, s->x->core->n_lists, SAMPLE_K + 1,
-                                      &scratch, err);
-    if (st == MN_OK) {
-        struct ann_sample sample = {.vectors = s->wide,
-                                    .ids = s->ids,
-                                    .n = s->n,
-                                    .k = SAMPLE_K,
-                                    .truth = s->truth,
-                                    .found = s->found,
-                                    .rerank = sample_rerank,
-                                    .rerank_ctx = s,
-                                    .next = sample_next,
-                                    .tick = sample_tick,
-                                    .tick_ctx = s};
-        st = ann_calibrate(a, s->x->ann, scratch, &sample, t, err);
-    }
-    ann_scratch_destroy(a, scratch);
-    scan_destroy(s->scan);
-    return st;
-}
-
-/* What is needed for the sample takes a 32nd of the cap at most: vectors as they are, as f32 and as
- * the scan packs them, and the answers. */
-static size_t sample_size(const mn_db *db, const struct coll *c, size_t rows)
-{
-    size_t each = c->vector_bytes + 2 * sizeof(float) * c->entry.dim + 64 * SAMPLE_K;
-    size_t n = mn_alloc_cap(db->alloc) / 32 / each;
-    n = n < SAMPLE / 10 ? SAMPLE / 10 : n > SAMPLE ? SAMPLE : n;
-    return n < rows ? n : rows;
-}
-
-static void sample_fini(struct mn_alloc *a, struct sample *s)
-{
-    mn_free(a, s->vectors);
-    mn_free(a, s->wide);
-    mn_free(a, s->ids);
-    mn_free(a, s->truth);
-    mn_free(a, s->found);
-}
-
-/* Memory for a sample of an index of so many rows; s->n takes how many it is for. */
-static mn_status sample_room(struct sample *s, uint64_t rows, mn_error *err)
-{
-    struct mn_alloc *a = s->conn->db->alloc;
-    s->n = sample_size(s->conn->db, s->c, rows);
-    s->vectors = mn_alloc_array(a, s->n, s->c->vector_bytes, MN_TAG_SEARCH);
-    s->wide = mn_alloc_array(a, s->n, s->c->entry.dim * sizeof(float), MN_TAG_SEARCH);
-    s->ids = mn_alloc_array(a, s->n, sizeof *s->ids, MN_TAG_SEARCH);
-    s->truth = mn_alloc_array(a, s->n * SAMPLE_K, sizeof *s->truth, MN_TAG_SEARCH);
-    s->found = mn_alloc_array(a, s->n, sizeof *s->found, MN_TAG_SEARCH);
-    return s->vectors && s->wide && s->ids && s->truth && s->found
-               ? MN_OK
-               : mn_fail(err, MN_NOMEM, "index: out of memory under the cap");
-}
-
-/* Draws the rows that will be searched for: spread evenly, at a place within each stretch that
- * looks random. */
-static mn_status sample_init(struct sample *s, mn_conn *conn, struct coll *c,
-                             const struct ivf_core *core, struct rows *r, mn_error *err)
-{
-    *s = (struct sample){.conn = conn, .c = c};
-    mn_status st = sample_room(s, r->n, err);
-    for (size_t i = 0; i < s->n && st == MN_OK; i++) {
-        size_t from = i * r->n / s->n, to = (i + 1) * r->n / s->n;
-        uint32_t ordinal = (uint32_t)(from + (i * 2654435761u >> 7) % (to - from));
-        s->ids[i] = r->ids[ordinal];
-        st = rows_raw(r, &ordinal, 1, s->vectors + i * c->vector_bytes, err);
-        if (st == MN_OK)
-            ivf_widen(core, conn->db->kernels, s->vectors + i * c->vector_bytes,
-                      s->wide + i * c->entry.dim);
-    }
-    return st;
-}
-
-/* The vector of a row of the index, as it is; *there false if it cannot be had. */
-static mn_status sample_vector(struct sample *s, uint32_t use, uint32_t row, char *out,
-                               bool *there, mn_error *err)
-{
-    const struct ivf_part *p = ivf_use_part(&s->x->uses[use]);
-    const void *v = ivf_vector(s->x, p->posting, use - s->x->first[p->posting], row);
-    sqlite3_stmt *st;
-    *there = true;
-    if (v) {
-        memcpy(out, v, s->c->vector_bytes);
-        return MN_OK;
-    }
-    mn_status status = coll_stmt(s->conn, s->c, STMT_GET_VECTOR, &st, err);
-    if (status)
-        return status;
-    sqlite3_bind_int64(st, 1, posting_id(&p->view, row));
-    status = sql_step(st, there, err);
-    if (status)
-        return status;
-    *there = *there && (size_t)sqlite3_column_bytes(st, 0) == s->c->vector_bytes;
-    if (*there)
-        memcpy(out, sqlite3_column_blob(st, 0), s->c->vector_bytes);
-    sqlite3_reset(st);
-    return MN_OK;
-}
-
-/* Draws live rows of the index, spread evenly over the postings; s->n takes how many. */
-static mn_status sample_draw(struct sample *s, mn_error *err)
-{
-    uint64_t step = s->x->rows / s->n + 1, seen = 0;
-    size_t n = 0;
-    mn_status st = MN_OK;
-    for (uint32_t use = 0; use < s->x->n_uses && st == MN_OK; use++) {
-        const struct ivf_bitmap *h = s->x->uses[use].hidden;
-        const struct posting_view *v = &ivf_use_part(&s->x->uses[use])->view;
-        for (uint32_t row = 0; row < v->n && n < s->n && st == MN_OK; row++) {
-            bool there;
-            char *to = s->vectors + n * s->c->vector_bytes;
-            if ((h && (h->words[row / 64] >> (row % 64) & 1)) || seen++ % step != step / 2)
-                continue;
-            st = sample_vector(s, use, row, to, &there, err);
-            if (st == MN_OK && there &&
-                ivf_widen(s->x->core, s->conn->db->kernels, to, s->wide + n * s->c->entry.dim))
-                s->ids[n++] = posting_id(v, row);
-        }
-    }
-    s->n = n;
-    return st;
-}
-
-/* Nearest rows of each sampled row but itself, by searches that visit so much that hardly one is
- * missed: an exact scan for each refresh would cost as much as building. */
-static mn_status sample_nearest(struct sample *s, struct ann_scratch *scratch, mn_error *err)
-{
-    struct ann_knobs knobs = ann_tuning_knobs(&s->x->tuning, SAMPLE_K, 0.999);
-    mn_status st = MN_OK;
-    knobs.lambda /= 8;
-    for (size_t i = 0; i < s->n && st == MN_OK; i++) {
-        const mn_hit *hits;
-        struct ann_query q = {.vector = s->wide + i * s->c->entry.dim,
-                              .k = SAMPLE_K + 1,
-                              .knobs = knobs,
-                              .rerank = sample_rerank,
-                              .rerank_ctx = s,
-                              .tick = sample_tick,
-                              .tick_ctx = s};
-        sample_next(s, i);
-        st = ann_search(s->x->ann, scratch, &q, err);
-        size_t n = st == MN_OK ? ann_hits(scratch, &hits) : 0, k = 0;
-        for (size_t j = 0; j < n && k < SAMPLE_K; j++)
-            if (hits[j].id != s->ids[i])
-                s->truth[i * SAMPLE_K + k++] = hits[j];
-        s->found[i] = (uint32_t)k;
-    }
-    return st;
-}
-
-mn_status ivf_recalibrate(mn_conn *conn, struct coll *c, struct ivf *x, mn_error *err)
-{
-    struct mn_alloc *a = conn->db->alloc;
-    struct ann_scratch *scratch = NULL;
-    struct sample s = {.conn = conn, .c = c, .x = x};
-    if (x->rows == 0)
-        return MN_OK;
-    mn_status st = sample_room(&s, x->rows, err);
-    if (st == MN_OK)
-        st = sample_draw(&s, err);
-    if (st == MN_OK)
-        st = ann_scratch_create(a, c->entry.dim, x->core->n_lists, SAMPLE_K + 1, &scratch, err);
-    if (st == MN_OK)
-        st = sample_nearest(&s, scratch, err);
-    ann_scratch_destroy(a, scratch);
-    scan_destroy(s.scan);
-    s.scan = NULL;
-    if (st == MN_OK && s.n)
-        st = sample_run(&s, &x->tuning, err);
-    if (st == MN_OK)
-        x->drift = 0;
-    sample_fini(a, &s);
-    return st;
-}
-
 /* ---- Building -------------------------------------------------------------------------------- */
 
 static mn_status cluster_tick(void *ctx, uint64_t done, uint64_t total, mn_error *err)
@@ -1051,7 +729,7 @@ static mn_status build_version(struct make *m, struct rows *r, struct clusters *
                                struct ivf **out, mn_error *err)
 {
     struct mn_alloc *a = m->db->alloc;
-    struct sample s = {0};
+    struct sample *s = NULL;
     double heap = (double)heap_pages(m->c->vector_bytes, (uint32_t)r->n) * HEAP_PAGE;
     double codes = code_bytes(m->c->entry.dim, m->d.core->rabitq->bits, r->ids, r->n);
     m->next_object = 1;
@@ -1064,18 +742,16 @@ static mn_status build_version(struct make *m, struct rows *r, struct clusters *
         st = build_postings(m, r, cl, err);
     clusters_fini(a, cl);
     if (st == MN_OK)
-        st = sample_init(&s, m->conn, m->c, m->d.core, r, err);
+        st = sample_create(m->conn, m->c, m->d.core, r->ids, r->n, &s, err);
     mn_free(a, r->ids);
     r->ids = NULL;
     if (st == MN_OK)
-        st = sample_truth(&s, err); /* while packs that are only written leave room */
+        st = sample_scan(s, err); /* while packs that are only written leave room */
     if (st == MN_OK)
         st = make_finish(m, out, err);
-    if (st == MN_OK) {
-        s.x = *out;
-        st = sample_run(&s, &(*out)->tuning, err);
-    }
-    sample_fini(a, &s);
+    if (st == MN_OK)
+        st = sample_calibrate(s, *out, err);
+    sample_destroy(s);
     return st;
 }
 
@@ -1089,7 +765,7 @@ static mn_status build_from(mn_conn *conn, struct coll *c, struct rows *r,
     struct ann_source source = {.n = r->n, .dim = c->entry.dim, .fetch = rows_fetch, .ctx = r};
     struct parallel parallel = db_parallel(conn->db);
     struct cluster_opts opts = {.seed = 42,
-                                .budget_bytes = CLUSTER_BYTES,
+                                .budget_bytes = mn_alloc_cap(a) / CLUSTER_SHARE,
                                 .parallel = &parallel,
                                 .tick = cluster_tick,
                                 .tick_ctx = conn,
@@ -1129,7 +805,7 @@ static uint64_t build_bytes(const mn_db *db, const struct coll *c, const int64_t
     uint32_t bits = bits_for(db, &c->entry, ids, n);
     double want = code_bytes(c->entry.dim, bits, ids, n) + 20.0 * (double)n;
     want += heap <= 0.85 * cap ? heap : 0;
-    want += cap / 4 < CLUSTER_BYTES ? cap / 4 : CLUSTER_BYTES;
+    want += cap / CLUSTER_SHARE;
     return (uint64_t)want;
 }
 

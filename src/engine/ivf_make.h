@@ -25,8 +25,9 @@ struct ivf_sink {
 enum { IVF_MIN_ROWS = 10000 };
 
 /* Builds the index of all rows of the open snapshot. *out NULL and MN_OK: too few rows for one.
- * Memory: codes of all rows, or 20 bytes a row, whichever is more where memory is short; 64 MiB at
- * most for clustering. */
+ * Memory: codes of all rows, or 20 bytes a row, whichever is more where memory is short; a quarter
+ * of the cap at most for clustering. Threads: the database's, as far as memory allows; the index is
+ * the same for any number. */
 mn_status ivf_build(mn_conn *conn, struct coll *c, const struct ivf_sink *sink, struct ivf **out,
                     mn_error *err);
 

@@ -29,7 +29,7 @@
  *     durability         full        an acknowledged commit survives power loss
  *     memory             256MiB      cap over all that grows with data, in one process
  *     busy timeout       5000ms      how long a writer waits for another writer
- *     threads            1           threads that one search may use
+ *     threads            1           threads that one search or build may use
  *     deadline           none        per search
  *     recall             0.95        of a search by the index; small collections are exact
  *     max hits           1000000     of a radius search; more is an error
@@ -37,8 +37,9 @@
  *
  * Threads. An mn_db may be used from any thread. An mn_conn is one thread's at a time: it is where
  * a transaction lives. Only mn_interrupt may be called on a connection from another thread. The
- * library starts threads for a search that asks for more than one, and one that folds changes into
- * indexes, unless MN_OPEN_NO_BACKGROUND or MN_OPEN_READONLY is set; mn_close joins them.
+ * library starts threads for a search that asks for more than one, one that folds changes into
+ * indexes, unless MN_OPEN_NO_BACKGROUND or MN_OPEN_READONLY is set, and with mn_open_opts.threads
+ * helpers for building an index; mn_close joins them.
  *
  * Snapshots. Every answer belongs to one committed state of the database, plus what the
  * connection's own open transaction has written. Readers never wait for writers.
@@ -214,7 +215,8 @@ typedef struct mn_open_opts {
     uint32_t flags;                /* MN_OPEN_... */
     uint64_t memory_bytes;         /* cap, at least 4 MiB; 0: 256 MiB */
     uint32_t busy_timeout_ms;      /* 0: 5,000; MN_NO_WAIT */
-    uint32_t threads;              /* a search's default; 0: 1; at most 256 */
+    uint32_t threads;              /* a search's default, and what building an index uses, also in
+                                      the background; 0: 1; at most 256 */
     mn_durability durability;
     const mn_allocator *allocator; /* NULL: malloc */
     mn_log_fn log;                 /* NULL: none */
@@ -513,6 +515,9 @@ MN_API MN_CHECKED mn_status mn_search_radius(mn_conn *conn, const char *name, co
  * A collection of 10,000 rows and more grows a hybrid index by itself: a background thread builds
  * it into the file app.db-mneme and folds later changes in, while searches are right throughout.
  * The index can be deleted or lost at any time: searches read the rows until it is built anew.
+ *
+ * Building uses mn_open_opts.threads threads, as far as memory allows: rows are read by one of them,
+ * the others cluster and code what was read. The index is the same for any number.
  *
  * mn_fold does what the thread does, now and on this connection: builds the index of a collection
  * that has none, else folds all pending changes in. MN_BUSY: another process is at it.

@@ -85,7 +85,7 @@ const mn_default *mn_defaults(void)
         {"durability", "full", "an acknowledged commit survives power loss"},
         {"memory", "256MiB", "cap over all that grows with data, in one process"},
         {"busy timeout", "5000ms", "how long a writer waits for another writer"},
-        {"threads", "1", "threads that one search may use"},
+        {"threads", "1", "threads that one search or build may use"},
         {"deadline", "none", "per search"},
         {"recall", "0.95", "of a search by the index; small collections are exact"},
         {"max hits", "1000000", "of a radius search; more is an error"},

@@ -15,7 +15,7 @@ static const struct option common_options[] = {
      "Cap over the memory that grows with data, as 512MB, 64MiB or 1g. Default 256MiB.", NULL,
      4 << 20, 1e19},
     {"threads", 't', OPTION_COUNT, offsetof(struct common, threads), "N",
-     "Threads that one search may use. Default 1.", NULL, 1, 256},
+     "Threads that one search or build may use. Default 1.", NULL, 1, 256},
     {"timeout", 0, OPTION_TIME, offsetof(struct common, timeout), "TIME",
      "How long to wait for another writer, as 500ms or 10s. Default 5s.", NULL, 0, 4e12},
     {"quiet", 'q', OPTION_FLAG, offsetof(struct common, quiet), NULL, "No progress and no summary.",

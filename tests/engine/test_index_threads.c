@@ -217,6 +217,71 @@ TEST(helpers_take_a_part_of_a_small_cap)
     world_close(&w);
 }
 
+/* ---- Building ------------------------------------------------------------------------------- */
+
+static mn_conn *built(const char *path, mn_db **db, const mn_collection_opts *like, size_t rows,
+                      uint32_t threads)
+{
+    static float v[1000][DIM];
+    static mn_row put[1000];
+    struct db_stage stage = {.limits = INDEXED_LIMITS};
+    const mn_open_opts opts = {
+        .flags = MN_OPEN_NO_BACKGROUND, .durability = MN_RELAXED, .threads = threads};
+    mn_conn *conn;
+    CHECK_OK(db_open_on(path, &opts, &stage, db, &err), err);
+    CHECK_OK(mn_connect(*db, &conn, &err), err);
+    CHECK_OK(mn_create(conn, "c", like, &err), err);
+    for (size_t i = 0; i < rows; i += 1000) {
+        size_t n = rows - i < 1000 ? rows - i : 1000;
+        for (size_t j = 0; j < n; j++) {
+            indexed_vector(MN_F32, DIM, 1, i + j + 1, v[j]);
+            put[j] = (mn_row){.id = (int64_t)(i + j + 1), .vector = v[j]};
+        }
+        CHECK_OK(mn_put(conn, "c", put, n, NULL, &err), err);
+    }
+    CHECK_OK(mn_fold(conn, "c", &err), err);
+    return conn;
+}
+
+/* Codes, centroids, places and tuning show in estimates, and in what is probed and read. */
+TEST(an_index_is_the_same_for_any_number_of_threads)
+{
+    static const struct {
+        size_t rows;
+        mn_rerank rerank;
+    } cases[] = {{5000, MN_RERANK_COPY}, {2500, MN_RERANK_ROWS}, {51000, MN_RERANK_COPY}};
+    static const uint32_t threads[] = {1, 2, 3, 7};
+    static struct answers one, more, rough_one, rough;
+    const mn_search_opts plain = {.recall = 0.95}, estimated = {.recall = 0.95, .estimated = true};
+    for (size_t i = 0; i < QUERIES; i++)
+        indexed_vector(MN_F32, DIM, 9, 5000 + i, queries + i * DIM * sizeof(float));
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        if (cases[i].rows > 10000 && test_budget(10) < 10)
+            continue; /* too many for sanitizers */
+        for (size_t t = 0; t < sizeof threads / sizeof *threads; t++) {
+            mn_db *db;
+            if (cases[i].rows > 10000 && threads[t] != 1 && threads[t] != 3)
+                continue;
+            char name[32];
+            snprintf(name, sizeof name, "%zu-%u.db", i, threads[t]);
+            const mn_collection_opts like = {.dim = DIM, .rerank = cases[i].rerank};
+            mn_conn *conn = built(test_path(name), &db, &like, cases[i].rows, threads[t]);
+            CHECK_OK(search(conn, 10, &plain, 1, t ? &more : &one), err);
+            CHECK_OK(search(conn, 10, &estimated, 1, t ? &rough : &rough_one), err);
+            CHECK(one.stats.from_index);
+            if (t) {
+                CHECKF(memcmp(one.hits, more.hits, sizeof one.hits) == 0 &&
+                           memcmp(rough_one.hits, rough.hits, sizeof rough.hits) == 0 &&
+                           one.stats.codes == more.stats.codes &&
+                           one.stats.probed == more.stats.probed,
+                       "%zu rows: %u threads build another index", cases[i].rows, threads[t]);
+            }
+            mn_disconnect(conn);
+            CHECK_OK(mn_close(db, &err), err);
+        }
+    }
+}
+
 /* ---- Ends before the end --------------------------------------------------------------------- */
 
 static bool no(void *ctx, const char *stage, uint64_t done, uint64_t total)

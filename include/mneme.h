@@ -516,8 +516,8 @@ MN_API MN_CHECKED mn_status mn_search_radius(mn_conn *conn, const char *name, co
  * it into the file app.db-mneme and folds later changes in, while searches are right throughout.
  * The index can be deleted or lost at any time: searches read the rows until it is built anew.
  *
- * Building uses mn_open_opts.threads threads, as far as memory allows: rows are read by one of them,
- * the others cluster and code what was read. The index is the same for any number.
+ * Building uses mn_open_opts.threads threads, as far as memory allows: one of them reads the rows,
+ * all cluster and code what was read. The index is the same for any number.
  *
  * mn_fold does what the thread does, now and on this connection: builds the index of a collection
  * that has none, else folds all pending changes in. MN_BUSY: another process is at it.

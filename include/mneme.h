@@ -570,6 +570,8 @@ typedef struct mn_index_info {
     uint64_t memory_bytes;   /* of codes and centroids held in memory; 0: not loaded */
     bool vectors_in_memory;
     uint64_t sidecar_bytes;  /* of the file app.db-mneme */
+    double recall_most;      /* that searches for 10 can find, by a sample of the rows: with rerank
+                                `none`, what the codes' estimates can give; 0: not known */
 } mn_index_info;
 
 /* Loads the index if it is not in memory. */

@@ -15,6 +15,10 @@
  * hundred calibrations. No bias was found: with 8,000 rows and 8,000 queries, recalls asked and
  * got were equal within 0.001. Rows lie in denser places than queries may, though: queries unlike
  * the rows get less.
+ *
+ * Estimates. Without exact keys hits are the rows of least estimates, and some true neighbours are
+ * not among them however much is probed. `most` tells what codes can give; a target beyond that has
+ * the lambda that comes within LEAST_GAIN of it.
  */
 #include "index/calibrate.h"
 
@@ -30,6 +34,7 @@ const double tuning_targets[TUNING_TARGETS] = {0.5,  0.7,  0.8,  0.85, 0.9,   0.
 
 #define PILOT 3e-6f    /* lambda of the first try */
 #define ENOUGH 0.9985  /* recall at which it is small enough */
+#define LEAST_GAIN 0.002 /* of recall, for which estimates are not worth all the probes there are */
 
 enum { PILOT_ROWS = 100, PILOT_TRIES = 4 };
 
@@ -213,8 +218,10 @@ static void set_entry(struct ann_tuning *t, const struct run *r, float pilot)
     }
     t->k[at] = k;
     t->most[at] = (float)recall_of(r);
+    double reach = r->sample->rerank ? 1 : safe_recall(r, pilot) - LEAST_GAIN;
     for (int i = 0; i < TUNING_TARGETS; i++)
-        t->lambda[at][i] = lambda_of(r, tuning_targets[i], pilot, i ? t->lambda[at][i - 1] : 1);
+        t->lambda[at][i] = lambda_of(r, fmin(tuning_targets[i], reach), pilot,
+                                     i ? t->lambda[at][i - 1] : 1);
 }
 
 static bool has_k(const struct ann_tuning *t, uint32_t k)

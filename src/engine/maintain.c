@@ -124,6 +124,7 @@ static void describe_index(const struct ivf *x, mn_index_info *out)
     out->bits = x->core->rabitq->bits;
     out->vectors_in_memory = ivf_warm(x);
     out->memory_bytes = ivf_bytes(x);
+    out->recall_most = x->tuning.n_k ? (double)x->tuning.most[0] : 0;
 }
 
 mn_status mn_index_stats(mn_conn *conn, const char *name, mn_index_info *out, mn_error *err)

@@ -315,6 +315,8 @@ static void stats_index(const struct session *db, const mn_collection_info *c,
              (unsigned)x->bits, x->vectors_in_memory ? ", vectors too" : "");
         line("exact distances", "%s", vectors_place(c, x));
         line("recall", "%g where a search does not say", c->recall);
+        if (c->rerank == MN_RERANK_NONE && x->recall_most > 0)
+            line("most recall", "%.2f: what estimates can give", x->recall_most);
         line("sidecar", "%s-mneme, %s", db->path, size_format(b, x->sidecar_bytes));
     }
 }
@@ -341,8 +343,9 @@ static void stats_index_json(struct text *t, const mn_index_info *x)
                 x->generation, x->rows, x->pending, x->postings, (unsigned)x->bits);
     text_printf(t,
                 ",\"memory_bytes\":%" PRIu64 ",\"vectors_in_memory\":%s"
-                ",\"sidecar_bytes\":%" PRIu64 "}",
-                x->memory_bytes, x->vectors_in_memory ? "true" : "false", x->sidecar_bytes);
+                ",\"sidecar_bytes\":%" PRIu64 ",\"recall_most\":%.4f}",
+                x->memory_bytes, x->vectors_in_memory ? "true" : "false", x->sidecar_bytes,
+                x->recall_most);
 }
 
 static void stats_collection_json(struct text *t, const mn_collection_info *c,

@@ -130,6 +130,62 @@ TEST(recall_asked_is_recall_got)
     }
 }
 
+/* Share of the true neighbours that searches without exact keys find. */
+static double recall_by_estimates(struct ann_fixture *f, uint32_t k, struct ann_knobs knobs,
+                                  double *codes)
+{
+    mn_hit *near = malloc(k * sizeof *near);
+    size_t found = 0;
+    mn_error err = {0};
+    *codes = 0;
+    for (size_t i = 0; i < f->nq; i++) {
+        const float *query = f->queries + i * f->dim;
+        struct ann_query q = {.vector = query, .k = k, .knobs = knobs};
+        const mn_hit *hits;
+        CHECK_OK(ann_search(f->index, f->scratch, &q, &err), err);
+        size_t n = ann_hits(f->scratch, &hits);
+        size_t m = fixture_truth(f, query, k, NULL, near);
+        for (size_t a = 0; a < n; a++)
+            for (size_t b = 0; b < m; b++)
+                found += hits[a].id == near[b].id;
+        *codes += (double)ann_stats(f->scratch)->codes / (double)f->nq;
+    }
+    free(near);
+    return (double)found / (double)(f->nq * k);
+}
+
+TEST(estimates_find_what_is_asked_or_the_most_they_can)
+{
+    static const double targets[] = {0.6, 0.8, 0.9, 0.95, 0.99};
+    double most_before = 0;
+    for (uint32_t bits = 2; bits <= 8; bits += 3) {
+        struct ann_fixture f;
+        struct ann_tuning t = {0};
+        struct sample s;
+        mn_error err = {0};
+        make(&f, (struct fixture_spec){.dim = 48, .bits = bits, .n = 8000, .nq = 300, .seed = 9,
+                                       .shape = SHAPE_CLUSTERED});
+        sample_make(&s, &f, 500, 10);
+        s.s.rerank = NULL;
+        s.s.next = NULL;
+        CHECK_OK(ann_calibrate(f.a, f.index, f.scratch, &s.s, &t, &err), err);
+        sample_free(&s);
+        double most = (double)t.most[0], codes = 0;
+        for (size_t i = 0; i < sizeof targets / sizeof *targets; i++) {
+            double got = recall_by_estimates(&f, 10, ann_tuning_knobs(&t, 10, targets[i]), &codes);
+            double want = targets[i] < most ? targets[i] : most;
+            test_note("%u bits: asked %.2f of %.3f got %.3f, %.0f codes", bits, targets[i], most,
+                      got, codes);
+            CHECKF(got >= want - 0.01 - 2 * 0.2 / sqrt((double)f.nq),
+                   "%u bits: asked %.2f of at most %.3f got %.3f", bits, targets[i], most, got);
+        }
+        CHECKF(most > most_before, "%u bits give %.3f, fewer gave %.3f", bits, most, most_before);
+        most_before = most;
+        fixture_free(&f);
+    }
+    CHECK(most_before > 0.97);
+}
+
 TEST(lambda_falls_as_recall_rises)
 {
     struct ann_fixture f;

@@ -815,6 +815,7 @@ TEST(options_of_the_index_are_kept_with_the_collection)
     run(0, "mneme stats app.db c");
     CHECK_HAS(out, ": centroids and 2-bit codes");
     CHECK_HAS(out, "exact distances    none: distances are estimates\n");
+    CHECK_HAS(out, "most recall        0.");
     CHECK_HAS(out, "recall             0.9 where a search does not say\n");
     run(0, "mneme recall app.db c --sample 5");
     CHECK_HAS(out, "recall 0.9 ");

@@ -48,7 +48,9 @@ enum {
     NEIGHBOURS = 16,
     MIN_MEAN = 64,         /* rows a cluster should have: two blocks of codes */
     TASK_ROWS = 512,       /* rows that a worker takes at a time; fewer of very many elements */
-    LEAST_TASK = 64,
+    LEAST_TASK = 16,
+    LEAST_TILE = 8,
+    LEAST_ROOM = 8,        /* for clusters beyond one and a half times those wanted; 64 if it fits */
     CHUNK_TASKS = 4        /* for each worker in a chunk: nobody waits long for the last */
 };
 
@@ -85,7 +87,7 @@ struct task {
     uint32_t *list;         /* [task_rows * NEAREST_GROUPS] rows by group */
     uint32_t *start;        /* [n_groups + 1] */
     float *dots;            /* [KMEANS_TILE][most lanes] */
-    float *tile;            /* [KMEANS_TILE][dim] */
+    float *tile;            /* [tile_rows][dim] */
 };
 
 struct work {
@@ -103,6 +105,7 @@ struct work {
     uint64_t seed;
 
     size_t task_rows, chunk;   /* rows of a task; of a chunk */
+    uint32_t tile_rows;        /* of a task's tile: KMEANS_TILE, or fewer of very many elements */
     struct chunk chunks[2];    /* the second one with several threads only */
     uint32_t *found;           /* [chunk] */
     struct assigner assigner;
@@ -290,9 +293,9 @@ static void assign_task(const struct work *w, struct task *t)
     for (uint32_t i = 0; i < g->n_groups; i++) {
         const struct packed *p = &g->packed[i];
         size_t lanes = packed_lanes(p);
-        for (uint32_t at = t->start[i]; p->n && at < t->start[i + 1]; at += KMEANS_TILE) {
+        for (uint32_t at = t->start[i]; p->n && at < t->start[i + 1]; at += w->tile_rows) {
             uint32_t left = t->start[i + 1] - at;
-            uint32_t n = left < KMEANS_TILE ? left : KMEANS_TILE;
+            uint32_t n = left < w->tile_rows ? left : w->tile_rows;
             for (uint32_t r = 0; r < n; r++)
                 memcpy(t->tile + r * dim, t->rows + t->list[at + r] * dim, dim * sizeof(float));
             packed_dots(p, w->kn, t->tile, n, t->dots);
@@ -799,7 +802,7 @@ static uint64_t chunk_bytes(const struct work *w, uint32_t tasks)
 {
     uint64_t row = w->dim * sizeof(float), rows = w->threads * tasks * w->task_rows;
     uint64_t chunks = (w->threads > 1 ? 2 : 1) * rows * (row + sizeof(uint32_t));
-    return chunks + w->threads * (KMEANS_TILE * row + w->task_rows * 8 * (NEAREST_GROUPS + 1));
+    return chunks + w->threads * (w->tile_rows * row + w->task_rows * 8 * (NEAREST_GROUPS + 1));
 }
 
 /* So few rows at a time, and workers, that an eighth of the budget will do. */
@@ -808,6 +811,9 @@ static void fit_chunks(struct work *w)
     uint64_t most = budget_of(w->opts) / 8;
     uint32_t tasks = w->threads > 1 ? CHUNK_TASKS : 1; /* for each worker in a chunk */
     w->task_rows = TASK_ROWS;
+    w->tile_rows = KMEANS_TILE;
+    while (w->tile_rows > LEAST_TILE && w->tile_rows * w->dim * sizeof(float) > most / 4)
+        w->tile_rows /= 2;
     while (w->task_rows > LEAST_TASK && chunk_bytes(w, tasks) > most)
         w->task_rows /= 2;
     while (tasks > 1 && chunk_bytes(w, tasks) > most)
@@ -823,7 +829,7 @@ static mn_status take_task(struct work *w, struct task *t)
     t->value = mn_alloc_array(w->a, w->task_rows, sizeof *t->value, MN_TAG_SEARCH);
     t->group = mn_alloc_array(w->a, lists, sizeof *t->group, MN_TAG_SEARCH);
     t->list = mn_alloc_array(w->a, lists, sizeof *t->list, MN_TAG_SEARCH);
-    t->tile = mn_alloc_array(w->a, KMEANS_TILE, w->dim * sizeof(float), MN_TAG_SEARCH);
+    t->tile = mn_alloc_array(w->a, w->tile_rows, w->dim * sizeof(float), MN_TAG_SEARCH);
     return t->value && t->group && t->list && t->tile ? MN_OK : no_memory(w);
 }
 
@@ -831,7 +837,8 @@ static mn_status take_memory(struct work *w, uint32_t k)
 {
     size_t row = w->dim * sizeof(float);
     mn_status st = MN_OK;
-    w->room = k + k / 2 + 64;
+    size_t fits = budget_of(w->opts) / 16 / row;
+    w->room = k + k / 2 + (uint32_t)(fits > 64 ? 64 : fits < LEAST_ROOM ? LEAST_ROOM : fits);
     fit_chunks(w);
     w->centroids = mn_alloc_array(w->a, w->room, row, MN_TAG_SEARCH);
     w->of = mn_alloc_array(w->a, w->source->n, sizeof *w->of, MN_TAG_SEARCH);

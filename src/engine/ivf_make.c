@@ -23,10 +23,15 @@
 #include "storage/sql.h"
 
 enum {
-    PACK_BYTES = 1 << 20,     /* of a pack where memory is short, else PACK_MAX_BYTES */
-    PACK_SHARE = 64,          /* memory is short if the cap holds fewer large packs */
+    PACK_SHARE = 64,          /* part of the cap that a pack may take, within these bounds: while it
+                                 is made it is there twice */
+    PACK_LEAST_BYTES = 64 << 10,
     REFILL_SHARE = 2, /* free slots of the heap are filled again from this part of the rows on */
     CLUSTER_SHARE = 4,        /* part of the cap that clustering may take */
+    SPARE_BYTES = 3 << 20,    /* or a 16th of the cap: for packs and extents being written, an
+                                 encoder, the sample that calibration needs */
+    CHUNK_ROWS = 256,         /* rows fetched and coded at once */
+    CHUNK_BYTES = 256 << 10,
     SKIP = 16 /* rows that a cursor steps over rather than seek anew */
 };
 
@@ -59,8 +64,7 @@ mn_status make_init(struct make *m, mn_conn *conn, struct coll *c, const struct 
     *m = (struct make){.conn = conn, .db = conn->db, .c = c, .sink = sink};
     m->writer.db = conn->db;
     m->d.core = core;
-    m->wide =
-        mn_alloc_array(m->db->alloc, MAKE_CHUNK, core->entry.dim * sizeof(float), MN_TAG_SEARCH);
+    m->wide = mn_alloc_array(m->db->alloc, core->entry.dim, sizeof *m->wide, MN_TAG_SEARCH);
     return m->wide ? MN_OK : make_no_memory(m, err);
 }
 
@@ -363,14 +367,20 @@ mn_status make_rows(struct make *m, const char *vectors, const int64_t *ids, siz
     return st;
 }
 
+static size_t pack_most(const mn_db *db)
+{
+    uint64_t most = mn_alloc_cap(db->alloc) / PACK_SHARE;
+    most = most < PACK_LEAST_BYTES ? PACK_LEAST_BYTES : most;
+    return most < PACK_MAX_BYTES ? (size_t)most : PACK_MAX_BYTES;
+}
+
 static mn_status close_part(struct make *m, uint32_t posting, const struct posting_encoder *e,
                             mn_error *err)
 {
-    bool large = mn_alloc_cap(m->db->alloc) / PACK_SHARE >= PACK_MAX_BYTES;
     mn_status st = MN_OK;
     if (m->n_slots == 0)
         return MN_OK;
-    if (m->writer.n && pack_bytes_with(&m->writer, e) > (large ? PACK_MAX_BYTES : PACK_BYTES))
+    if (m->writer.n && pack_bytes_with(&m->writer, e) > pack_most(m->db))
         st = close_pack(m, err);
     const uint32_t *slots = m->c->entry.rerank == MN_RERANK_COPY ? m->slots : NULL;
     return st ? st : pack_add(&m->writer, posting, e, slots, err);
@@ -407,7 +417,8 @@ struct rows {
     size_t n;
     size_t at;                   /* ordinal that st stands on; n: nowhere */
     const struct ivf_core *core; /* for widening; may be a stand-in */
-    char *buffer;                /* [MAKE_CHUNK] vectors */
+    char *buffer;                /* [chunk] vectors */
+    size_t chunk;                /* CHUNK_ROWS, or fewer of very many elements */
     bool normalise;
 };
 
@@ -538,13 +549,13 @@ static void order_by_posting(const struct clusters *cl, size_t n, uint32_t *orde
 static mn_status build_posting(struct make *m, struct rows *r, uint32_t posting,
                                const uint32_t *ordinals, size_t n, mn_error *err)
 {
-    int64_t ids[MAKE_CHUNK];
+    int64_t ids[CHUNK_ROWS];
     mn_status st = make_room(m, n, err);
     if (st)
         return st;
     make_part(m, posting);
-    for (size_t first = 0; first < n && st == MN_OK; first += MAKE_CHUNK) {
-        size_t count = n - first < MAKE_CHUNK ? n - first : MAKE_CHUNK;
+    for (size_t first = 0; first < n && st == MN_OK; first += r->chunk) {
+        size_t count = n - first < r->chunk ? n - first : r->chunk;
         for (size_t i = 0; i < count; i++)
             ids[i] = r->ids[ordinals[first + i]];
         st = rows_raw(r, ordinals + first, count, r->buffer, err);
@@ -677,7 +688,7 @@ static void mean_of(const struct clusters *cl, size_t n, float *mean)
 
 /* Bytes of memory that an index of n rows takes without vectors, about: the last block of a posting
  * is half empty, and each posting has its description several times. */
-static double code_bytes(uint32_t dim, uint32_t bits, const int64_t *ids, size_t n)
+static double code_bytes(const mn_db *db, uint32_t dim, uint32_t bits, const int64_t *ids, size_t n)
 {
     uint32_t lists = cluster_count(n, dim);
     uint32_t id_bits = posting_id_bits(ids[0], ids[n - 1]);
@@ -686,7 +697,8 @@ static double code_bytes(uint32_t dim, uint32_t bits, const int64_t *ids, size_t
     double half_block = POSTING_BLOCK / 2 * (posting_pairs(dim) + 4.0);
     double posting = POSTING_HEADER + CODE_GUARD + sizeof(struct ivf_part) +
                      sizeof(struct ivf_use) + sizeof(struct ann_part) + 64;
-    double huge = 1 + 1.0 / 64; /* packs fill huge pages but for that (ivf_pack_memory) */
+    /* large packs fill huge pages but for that (ivf_pack_memory) */
+    double huge = pack_most(db) < PACK_MAX_BYTES ? 1 : 1 + 1.0 / 64;
     return huge * row * (double)n + (half_block + posting) * lists +
            (double)centroids_bytes_of(lists, dim);
 }
@@ -699,7 +711,7 @@ static uint32_t bits_for(const mn_db *db, const struct catalog_entry *e, const i
     double cap = (double)mn_alloc_cap(db->alloc);
     double room = cap - fmax(cap / 16, 2 << 20);
     for (uint32_t bits = e->bits ? e->bits : IVF_BITS; bits >= 1; bits--)
-        if (code_bytes(e->dim, bits, ids, n) <= room)
+        if (code_bytes(db, e->dim, bits, ids, n) <= room)
             return bits;
     return 0;
 }
@@ -724,19 +736,30 @@ static mn_status make_core(mn_conn *conn, struct coll *c, const struct clusters 
     return st;
 }
 
+/* What stays in memory beside what there is by now. Where memory is short, vectors stay in the
+ * sidecar, and codes come back when ids and order of the rows are gone. */
+static void plan_memory(struct make *m, const struct rows *r)
+{
+    const struct mn_alloc *a = m->db->alloc;
+    double cap = (double)mn_alloc_cap(a), room = cap - (double)mn_alloc_used(a);
+    double blocks = ceil((double)r->n / heap_block_rows(m->c->vector_bytes));
+    double heap = blocks * HEAP_BLOCK_PAGES * (HEAP_PAGE + 16);
+    double codes = code_bytes(m->db, m->c->entry.dim, m->d.core->rabitq->bits, r->ids, r->n);
+    double order = sizeof(uint32_t) * ((double)r->n + m->d.core->n_lists);
+    bool cold = m->db->limits.cold;
+    room -= order + fmax(cap / 16, SPARE_BYTES);
+    m->keep_heap = !cold && codes + heap <= room;
+    m->drop_packs = m->sink->reload && (cold || codes > room);
+}
+
 /* Makes the first version from what clustering found; *m stands ready. */
 static mn_status build_version(struct make *m, struct rows *r, struct clusters *cl,
                                struct ivf **out, mn_error *err)
 {
     struct mn_alloc *a = m->db->alloc;
     struct sample *s = NULL;
-    double heap = (double)heap_pages(m->c->vector_bytes, (uint32_t)r->n) * HEAP_PAGE;
-    double codes = code_bytes(m->c->entry.dim, m->d.core->rabitq->bits, r->ids, r->n);
     m->next_object = 1;
-    m->keep_heap = codes + heap <= 0.85 * (double)mn_alloc_cap(a) && !m->db->limits.cold;
-    /* Where memory is short, codes come back when ids and order of the rows are gone. */
-    m->drop_packs = m->sink->reload && (m->db->limits.cold || codes + 20.0 * (double)r->n >
-                                                                  0.6 * (double)mn_alloc_cap(a));
+    plan_memory(m, r);
     mn_status st = coll_head(m->conn, m->c, &m->d.at, err);
     if (st == MN_OK)
         st = build_postings(m, r, cl, err);
@@ -803,7 +826,7 @@ static uint64_t build_bytes(const mn_db *db, const struct coll *c, const int64_t
     double cap = (double)mn_alloc_cap(db->alloc);
     double heap = c->entry.rerank == MN_RERANK_COPY ? (double)n * (double)c->vector_bytes : 0;
     uint32_t bits = bits_for(db, &c->entry, ids, n);
-    double want = code_bytes(c->entry.dim, bits, ids, n) + 20.0 * (double)n;
+    double want = code_bytes(db, c->entry.dim, bits, ids, n) + 20.0 * (double)n;
     want += heap <= 0.85 * cap ? heap : 0;
     want += cap / CLUSTER_SHARE;
     return (uint64_t)want;
@@ -826,7 +849,9 @@ mn_status ivf_build(mn_conn *conn, struct coll *c, const struct ivf_sink *sink, 
                c->entry.name, mn_alloc_cap(a) >> 20, r.n);
     } else if (st == MN_OK && r.n >= conn->db->limits.min_rows) {
         cache_build_begin(conn->db, c->entry.number, build_bytes(conn->db, c, r.ids, r.n));
-        r.buffer = mn_alloc_array(a, MAKE_CHUNK, c->vector_bytes, MN_TAG_SEARCH);
+        r.chunk = CHUNK_BYTES / c->vector_bytes;
+        r.chunk = r.chunk < 1 ? 1 : r.chunk > CHUNK_ROWS ? CHUNK_ROWS : r.chunk;
+        r.buffer = mn_alloc_array(a, r.chunk, c->vector_bytes, MN_TAG_SEARCH);
         st = r.buffer ? sql_preparef(conn->sql, &r.st, err,
                                      "SELECT id, \"%w\" FROM \"%w\" WHERE id >= ?1 AND \"%w\" IS "
                                      "NOT NULL ORDER BY id",

@@ -6,8 +6,6 @@
 
 #include "src/engine/ivf_make.h"
 
-enum { MAKE_CHUNK = 256 /* rows fetched and coded at once */ };
-
 struct make {
     mn_conn *conn;
     mn_db *db;
@@ -29,7 +27,7 @@ struct make {
     uint32_t n_refill, refill_at;
     uint32_t refill_row;           /* in that block, the next to look at */
     struct heap_block *refilling;  /* its copy; NULL: not made yet */
-    float *wide;             /* [MAKE_CHUNK][dim] */
+    float *wide;             /* [dim] of the row being coded */
     bool keep_heap;             /* vectors fit in memory beside the codes */
     bool drop_packs;            /* codes are written and read back at the end */
     struct extent_ref *written; /* [n_written] packs that are to be read back */

@@ -18,13 +18,16 @@
 #include "storage/sql.h"
 
 enum {
-    SAMPLE = 2000,        /* rows drawn; fewer where memory is short */
+    SAMPLE = 2000,        /* rows drawn */
+    FEW = 200,            /* where a 32nd of the cap does not hold so many, an eighth may */
+    LEAST = 8,
     SAMPLE_K = 10,
     CHECKED = 200,
     MANY_ROWS = 50000,    /* in smaller collections a scan costs no more than the index's search */
     MANY_BITS = 3,        /* of codes: with fewer, careful searches compare thousands of rows */
     MISSED = 2000,        /* one of so many neighbours may be missed */
-    BLOCK_ROWS = 256,     /* scanned at once */
+    BLOCK_ROWS = 256,     /* scanned at once; fewer of very many elements */
+    BLOCK_BYTES = 256 << 10,
     MAX_WORKERS = 16
 };
 
@@ -47,7 +50,7 @@ struct sample {
     size_t n;
     size_t step;     /* every step-th row is scanned for */
     char *vectors;   /* [n] of the collection's dtype */
-    float *wide;     /* [n][dim] */
+    float *wide;     /* [n][dim] as the index sees them; may be the same memory */
     int64_t *ids;    /* [n] */
     mn_hit *truth;   /* [n][SAMPLE_K] by key */
     uint32_t *found; /* [n] */
@@ -79,12 +82,21 @@ static struct scan_spec spec_of(const struct sample *s, const char *queries, siz
 
 /* ---- Drawing --------------------------------------------------------------------------------- */
 
-/* Vectors as they are, as f32 and as the scan packs them, and the answers. */
+/* The index sees the vectors as they are. */
+static bool as_they_are(const struct catalog_entry *e)
+{
+    return e->dtype == MN_F32 && e->metric != MN_COSINE;
+}
+
+/* How many rows fit: vectors as they are, as f32 and as the scan packs them, and the answers. */
 static size_t sample_size(const mn_db *db, const struct coll *c, size_t rows)
 {
-    size_t each = c->vector_bytes + 2 * sizeof(float) * c->entry.dim + 64 * SAMPLE_K;
-    size_t n = mn_alloc_cap(db->alloc) / 32 / each;
-    n = n < SAMPLE / 10 ? SAMPLE / 10 : n > SAMPLE ? SAMPLE : n;
+    size_t wide = sizeof(float) * c->entry.dim, cap = (size_t)mn_alloc_cap(db->alloc);
+    size_t each = c->vector_bytes + wide + 64 * SAMPLE_K + (as_they_are(&c->entry) ? 0 : wide);
+    size_t n = cap / 32 / each, few = cap / 8 / each;
+    few = few < FEW ? few : FEW;
+    n = n < few ? few : n > SAMPLE ? SAMPLE : n;
+    n = n < LEAST ? LEAST : n;
     return n < rows ? n : rows;
 }
 
@@ -118,7 +130,8 @@ static mn_status draw(struct sample *s, const struct ivf_core *core, size_t i, i
                        s->c->entry.name, (long long)id);
     s->ids[i] = id;
     memcpy(to, v, s->c->vector_bytes);
-    ivf_widen(core, s->conn->db->kernels, to, s->wide + i * s->c->entry.dim);
+    if (!as_they_are(&s->c->entry))
+        ivf_widen(core, s->conn->db->kernels, to, s->wide + i * s->c->entry.dim);
     sqlite3_reset(st);
     return MN_OK;
 }
@@ -134,7 +147,7 @@ void sample_destroy(struct sample *s)
     }
     mn_free(a, s->probers);
     mn_free(a, s->vectors);
-    mn_free(a, s->wide);
+    mn_free(a, as_they_are(&s->c->entry) ? NULL : s->wide);
     mn_free(a, s->ids);
     mn_free(a, s->truth);
     mn_free(a, s->found);
@@ -156,7 +169,9 @@ mn_status sample_create(mn_conn *conn, struct coll *c, const struct ivf_core *co
     bool many = n > MANY_ROWS && core->rabitq->bits >= MANY_BITS;
     s->step = many && s->n > CHECKED ? s->n / CHECKED : 1;
     s->vectors = mn_alloc_array(a, s->n, c->vector_bytes, MN_TAG_SEARCH);
-    s->wide = mn_alloc_array(a, s->n, c->entry.dim * sizeof(float), MN_TAG_SEARCH);
+    s->wide = as_they_are(&c->entry)
+                  ? (float *)(void *)s->vectors
+                  : mn_alloc_array(a, s->n, c->entry.dim * sizeof(float), MN_TAG_SEARCH);
     s->ids = mn_alloc_array(a, s->n, sizeof *s->ids, MN_TAG_SEARCH);
     s->truth = mn_alloc_array(a, s->n * SAMPLE_K, sizeof *s->truth, MN_TAG_SEARCH);
     s->found = mn_alloc_array(a, s->n, sizeof *s->found, MN_TAG_SEARCH);
@@ -171,12 +186,18 @@ mn_status sample_create(mn_conn *conn, struct coll *c, const struct ivf_core *co
 
 /* ---- By a scan of all rows ------------------------------------------------------------------- */
 
+static size_t block_rows(const struct sample *s)
+{
+    size_t n = BLOCK_BYTES / s->c->vector_bytes;
+    return n < 1 ? 1 : n > BLOCK_ROWS ? BLOCK_ROWS : n;
+}
+
 static mn_status scan_rows(struct sample *s, struct scan *scan, char *block, mn_error *err)
 {
     sqlite3_stmt *st;
     bool row = false;
     int64_t ids[BLOCK_ROWS];
-    size_t bytes = s->c->vector_bytes, n = 0;
+    size_t bytes = s->c->vector_bytes, n = 0, most = block_rows(s);
     mn_status status = coll_stmt(s->conn, s->c, STMT_SCAN, &st, err);
     if (status)
         return status;
@@ -187,7 +208,7 @@ static mn_status scan_rows(struct sample *s, struct scan *scan, char *block, mn_
             ids[n] = sqlite3_column_int64(st, 0);
             memcpy(block + n++ * bytes, sqlite3_column_blob(st, 1), bytes);
         }
-        if (status == MN_OK && n && (n == BLOCK_ROWS || !row)) {
+        if (status == MN_OK && n && (n == most || !row)) {
             struct scan_block b = {.ids = ids, .vectors = block, .n = n};
             status = scan_block(scan, &b, NULL, NULL, err);
             n = 0;
@@ -216,12 +237,12 @@ static mn_status scan_for(struct sample *s, size_t step, mn_error *err)
     mn_hit hits[SAMPLE_K + 1];
     struct scan *scan = NULL;
     size_t nq = (s->n + step - 1) / step, bytes = s->c->vector_bytes;
-    char *queries = mn_alloc_array(a, nq, bytes, MN_TAG_SEARCH);
-    char *block = mn_alloc_array(a, BLOCK_ROWS, bytes, MN_TAG_SEARCH);
-    mn_status st = queries && block ? MN_OK : no_memory(s, err);
-    for (size_t q = 0; q < nq && st == MN_OK; q++)
-        memcpy(queries + q * bytes, s->vectors + q * step * bytes, bytes);
-    struct scan_spec spec = spec_of(s, queries, nq);
+    char *some = step > 1 ? mn_alloc_array(a, nq, bytes, MN_TAG_SEARCH) : NULL;
+    char *block = mn_alloc_array(a, block_rows(s), bytes, MN_TAG_SEARCH);
+    mn_status st = block && (some || step == 1) ? MN_OK : no_memory(s, err);
+    for (size_t q = 0; q < nq && st == MN_OK && some; q++)
+        memcpy(some + q * bytes, s->vectors + q * step * bytes, bytes);
+    struct scan_spec spec = spec_of(s, some ? some : s->vectors, nq);
     if (st == MN_OK)
         st = scan_create(a, s->conn->db->kernels, &spec, &scan, err);
     if (st == MN_OK)
@@ -234,7 +255,7 @@ static mn_status scan_for(struct sample *s, size_t step, mn_error *err)
         take_truth(s, q * step, hits, n);
     }
     scan_destroy(scan);
-    mn_free(a, queries);
+    mn_free(a, some);
     mn_free(a, block);
     return st;
 }

@@ -9,7 +9,7 @@
 struct sample;
 
 /* Draws the rows and reads them; ids [n] are those of the index. Takes a 32nd of the memory cap at
- * most, or what 200 rows take. */
+ * most, or an eighth for 200 rows. */
 mn_status sample_create(mn_conn *conn, struct coll *c, const struct ivf_core *core,
                         const int64_t *ids, size_t n, struct sample **out, mn_error *err);
 void sample_destroy(struct sample *s); /* NULL is fine */

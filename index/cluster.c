@@ -50,7 +50,7 @@ enum {
     TASK_ROWS = 512,       /* rows that a worker takes at a time; fewer of very many elements */
     LEAST_TASK = 16,
     LEAST_TILE = 8,
-    LEAST_ROOM = 8,        /* for clusters beyond one and a half times those wanted; 64 if it fits */
+    LEAST_ROOM = 8,        /* for clusters beyond 1.5 times those wanted; 64 if it fits */
     CHUNK_TASKS = 4        /* for each worker in a chunk: nobody waits long for the last */
 };
 

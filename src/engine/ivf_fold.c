@@ -23,6 +23,7 @@
 #include "index/scan.h"
 #include "src/engine/ivf_maker.h"
 #include "src/engine/ivf_regroup.h"
+#include "src/engine/ivf_sample.h"
 #include "storage/sql.h"
 
 /* So many parts a posting at most, and tails that are together a third of the base: one more block
@@ -30,7 +31,7 @@
 enum { IVF_MAX_PARTS = 4, TAILS_SHARE = 3 };
 
 /* Knobs are measured anew when so many of the rows came or went elsewhere. */
-enum { DRIFT_SHARE = 8 };
+enum { DRIFT_SHARE = 8, DRAWN = 8192 /* rows that a sample is drawn from, spread evenly */ };
 
 /* Splits keep up with growth; after so much of it groups are made anew as a whole. */
 enum { GROWN = 16 };
@@ -396,6 +397,39 @@ static mn_status settle_heap(struct make *m, mn_error *err)
     return st;
 }
 
+/* Finds the knobs for each recall anew, by searches for rows of the index, which nobody else sees
+ * yet. */
+static mn_status recalibrate(mn_conn *conn, struct coll *c, struct ivf *x, mn_error *err)
+{
+    struct mn_alloc *a = conn->db->alloc;
+    struct sample *s = NULL;
+    uint64_t step = x->rows / DRAWN + 1, seen = 0;
+    size_t n = 0;
+    if (x->rows == 0)
+        return MN_OK;
+    int64_t *ids = mn_alloc_array(a, DRAWN + 1, sizeof *ids, MN_TAG_SEARCH);
+    if (!ids)
+        return mn_fail(err, MN_NOMEM, "index of '%s': out of memory under the cap", c->entry.name);
+    for (uint32_t use = 0; use < x->n_uses; use++) {
+        const struct ivf_bitmap *h = x->uses[use].hidden;
+        const struct posting_view *v = &ivf_use_part(&x->uses[use])->view;
+        for (uint32_t row = 0; row < v->n; row++)
+            if ((!h || !(h->words[row / 64] >> (row % 64) & 1)) && seen++ % step == 0)
+                ids[n++] = posting_id(v, row);
+    }
+    struct sample_ids from = {.ids = ids, .n = n, .rows = x->rows};
+    mn_status st = sample_create(conn, c, x->core, &from, &s, err);
+    if (st == MN_OK)
+        st = sample_scan(s, err);
+    if (st == MN_OK)
+        st = sample_calibrate(s, x, err);
+    if (st == MN_OK)
+        x->drift = 0;
+    sample_destroy(s);
+    mn_free(a, ids);
+    return st;
+}
+
 mn_status ivf_settle(mn_conn *conn, struct coll *c, const struct ivf *x,
                      const struct ivf_sink *sink, struct ivf **out, mn_error *err)
 {
@@ -422,7 +456,7 @@ mn_status ivf_settle(mn_conn *conn, struct coll *c, const struct ivf *x,
         st = make_finish(&m, out, err);
     make_fini(&m);
     if (st == MN_OK && (*out)->drift > (*out)->rows / DRIFT_SHARE)
-        st = ivf_recalibrate(conn, c, *out, err);
+        st = recalibrate(conn, c, *out, err);
     if (st) {
         ivf_release(conn->db, *out);
         *out = NULL;

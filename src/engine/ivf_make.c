@@ -760,12 +760,13 @@ static mn_status build_version(struct make *m, struct rows *r, struct clusters *
     struct sample *s = NULL;
     m->next_object = 1;
     plan_memory(m, r);
+    struct sample_ids ids = {.ids = r->ids, .n = r->n, .rows = r->n};
     mn_status st = coll_head(m->conn, m->c, &m->d.at, err);
     if (st == MN_OK)
         st = build_postings(m, r, cl, err);
     clusters_fini(a, cl);
     if (st == MN_OK)
-        st = sample_create(m->conn, m->c, m->d.core, r->ids, r->n, &s, err);
+        st = sample_create(m->conn, m->c, m->d.core, &ids, &s, err);
     mn_free(a, r->ids);
     r->ids = NULL;
     if (st == MN_OK)

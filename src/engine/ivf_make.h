@@ -31,8 +31,4 @@ enum { IVF_MIN_ROWS = 10000 };
 mn_status ivf_build(mn_conn *conn, struct coll *c, const struct ivf_sink *sink, struct ivf **out,
                     mn_error *err);
 
-/* Finds the knobs for each recall anew, by searches for rows of the index. x holds the open
- * snapshot's rows, and nobody else sees it yet. */
-mn_status ivf_recalibrate(mn_conn *conn, struct coll *c, struct ivf *x, mn_error *err);
-
 #endif

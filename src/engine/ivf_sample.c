@@ -156,8 +156,9 @@ void sample_destroy(struct sample *s)
 
 /* Spread evenly, each at a place within its stretch that looks random. */
 mn_status sample_create(mn_conn *conn, struct coll *c, const struct ivf_core *core,
-                        const int64_t *ids, size_t n, struct sample **out, mn_error *err)
+                        const struct sample_ids *from, struct sample **out, mn_error *err)
 {
+    size_t n = from->n;
     struct mn_alloc *a = conn->db->alloc;
     struct sample *s = mn_alloc_array(a, 1, sizeof *s, MN_TAG_SEARCH);
     *out = s;
@@ -166,7 +167,7 @@ mn_status sample_create(mn_conn *conn, struct coll *c, const struct ivf_core *co
     s->conn = conn;
     s->c = c;
     s->n = sample_size(conn->db, c, n);
-    bool many = n > MANY_ROWS && core->rabitq->bits >= MANY_BITS;
+    bool many = from->rows > MANY_ROWS && core->rabitq->bits >= MANY_BITS;
     s->step = many && s->n > CHECKED ? s->n / CHECKED : 1;
     s->vectors = mn_alloc_array(a, s->n, c->vector_bytes, MN_TAG_SEARCH);
     s->wide = as_they_are(&c->entry)
@@ -178,8 +179,8 @@ mn_status sample_create(mn_conn *conn, struct coll *c, const struct ivf_core *co
     mn_status st = s->vectors && s->wide && s->ids && s->truth && s->found ? MN_OK
                                                                            : no_memory(s, err);
     for (size_t i = 0; i < s->n && st == MN_OK; i++) {
-        size_t from = i * n / s->n, to = (i + 1) * n / s->n;
-        st = draw(s, core, i, ids[from + (i * 2654435761u >> 7) % (to - from)], err);
+        size_t first = i * n / s->n, end = (i + 1) * n / s->n;
+        st = draw(s, core, i, from->ids[first + (i * 2654435761u >> 7) % (end - first)], err);
     }
     return st;
 }

@@ -8,10 +8,16 @@
 
 struct sample;
 
-/* Draws the rows and reads them; ids [n] are those of the index. Takes a 32nd of the memory cap at
- * most, or an eighth for 200 rows. */
+struct sample_ids {
+    const int64_t *ids; /* [n] of rows of the index, all or some thousand of them */
+    size_t n;
+    uint64_t rows; /* of the index */
+};
+
+/* Draws some of the ids [n] and reads their rows; the index has `rows`. Takes a 32nd of the memory
+ * cap at most, or an eighth for 200 rows. */
 mn_status sample_create(mn_conn *conn, struct coll *c, const struct ivf_core *core,
-                        const int64_t *ids, size_t n, struct sample **out, mn_error *err);
+                        const struct sample_ids *ids, struct sample **out, mn_error *err);
 void sample_destroy(struct sample *s); /* NULL is fine */
 
 /* What a scan of all rows finds; before the index need be in memory. */

@@ -22,8 +22,8 @@ enum {
 };
 
 struct centroids_spec {
-    const float *vectors;    /* [n][dim] as they are: not rotated. One that begins with a NaN is dead:
-                                it keeps its number, and no search finds it */
+    const float *vectors;    /* [n][dim] as they are: not rotated. One that begins with a NaN is
+                                dead: it keeps its number, and no search finds it */
     uint32_t n;
     bool keep_exact;         /* better estimates from 5 bits on */
     uint32_t graph_from;     /* a graph if so many are alive; 0: if CENTROIDS_GRAPH says so */

@@ -421,9 +421,7 @@ static mn_status fold_for_search(struct search *s, struct view **v, uint64_t *pe
     bool did = false;
     mn_error own = {0};
     mn_status st = fold_in_memory(s->conn, s->c, false, &did, &own);
-    /* SQLite may have ended the snapshot for lack of memory. */
-    bool ended = st && sqlite3_get_autocommit(s->conn->sql);
-    if (st == MN_INTERRUPTED || st == MN_DEADLINE || ended) {
+    if (st == MN_INTERRUPTED || st == MN_DEADLINE) {
         if (err)
             *err = own;
         return st;

@@ -63,27 +63,25 @@ static mn_status ready_scan(mn_db *db, struct asker *a, const struct asker_spec 
     return scan_create(db->alloc, db->kernels, s, &a->scan, err);
 }
 
-static mn_status ready_reader(mn_conn *conn, struct asker *a, const struct asker_spec *spec,
-                              mn_error *err)
+static void drop_unfit_reader(struct asker *a, const struct asker_spec *spec)
 {
-    size_t bytes = spec->x->core->vector_bytes;
-    if (a->reader && !ivf_reader_fits(a->reader, bytes)) {
-        ivf_reader_destroy(a->reader);
-        a->reader = NULL;
-    }
-    if (a->reader || !spec->reads)
-        return MN_OK;
-    return ivf_reader_create(conn, bytes, &a->reader, err);
+    if (!a->reader || ivf_reader_fits(a->reader, spec->x->core->vector_bytes))
+        return;
+    ivf_reader_destroy(a->reader);
+    a->reader = NULL;
 }
 
+/* s: the sidecar, if vectors will be read from it. Asks SQLite nothing: after MN_NOMEM, which may
+ * have ended its transaction, nobody could try again. */
 static mn_status asker_ready(mn_conn *conn, struct asker *a, const struct asker_spec *spec,
-                             mn_error *err)
+                             struct sidecar *s, mn_error *err)
 {
+    drop_unfit_reader(a, spec);
     mn_status st = ready_scratch(conn->db, a, spec, err);
     if (st == MN_OK)
         st = ready_scan(conn->db, a, spec, err);
-    if (st == MN_OK)
-        st = ready_reader(conn, a, spec, err);
+    if (st == MN_OK && s && !a->reader)
+        st = ivf_reader_open(conn, s, spec->x->core->vector_bytes, &a->reader, err);
     if (st)
         asker_fini(conn->db, a);
     return st;
@@ -112,11 +110,26 @@ static bool grow(mn_conn *conn, uint32_t n)
     return true;
 }
 
+/* The sidecar that vectors will be read from, for sidecar_close; NULL: none. */
+static mn_status sidecar_for(mn_conn *conn, const struct asker_spec *spec, struct sidecar **out,
+                             mn_error *err)
+{
+    struct asker *first = &conn->askers[0];
+    *out = NULL;
+    if (!spec->reads)
+        return MN_OK;
+    drop_unfit_reader(first, spec);
+    if (!first->reader)
+        return ivf_sidecar(conn, out, err);
+    *out = sidecar_share(ivf_reader_sidecar(first->reader));
+    return MN_OK;
+}
+
 mn_status askers_ready(mn_conn *conn, const struct asker_spec *spec, uint32_t wanted, uint32_t *n,
                        mn_error *err)
 {
     uint64_t most = 1 + mn_alloc_cap(conn->db->alloc) / HELPERS_SHARE / asker_bytes(spec);
-    mn_error own = {0};
+    struct sidecar *s;
     *n = 0;
     if (most < conn->n_askers)
         fini_from(conn, (uint32_t)most);
@@ -125,19 +138,19 @@ mn_status askers_ready(mn_conn *conn, const struct asker_spec *spec, uint32_t wa
         wanted = 1;
     if (!grow(conn, 1))
         return mn_fail(err, MN_NOMEM, "search: out of memory");
-    mn_status st = asker_ready(conn, &conn->askers[0], spec, &own);
-    if (st == MN_NOMEM) { /* the helpers' memory will do, if they have any */
-        fini_from(conn, 1);
-        st = asker_ready(conn, &conn->askers[0], spec, err);
-    } else if (st && err) {
-        *err = own;
-    }
+    mn_status st = sidecar_for(conn, spec, &s, err);
     if (st)
         return st;
-    *n = 1;
-    while (*n < wanted && asker_ready(conn, &conn->askers[*n], spec, NULL) == MN_OK)
-        ++*n;
-    return MN_OK;
+    st = asker_ready(conn, &conn->askers[0], spec, s, NULL);
+    if (st) { /* the helpers' memory may do, if they have any */
+        fini_from(conn, 1);
+        st = asker_ready(conn, &conn->askers[0], spec, s, err);
+    }
+    for (*n = st == MN_OK; *n && *n < wanted; ++*n)
+        if (asker_ready(conn, &conn->askers[*n], spec, s, NULL))
+            break;
+    sidecar_close(s);
+    return st;
 }
 
 void askers_destroy(mn_conn *conn)

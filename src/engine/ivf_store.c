@@ -494,19 +494,26 @@ size_t ivf_reader_bytes(size_t vector_bytes)
 mn_status ivf_reader_create(mn_conn *conn, size_t vector_bytes, struct ivf_reader **out,
                             mn_error *err)
 {
-    mn_db *db = conn->db;
-    *out = NULL;
     struct sidecar *s = NULL;
+    *out = NULL;
     mn_status st = ivf_sidecar(conn, &s, err);
-    if (st || !s)
-        return st;
+    if (st == MN_OK && s)
+        st = ivf_reader_open(conn, s, vector_bytes, out, err);
+    sidecar_close(s);
+    return st;
+}
+
+mn_status ivf_reader_open(mn_conn *conn, struct sidecar *s, size_t vector_bytes,
+                          struct ivf_reader **out, mn_error *err)
+{
+    mn_db *db = conn->db;
+    mn_status st = MN_OK;
+    *out = NULL;
     struct ivf_reader *r = mn_alloc_array(db->alloc, 1, sizeof *r, MN_TAG_HANDLE);
-    if (!r) {
-        sidecar_close(s);
+    if (!r)
         return no_memory(db, err);
-    }
     r->conn = conn;
-    r->sidecar = s;
+    r->sidecar = sidecar_share(s);
     r->vector_bytes = vector_bytes;
     r->room = reader_room(vector_bytes);
     r->raw = mn_alloc(db->alloc, ivf_reader_bytes(vector_bytes), MN_TAG_IO);
@@ -528,6 +535,11 @@ mn_status ivf_reader_create(mn_conn *conn, size_t vector_bytes, struct ivf_reade
     else
         *out = r;
     return st;
+}
+
+struct sidecar *ivf_reader_sidecar(const struct ivf_reader *r)
+{
+    return r->sidecar;
 }
 
 bool ivf_reader_fits(const struct ivf_reader *r, size_t vector_bytes)

@@ -65,7 +65,11 @@ struct ivf_reader; /* one thread's at a time; made and destroyed on the connecti
 /* For vectors of so many bytes and less. */
 mn_status ivf_reader_create(mn_conn *conn, size_t vector_bytes, struct ivf_reader **out,
                             mn_error *err);
+/* The same of an open sidecar: asks SQLite nothing, and may be tried again after MN_NOMEM. */
+mn_status ivf_reader_open(mn_conn *conn, struct sidecar *s, size_t vector_bytes,
+                          struct ivf_reader **out, mn_error *err);
 void ivf_reader_destroy(struct ivf_reader *r); /* NULL is fine */
+struct sidecar *ivf_reader_sidecar(const struct ivf_reader *r); /* borrowed */
 size_t ivf_reader_bytes(size_t vector_bytes);  /* that one holds */
 /* The sidecar was not replaced since, and it has room for such vectors. */
 bool ivf_reader_fits(const struct ivf_reader *r, size_t vector_bytes);

@@ -572,6 +572,9 @@ typedef struct mn_index_info {
     uint64_t sidecar_bytes;  /* of the file app.db-mneme */
     double recall_most;      /* that searches for 10 can find, by a sample of the rows: with rerank
                                 `none`, what the codes' estimates can give; 0: not known */
+    uint64_t missing;        /* of pending: rows that damage took from it, until the next fold */
+    uint64_t lost, healed;   /* parts of app.db-mneme found damaged, and mended, since the open; of
+                                all collections */
 } mn_index_info;
 
 /* Loads the index if it is not in memory. */

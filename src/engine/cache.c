@@ -31,6 +31,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/engine/ivf_heal.h"
 #include "src/engine/ivf_store.h"
 #include "storage/sql.h"
 
@@ -73,8 +74,9 @@ struct view {
     int64_t *bad;       /* [n_bad] ascending: rows whose value is no vector, to be reported */
     size_t n_bad;
     struct ivf *base; /* NULL: the parts hold all rows */
-    int64_t *changed; /* [n_changed] ascending; with a base */
+    int64_t *changed; /* [n_changed] ascending; with a base: it does not have them, or not so */
     size_t n_changed;
+    bool gaps;        /* rows that the base lost are not among them yet: nobody's answer */
 };
 
 /* One collection's entry in db->cached; db->lock guards all of it. */
@@ -815,7 +817,7 @@ void cache_share_ahead(mn_db *db, int64_t collection, struct ivf *x)
     struct cached *e = entry_of(db, collection, false);
     struct ivf *now = e && e->index ? newest(e) : NULL;
     if (now && now->generation == x->generation && now->published.stamp == x->published.stamp &&
-        now->at.seq < x->at.seq) {
+        (now->at.seq < x->at.seq || (heal_has_gaps(now) && now->at.seq == x->at.seq))) {
         ivf_release(db, e->ahead);
         view_release(db, e->delta); /* x has most of its rows */
         e->ahead = ivf_share(x);
@@ -964,6 +966,7 @@ static struct view *empty_delta(mn_db *db, const struct coll *c, struct ivf *x)
     if (v) {
         v->at = x->at;
         v->base = ivf_share(x);
+        v->gaps = heal_has_gaps(x);
     }
     return v;
 }
@@ -1002,8 +1005,19 @@ static mn_status advance_indexed(mn_conn *conn, struct coll *c, struct view *bas
     int64_t *ids = NULL;
     size_t n = 0;
     mn_status st = coll_log_since(conn, c, "search", base->at.seq, &ids, &n, err);
-    if (st == MN_OK &&
-        cache_make_room(conn->db, c->entry.number, n * (c->vector_bytes + 32) + (64 << 10)))
+    uint64_t rows = n + (base->gaps ? heal_lost_rows(base->base) : 0);
+    bool room =
+        st == MN_OK &&
+        cache_make_room(conn->db, c->entry.number, rows * (c->vector_bytes + 32) + (64 << 10));
+    if (room && base->gaps)
+        st = heal_add_missing(conn, c, base->base, &ids, &n, err);
+    if (st == MN_NOMEM && base->gaps && !sqlite3_get_autocommit(conn->sql)) {
+        /* The rows are streamed. */
+        mn_error_clear(err);
+        room = false;
+        st = MN_OK;
+    }
+    if (st == MN_OK && room)
         st = view_advance(conn, c, base, head, ids, n, out, err);
     mn_free(conn->db->alloc, ids);
     if (st == MN_OK && *out) {
@@ -1037,7 +1051,7 @@ mn_status cache_indexed(mn_conn *conn, struct coll *c, struct view **out, uint64
         st = current_index(conn, c, &place, &now, err);
     if (st == MN_OK && now.x)
         st = indexed_base(conn, c, &place, &now, &base, err);
-    if (st == MN_OK && base && same_position(base->at, head)) {
+    if (st == MN_OK && base && same_position(base->at, head) && !base->gaps) {
         *pending = base->n_changed;
         *out = base;
         base = NULL;

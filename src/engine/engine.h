@@ -38,7 +38,7 @@ enum {
 
 /* Counters of mn_stats_info; relaxed, statistics only. */
 struct counters {
-    _Atomic uint64_t searches, loads, catchups, evictions, streamed;
+    _Atomic uint64_t searches, loads, catchups, evictions, streamed, lost, healed;
 };
 
 /* When an index is made and folded, in rows; 0: as ever. Tests lower them. */

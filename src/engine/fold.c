@@ -17,6 +17,7 @@
 
 #include "src/engine/cache.h"
 #include "src/engine/ivf_fold.h"
+#include "src/engine/ivf_heal.h"
 #include "src/engine/ivf_store.h"
 #include "storage/sql.h"
 
@@ -183,8 +184,8 @@ static uint64_t publish_rows(const mn_db *db, const struct ivf *x)
     return n > least ? n : least;
 }
 
-/* The newest version with what changed since, if that is `least` rows or more; in a read
- * transaction. *out NULL: there is no index, or it is to be built anew. */
+/* The newest version with what changed since, if that is `least` rows or more, and with the rows
+ * that it has lost; in a read transaction. *out NULL: nothing is to be folded. */
 static mn_status fold_since(mn_conn *conn, struct coll *c, const struct ivf *old, size_t least,
                             const struct ivf_sink *sink, struct ivf **out, mn_error *err)
 {
@@ -192,7 +193,9 @@ static mn_status fold_since(mn_conn *conn, struct coll *c, const struct ivf *old
     size_t n = 0;
     *out = NULL;
     mn_status st = coll_log_since(conn, c, "fold", old->at.seq, &ids, &n, err);
-    if (st == MN_OK && n && n >= least)
+    if (st == MN_OK && heal_has_gaps(old))
+        st = heal_add_missing(conn, c, old, &ids, &n, err);
+    if (st == MN_OK && ((n && n >= least) || heal_has_gaps(old)))
         st = ivf_fold(conn, c, old, ids, n, sink, out, err);
     mn_free(conn->db->alloc, ids);
     return st;
@@ -211,13 +214,17 @@ mn_status fold_in_memory(mn_conn *conn, struct coll *c, bool at_once, bool *did,
     mn_status st = ivf_where(conn, c, &place, err);
     if (st == MN_OK && place.there)
         old = cache_take_index(db, c->entry.number);
-    if (st == MN_OK && old && ivf_is_at(old, &place))
+    if (st == MN_OK && old && ivf_is_at(old, &place) && !heal_needs_rebuild(db, old))
         st = coll_log_follows(conn, c, old->at, &leads, err);
     if (st == MN_OK && leads)
         st = ivf_sidecar(conn, &w.sidecar, err);
     if (st == MN_OK && w.sidecar) {
         struct ivf_sink sink = ivf_writer_sink(&w);
         st = fold_since(conn, c, old, fold_rows(db, c->vector_bytes), &sink, &next, err);
+        if (st && heal_needs_rebuild(db, old)) { /* that was found out just now */
+            mn_error_clear(err);
+            st = MN_OK;
+        }
     }
     if (next)
         cache_share_ahead(db, c->entry.number, next);
@@ -240,29 +247,35 @@ struct fold {
     struct lease *lease;
     enum fold_mode mode;
     struct coll coll; /* copy: its entry outlives the read transaction */
+    struct ivf *old;  /* that the next one was made from; NULL: from all rows */
     struct ivf *next; /* NULL: nothing to publish */
     bool obsolete;    /* the collection has become too small for the index that it has */
+    bool mends;       /* the index that it has cannot be used */
+    bool again;       /* it failed, and found out that it must build anew */
 };
 
 /* So many rows, or the same ones so many times: the log is trimmed up to the index's position. */
 static bool is_due(const mn_db *db, enum fold_mode mode, const struct ivf *x)
 {
-    return x->ahead && (mode == FOLD_ALL || x->ahead >= publish_rows(db, x) ||
+    return heal_due(x) ||
+           (x->ahead && (mode == FOLD_ALL || x->ahead >= publish_rows(db, x) ||
                         (mode == FOLD_IDLE && x->ahead >= db->limits.fold_pending) ||
-                        x->at.seq - x->published.seq >= (db->limits.pending_max + 1) / 2);
+                        x->at.seq - x->published.seq >= (db->limits.pending_max + 1) / 2));
 }
 
 /* The version to publish after `old`: all that is pending is folded in. */
-static mn_status settle_next(struct fold *f, struct coll *c, const struct ivf *old,
+static mn_status settle_next(struct fold *f, struct coll *c, struct ivf *old,
                              const struct ivf_sink *sink, mn_error *err)
 {
     struct ivf *ahead = NULL;
     mn_status st = fold_since(f->conn, c, old, 1, sink, &ahead, err);
-    const struct ivf *x = ahead ? ahead : old;
+    struct ivf *x = ahead ? ahead : old;
     if (st == MN_OK && is_due(f->conn->db, f->mode, x))
         st = ivf_settle(f->conn, c, x, sink, &f->next, err);
     if (st == MN_OK && ahead && !f->next)
         cache_share_ahead(f->conn->db, c->entry.number, ahead);
+    if (st == MN_OK && f->next)
+        f->old = ivf_share(x);
     ivf_release(f->conn->db, ahead);
     return st;
 }
@@ -284,7 +297,9 @@ static mn_status make_next(struct fold *f, const char *name, mn_error *err)
     st = ivf_where(conn, c, &place, err);
     if (st == MN_OK && f->mode != FOLD_REBUILD)
         st = published(conn, c, &old, err);
-    if (st == MN_OK && old && (ivf_outgrown(old) || ivf_damaged(old))) {
+    f->mends = place.there && !old && f->mode != FOLD_REBUILD;
+    if (st == MN_OK && old && (ivf_outgrown(old) || heal_needs_rebuild(conn->db, old))) {
+        f->mends = heal_needs_rebuild(conn->db, old);
         ivf_release(conn->db, old);
         old = NULL;
     }
@@ -293,6 +308,7 @@ static mn_status make_next(struct fold *f, const char *name, mn_error *err)
         f->obsolete = st == MN_OK && !f->next && place.there;
     } else if (st == MN_OK) {
         st = settle_next(f, c, old, &sink, err);
+        f->again = st && heal_needs_rebuild(conn->db, old);
     }
     ivf_release(conn->db, old);
     return st;
@@ -320,7 +336,11 @@ static mn_status fold_leased(struct fold *f, const char *name, bool *did, mn_err
         cache_share_index(conn->db, f->coll.entry.number, f->next);
     else if (*did)
         cache_forget(conn->db, f->coll.entry.number);
+    if (*did)
+        heal_done(conn->db, &f->coll, f->old, f->mends);
+    ivf_release(conn->db, f->old);
     ivf_release(conn->db, f->next);
+    f->old = f->next = NULL;
     return st;
 }
 
@@ -339,6 +359,10 @@ static mn_status fold_collection(mn_conn *conn, const char *name, enum fold_mode
         st = lease_take(conn->sql, f.sidecar, db->alloc, &f.lease, err);
     if (st == MN_OK)
         st = fold_leased(&f, name, &did, err);
+    if (st && f.again) {
+        mn_error_clear(err);
+        st = fold_leased(&f, name, &did, err);
+    }
     if (st == MN_OK && did)
         st = lease_reclaim(f.lease, &complete, err);
     lease_drop(f.lease);
@@ -364,8 +388,8 @@ static mn_status fold_first(mn_conn *conn, const char *name, enum fold_mode mode
         st = fold_in_memory(conn, c, true, &did, err);
     if (st == MN_OK) {
         struct ivf *x = place.there ? cache_take_index(conn->db, c->entry.number) : NULL;
-        *due = !x || !ivf_is_at(x, &place) || ivf_outgrown(x) || ivf_damaged(x) ||
-               is_due(conn->db, mode, x);
+        *due = !x || !ivf_is_at(x, &place) || ivf_outgrown(x) ||
+               heal_needs_rebuild(conn->db, x) || is_due(conn->db, mode, x);
         ivf_release(conn->db, x);
     }
     return scope_end(conn, st, err);

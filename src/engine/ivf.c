@@ -391,14 +391,6 @@ const void *ivf_vector(const struct ivf *x, uint32_t posting, uint32_t part, uin
     return pages ? pages + heap_offset(x->core->vector_bytes, row) : NULL;
 }
 
-bool ivf_damaged(const struct ivf *x)
-{
-    for (uint32_t i = 0; i < x->n_heap; i++)
-        if (atomic_load_explicit(&x->heap[i]->lost, memory_order_relaxed))
-            return true;
-    return false;
-}
-
 bool ivf_warm(const struct ivf *x)
 {
     for (uint32_t i = x->n_heap; i-- > 0;) /* they are read in from the first */
@@ -542,6 +534,7 @@ void ivf_draft_fini(mn_db *db, struct ivf_draft *d)
         heap_block_release(db, d->heap[i]);
     mn_free(db->alloc, d->uses);
     mn_free(db->alloc, d->heap);
+    mn_free(db->alloc, d->lost);
     ivf_core_release(db, d->core);
     memset(d, 0, sizeof *d);
 }
@@ -564,7 +557,8 @@ void ivf_release(mn_db *db, struct ivf *x)
                              .uses = x->uses,
                              .n_uses = x->n_uses,
                              .heap = x->heap,
-                             .n_heap = x->n_heap};
+                             .n_heap = x->n_heap,
+                             .lost = x->lost};
     ivf_draft_fini(db, &rest);
     mn_free(db->alloc, x);
 }
@@ -636,6 +630,9 @@ mn_status ivf_create(mn_db *db, struct ivf_draft *d, struct ivf **out, mn_error 
     x->heap = d->heap;
     x->n_heap = d->n_heap;
     x->n_slots = d->n_slots;
+    x->lost = d->lost;
+    x->n_lost = d->n_lost;
+    x->refilled = d->refilled;
     memset(d, 0, sizeof *d);
     mn_status st = arrange(db, x, err);
     if (st == MN_OK) {

@@ -30,6 +30,7 @@ struct ivf_core {
     uint64_t seed;
     uint64_t built_rows;   /* that the centroids were made from */
     struct extent_ref ref; /* zeros: not saved yet. Written by the folder only */
+    _Atomic bool lost;     /* relaxed; its extent is: the next fold builds anew */
 };
 
 struct ivf_core_spec {
@@ -63,6 +64,7 @@ struct ivf_pack {
     _Atomic unsigned refs;
     uint32_t object;       /* number of its extent */
     struct extent_ref ref; /* zeros: not saved yet. Written by the folder only */
+    _Atomic bool lost;     /* relaxed; its extent is: the next fold writes it again */
     uint32_t n_parts;
     struct ivf_part *parts; /* [n_parts] */
     struct ivf_bytes bytes; /* the extent's payload */
@@ -80,7 +82,7 @@ struct heap_block {
     /* [HEAP_BLOCK_PAGES] of the pages as they stand in the sidecar; NULL: the header was not read
      * yet. Set once, by compare-and-swap; release, acquire. */
     _Atomic(uint32_t *) crcs;
-    _Atomic bool lost; /* relaxed; a page could not be read: the next fold builds the index anew */
+    _Atomic bool lost; /* relaxed; a page could not be read: the next fold heals it */
 };
 
 /* Rows of a part that do not exist any more, or not so. */
@@ -107,6 +109,10 @@ struct ivf {
     uint64_t ahead;         /* changes folded since, which the sidecar does not have */
     uint64_t drift;         /* rows that came or went to another posting since it was calibrated */
     struct extent_ref directory; /* zeros: not saved. Written by the folder, before it is shared */
+    _Atomic bool directory_lost; /* relaxed; the next fold writes another */
+    struct extent_ref *lost;     /* [n_lost] packs that the sidecar has lost: their rows are */
+    uint32_t n_lost;             /* missing ... */
+    bool refilled;               /* ... until a fold in memory has put them into others */
     uint64_t rows;          /* live ones */
     int64_t max_id;         /* no row of it has a greater id */
     struct ivf_use *uses;   /* [n_uses] by posting; within one, the part of most rows first */
@@ -158,6 +164,9 @@ struct ivf_draft {
     uint64_t generation;
     struct log_position published;
     uint64_t ahead, drift;
+    struct extent_ref *lost; /* as ivf.lost */
+    uint32_t n_lost;
+    bool refilled;
 };
 mn_status ivf_create(mn_db *db, struct ivf_draft *d, struct ivf **out, mn_error *err);
 void ivf_draft_fini(mn_db *db, struct ivf_draft *d); /* zeroed is fine */
@@ -166,12 +175,16 @@ struct ivf *ivf_share(struct ivf *x);
 void ivf_release(mn_db *db, struct ivf *x); /* NULL is fine */
 struct ivf_core *ivf_core_share(struct ivf_core *c);
 
+/* Whether a row of a use is hidden. */
+static inline bool ivf_hides(const struct ivf_use *u, uint32_t row)
+{
+    return u->hidden && (u->hidden->words[row / 64] >> (row % 64) & 1);
+}
+
 uint64_t ivf_bytes(const struct ivf *x); /* of codes, centroids and vectors in memory */
 
 /* Vector of a row found by ann_search; NULL if it is not in memory. */
 const void *ivf_vector(const struct ivf *x, uint32_t posting, uint32_t part, uint32_t slot);
-
-bool ivf_damaged(const struct ivf *x); /* a reader found a block lost */
 
 /* Whether all vectors are in memory now. */
 bool ivf_warm(const struct ivf *x);

@@ -13,6 +13,9 @@
  * codes move, vectors stay where they are. A pack of which less than half is still in use is copied
  * together with others. New packs and heap blocks go to the sink. So a row is written when it
  * settles, and again when its posting is merged, however small the folds were.
+ *
+ * What the sidecar has lost is mended in passing (ivf_heal.h): missing rows by the fold, packs and
+ * heap blocks by settling.
  */
 #include "src/engine/ivf_fold.h"
 
@@ -21,6 +24,7 @@
 #include <string.h>
 
 #include "index/scan.h"
+#include "src/engine/ivf_heal.h"
 #include "src/engine/ivf_maker.h"
 #include "src/engine/ivf_regroup.h"
 #include "src/engine/ivf_sample.h"
@@ -45,6 +49,7 @@ struct fresh {
     float *wide;
     uint32_t *postings;
     uint32_t *order; /* [n] */
+    uint32_t *slots; /* [n] that have the vectors already, or HEAL_NO_SLOT; NULL: none */
     size_t n;
 };
 
@@ -55,6 +60,7 @@ static void fresh_fini(struct mn_alloc *a, struct fresh *f)
     mn_free(a, f->wide);
     mn_free(a, f->postings);
     mn_free(a, f->order);
+    mn_free(a, f->slots);
 }
 
 static mn_status read_fresh(struct make *m, const int64_t *changed, size_t n, struct fresh *f,
@@ -151,7 +157,11 @@ static mn_status add_fresh(struct make *m, const struct ivf *old, struct fresh *
             make_part(m, posting);
         for (size_t i = first; i < end && st == MN_OK; i++) {
             uint32_t row = f->order[i];
-            st = make_rows(m, f->vectors + row * m->c->vector_bytes, &f->ids[row], 1, err);
+            if (f->slots && f->slots[row] != HEAL_NO_SLOT)
+                st = make_placed(m, f->wide + row * (size_t)m->c->entry.dim, f->ids[row],
+                                 f->slots[row], err);
+            else
+                st = make_rows(m, f->vectors + row * m->c->vector_bytes, &f->ids[row], 1, err);
         }
         if (st == MN_OK)
             st = make_part_end(m, posting, err);
@@ -325,10 +335,34 @@ bool ivf_outgrown(const struct ivf *x)
            used > 2 * (uint64_t)x->core->built_rows + 2 * x->rows || x->n_slots > UINT32_MAX / 2;
 }
 
+/* Rows of lost packs are in it from now on; what the sidecar lost is remembered until a publish. */
+static mn_status keep_lost(struct make *m, const struct ivf *old, mn_error *err)
+{
+    m->d.lost = mn_alloc_array(m->db->alloc, old->n_lost, sizeof *m->d.lost, MN_TAG_CACHE);
+    if (!m->d.lost)
+        return make_no_memory(m, err);
+    memcpy(m->d.lost, old->lost, old->n_lost * sizeof *m->d.lost);
+    m->d.n_lost = old->n_lost;
+    m->d.refilled = true;
+    return MN_OK;
+}
+
+/* They find their vectors in the heap again. */
+static mn_status find_slots(struct make *m, const struct ivf *old, struct fresh *f, mn_error *err)
+{
+    if (!heal_has_gaps(old) || !old->n_heap || f->n == 0)
+        return MN_OK;
+    f->slots = mn_alloc_array(m->db->alloc, f->n, sizeof *f->slots, MN_TAG_PENDING);
+    if (!f->slots)
+        return make_no_memory(m, err);
+    return heal_find_slots(m->conn, old, m->sink, f->vectors, f->n, f->slots, err);
+}
+
 mn_status ivf_fold(mn_conn *conn, struct coll *c, const struct ivf *old, const int64_t *changed,
                    size_t n, const struct ivf_sink *sink, struct ivf **out, mn_error *err)
 {
-    struct ivf_sink memory = {.centroids = sink->centroids, .ctx = sink->ctx};
+    struct ivf_sink memory = {
+        .centroids = sink->centroids, .pages = sink->pages, .ctx = sink->ctx};
     struct make m;
     struct fresh f = {0};
     uint64_t hid = 0;
@@ -340,6 +374,8 @@ mn_status ivf_fold(mn_conn *conn, struct coll *c, const struct ivf *old, const i
         st = start_from(&m, old, err);
     m.d.ahead += n;
     m.d.drift += n;
+    if (st == MN_OK && old->n_lost)
+        st = keep_lost(&m, old, err);
     if (st == MN_OK)
         st = coll_head(conn, c, &m.d.at, err);
     size_t old_ids = 0; /* of the changed ones; ids above the greatest are new */
@@ -347,14 +383,22 @@ mn_status ivf_fold(mn_conn *conn, struct coll *c, const struct ivf *old, const i
         old_ids++;
     if (st == MN_OK)
         st = ivf_hide(m.db, &m.d, changed, old_ids, &hid, err);
-    if (st == MN_OK && n)
+    /* Slots of rows that are missing are not free, though no part names them. */
+    if (st == MN_OK && n && !heal_has_gaps(old))
         st = make_refill(&m, err);
     if (st == MN_OK)
         st = read_fresh(&m, changed, n, &f, err);
     if (st == MN_OK)
+        st = find_slots(&m, old, &f, err);
+    if (st == MN_OK)
         st = add_fresh(&m, old, &f, err);
     if (st == MN_OK)
         st = make_finish(&m, out, err);
+    if (st == MN_OK) { /* the sidecar's is still that one */
+        (*out)->directory = old->directory;
+        atomic_init(&(*out)->directory_lost,
+                    atomic_load_explicit(&old->directory_lost, memory_order_relaxed));
+    }
     fresh_fini(m.db->alloc, &f);
     make_fini(&m);
     return st;
@@ -441,6 +485,10 @@ mn_status ivf_settle(mn_conn *conn, struct coll *c, const struct ivf *x,
         st = sink->centroids(sink->ctx, x->core, &m.centroids_buffer, &m.centroids, err);
     if (st == MN_OK)
         st = start_from(&m, x, err);
+    if (st == MN_OK)
+        st = heal_packs(m.db, &m.d, sink, &m.next_object, err);
+    if (st == MN_OK)
+        st = heal_blocks(conn, c, &m.d, err);
     if (st == MN_OK)
         st = ivf_regroup(&m, x, &moved, err);
     m.d.drift += moved;

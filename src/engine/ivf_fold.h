@@ -6,8 +6,8 @@
 #include "src/engine/ivf_make.h"
 
 /* The version after `old` that holds the open snapshot's rows, ahead of the sidecar; `changed` are
- * the ids that the change log names since old->at, ascending. Of the sink only `centroids` is used.
- * MN_NOMEM under the cap. */
+ * the ids that the change log names since old->at, and of the rows that old has lost, ascending.
+ * Of the sink only `centroids` and `pages` are used. MN_NOMEM under the cap. */
 mn_status ivf_fold(mn_conn *conn, struct coll *c, const struct ivf *old, const int64_t *changed,
                    size_t n, const struct ivf_sink *sink, struct ivf **out, mn_error *err);
 

@@ -10,6 +10,7 @@
 
 #include "src/engine/cache.h"
 #include "src/engine/fold.h"
+#include "src/engine/ivf_heal.h"
 #include "src/engine/ivf_store.h"
 #include "storage/base/bytes.h"
 #include "storage/bulk.h"
@@ -34,7 +35,10 @@ struct load {
     size_t n_packs;
     struct extent_ref directory;
     const struct extent_view *directory_view;
+    uint32_t *use_of; /* [n_uses of the directory] in d.uses; NO_USE: in a lost pack */
 };
+
+#define NO_USE UINT32_MAX
 
 static mn_status no_memory(const struct load *l, mn_error *err)
 {
@@ -45,6 +49,27 @@ static mn_status no_memory(const struct load *l, mn_error *err)
 static mn_status lost(const struct load *l, const char *what, uint32_t object, mn_error *err)
 {
     return mn_fail(err, MN_CORRUPT, "index of '%s': %s %u is lost", l->c->entry.name, what, object);
+}
+
+/* The index goes on without a pack. */
+static mn_status lose_pack(struct load *l, const struct extent_ref *ref, const char *why,
+                           mn_error *err)
+{
+    for (uint32_t i = 0; i < l->d.n_lost; i++)
+        if (l->d.lost[i].object == ref->object)
+            return MN_OK;
+    size_t n = l->d.n_lost + 1;
+    struct extent_ref *more =
+        mn_realloc(l->conn->db->alloc, l->d.lost, n * sizeof *more, MN_TAG_CACHE);
+    if (!more)
+        return no_memory(l, err);
+    l->d.lost = more;
+    l->d.lost[l->d.n_lost++] = *ref;
+    heal_count_lost(l->conn->db, l->sidecar);
+    db_log(l->conn->db, MN_LOG_WARN, "heal",
+           "pack %u of '%s' is lost: %s; its %u rows are read from the table until the next fold",
+           ref->object, l->c->entry.name, why, ref->rows);
+    return MN_OK;
 }
 
 static bool same_place(const struct extent_ref *a, const struct extent_ref *b)
@@ -164,10 +189,15 @@ static mn_status take_pack(struct load *l, struct bulk_want *w, struct extent_vi
                               .len = v->spec.payload_len};
     w->buf = NULL;
     v->payload = NULL;
-    mn_status st = ivf_pack_open(l->conn->db, l->d.core, w->ref.object, &bytes, &p, err);
+    mn_error own = {0};
+    mn_status st = ivf_pack_open(l->conn->db, l->d.core, w->ref.object, &bytes, &p, &own);
     if (st == MN_OK) {
         p->ref = w->ref;
         l->packs[l->n_packs++] = p;
+    } else if (st == MN_CORRUPT) {
+        st = lose_pack(l, &w->ref, own.message, err);
+    } else if (err) {
+        *err = own;
     }
     return st;
 }
@@ -202,12 +232,15 @@ static mn_status read_wants(struct load *l, mn_error *err)
     struct bulk_done done;
     mn_status st = bulk_create(db->disk, l->sidecar, db->alloc, l->wants, l->n_wants, &b, err);
     while (st == MN_OK && bulk_next(b, &done)) {
+        const struct extent_ref *ref = &l->wants[done.i].ref;
         st = done.status;
-        if (st && err)
-            *err = done.err;
         l->views[done.i] = done.view;
         if (st == MN_OK)
             st = take(l, done.i, err);
+        else if (ref->kind == KIND_PACK)
+            st = lose_pack(l, ref, done.err.message, err);
+        else if (err)
+            *err = done.err;
         if (st == MN_OK)
             st = conn_tick(l->conn, err);
     }
@@ -226,44 +259,65 @@ static struct ivf_pack *pack_of(const struct load *l, uint32_t object)
     return p ? *p : NULL;
 }
 
-static mn_status load_hidden(struct load *l, const uint8_t *p, const uint8_t *end, uint32_t n,
+/* Rows that are hidden in a use. */
+static mn_status load_bitmap(struct load *l, struct ivf_use *u, const uint8_t *p, uint32_t rows,
                              mn_error *err)
 {
-    for (uint32_t i = 0; i < n; i++) {
-        if (end - p < 4 || le32_get(p) >= l->d.n_uses)
-            return lost(l, "hidden rows", i, err);
-        struct ivf_use *u = &l->d.uses[le32_get(p)];
-        uint32_t rows = ivf_use_part(u)->view.n;
-        size_t words = ivf_bitmap_words(rows);
-        p += 4;
-        if ((size_t)(end - p) < 8 * words || u->hidden)
-            return lost(l, "hidden rows", i, err);
-        if (!(u->hidden = ivf_bitmap_create(l->conn->db, rows, NULL)))
-            return no_memory(l, err);
-        for (size_t j = 0; j < words; j++, p += 8) {
-            u->hidden->words[j] = le64_get(p);
-            u->hidden->n += (uint32_t)__builtin_popcountll(u->hidden->words[j]);
-        }
-        if (rows % 64 && u->hidden->words[words - 1] >> (rows % 64))
-            return lost(l, "hidden rows", i, err);
+    size_t words = ivf_bitmap_words(rows);
+    if (u->hidden || ivf_use_part(u)->view.n != rows)
+        return lost(l, "hidden rows", rows, err);
+    if (!(u->hidden = ivf_bitmap_create(l->conn->db, rows, NULL)))
+        return no_memory(l, err);
+    for (size_t j = 0; j < words; j++) {
+        u->hidden->words[j] = le64_get(p + 8 * j);
+        u->hidden->n += (uint32_t)__builtin_popcountll(u->hidden->words[j]);
     }
-    return p == end ? MN_OK : lost(l, "directory", 0, err);
+    if (rows % 64 && u->hidden->words[words - 1] >> (rows % 64))
+        return lost(l, "hidden rows", rows, err);
+    return MN_OK;
+}
+
+static mn_status load_hidden(struct load *l, const uint8_t *p, const uint8_t *end, uint32_t n_uses,
+                             uint32_t n, mn_error *err)
+{
+    mn_status st = MN_OK;
+    for (uint32_t i = 0; i < n && st == MN_OK; i++) {
+        if (end - p < 8 || le32_get(p) >= n_uses)
+            return lost(l, "hidden rows", i, err);
+        uint32_t use = l->use_of[le32_get(p)], rows = le32_get(p + 4);
+        p += 8;
+        if ((size_t)(end - p) / 8 < ivf_bitmap_words(rows))
+            return lost(l, "hidden rows", i, err);
+        if (use != NO_USE)
+            st = load_bitmap(l, &l->d.uses[use], p, rows, err);
+        p += 8 * ivf_bitmap_words(rows);
+    }
+    return st || p == end ? st : lost(l, "directory", 0, err);
 }
 
 static mn_status load_uses(struct load *l, const uint8_t *p, uint32_t n_uses, mn_error *err)
 {
     mn_db *db = l->conn->db;
+    mn_status st = MN_OK;
     l->d.uses = mn_alloc_array(db->alloc, n_uses, sizeof *l->d.uses, MN_TAG_CACHE);
-    if (!l->d.uses)
+    l->use_of = mn_alloc_array(db->alloc, n_uses, sizeof *l->use_of, MN_TAG_IO);
+    if (!l->d.uses || !l->use_of)
         return no_memory(l, err);
-    for (uint32_t i = 0; i < n_uses; i++, p += 8) {
+    for (uint32_t i = 0; i < n_uses && st == MN_OK; i++, p += 8) {
         struct ivf_pack *pack = pack_of(l, le32_get(p));
-        if (!pack || le32_get(p + 4) >= pack->n_parts)
+        const struct extent_ref unnamed = {.object = le32_get(p), .kind = KIND_PACK};
+        l->use_of[i] = NO_USE;
+        if (!pack) {
+            st = lose_pack(l, &unnamed, "the catalog does not name it", err);
+            continue;
+        }
+        if (le32_get(p + 4) >= pack->n_parts)
             return lost(l, "pack", le32_get(p), err);
+        l->use_of[i] = l->d.n_uses;
         l->d.uses[l->d.n_uses++] =
             (struct ivf_use){.pack = ivf_pack_share(pack), .index = le32_get(p + 4)};
     }
-    return MN_OK;
+    return st;
 }
 
 /* ---- The heap -------------------------------------------------------------------------------- */
@@ -275,7 +329,7 @@ static void take_pages(mn_conn *conn, struct sidecar *s, struct heap_block *b,
     size_t whole = (size_t)HEAP_BLOCK_PAGES * HEAP_PAGE, len = done->view.spec.payload_len;
     char *pages = w->pages, *none = NULL;
     if (done->status != MN_OK) {
-        heap_block_lose(conn->db, s, b, done->err.message);
+        heal_lose_block(conn->db, s, b, done->err.message);
         return;
     }
     memset(pages + len, 0, whole - len);
@@ -418,7 +472,7 @@ static mn_status load_directory(struct load *l, mn_error *err)
         st = load_uses(l, p + DIRECTORY_HEAD, le32_get(p + 24), err);
     if (st == MN_OK)
         st = load_hidden(l, p + DIRECTORY_HEAD + 8 * (size_t)le32_get(p + 24), p + len,
-                         le32_get(p + 28), err);
+                         le32_get(p + 24), le32_get(p + 28), err);
     return st ? st : load_heap(l, le32_get(p + 32), err);
 }
 
@@ -431,6 +485,7 @@ static void load_fini(struct load *l)
         ivf_pack_release(db, l->packs[i]);
     for (size_t i = 0; i < l->n_wants; i++)
         mn_free(db->alloc, l->wants[i].buf);
+    mn_free(db->alloc, l->use_of);
     mn_free(db->alloc, l->packs);
     mn_free(db->alloc, l->views);
     mn_free(db->alloc, l->wants);
@@ -448,9 +503,12 @@ static mn_status load_all(struct load *l, struct ivf **out, mn_error *err)
         st = load_directory(l, err);
     if (st == MN_OK)
         st = ivf_create(l->conn->db, &l->d, out, err);
-    if (st == MN_OK)
-        (*out)->directory = l->directory;
-    return st;
+    if (st)
+        return st;
+    (*out)->directory = l->directory;
+    return heal_bears(*out) ? MN_OK
+                            : mn_fail(err, MN_CORRUPT, "index of '%s': %u of its packs are lost",
+                                      l->c->entry.name, (*out)->n_lost);
 }
 
 mn_status ivf_load(mn_conn *conn, struct coll *c, const struct ivf *have, struct ivf **out,
@@ -473,18 +531,21 @@ mn_status ivf_load(mn_conn *conn, struct coll *c, const struct ivf *have, struct
     bool db_failed = st == MN_IO; /* app.db itself: no rows to answer from */
     if (st == MN_OK)
         st = load_all(&l, out, &own);
-    if (st == MN_OK && !ivf_is_at(*out, &place)) {
-        ivf_release(conn->db, *out);
-        *out = NULL;
+    if (st == MN_OK && !ivf_is_at(*out, &place))
         st = mn_fail(&own, MN_CORRUPT, "index of '%s': is not the one that mneme_indexes names",
                      c->entry.name);
+    if (st) {
+        ivf_release(conn->db, *out);
+        *out = NULL;
     }
     if (st == MN_CORRUPT || st == MN_NEWER || (st == MN_IO && !db_failed)) {
-        sidecar_count_lost(l.sidecar);
-        db_log(conn->db, MN_LOG_WARN, "index", "%s; searches read the rows until it is built anew",
-               own.message);
+        heal_count_lost(conn->db, l.sidecar);
+        db_log(conn->db, MN_LOG_WARN, "heal",
+               "the index of '%s' is lost: %s; searches read the rows until it is built anew",
+               c->entry.name, own.message);
         st = MN_OK;
-    } else if (st == MN_NOMEM) {
+    } else if (st == MN_NOMEM && !sqlite3_get_autocommit(conn->sql)) {
+        /* SQLite's own want of memory may have ended the transaction: that is an error. */
         db_log(conn->db, MN_LOG_WARN, "index",
                "'%s' does not fit under the memory cap: searches read the rows; raise memory, or "
                "rebuild the index under this one",

@@ -159,7 +159,8 @@ static mn_status open_block(struct make *m, mn_error *err)
         heap_block_release(m->db, b);
         return make_no_memory(m, err);
     }
-    if (last) {
+    if (last) { /* a lost one is healed when it is settled */
+        atomic_init(&b->lost, atomic_load_explicit(&last->lost, memory_order_relaxed));
         heap_block_release(m->db, last);
         m->d.heap[m->d.n_heap - 1] = b;
     } else {
@@ -241,6 +242,7 @@ static mn_status copy_block(struct make *m, uint32_t number, struct heap_block *
     *out = heap_block_create(m->db, b->vector_bytes, b->n, pages);
     if (!*out)
         return make_no_memory(m, err);
+    atomic_init(&(*out)->lost, atomic_load_explicit(&b->lost, memory_order_relaxed));
     heap_block_release(m->db, b);
     m->d.heap[number] = *out;
     return MN_OK;
@@ -365,6 +367,12 @@ mn_status make_rows(struct make *m, const char *vectors, const int64_t *ids, siz
         m->n_slots++;
     }
     return st;
+}
+
+mn_status make_placed(struct make *m, const float *wide, int64_t id, uint32_t slot, mn_error *err)
+{
+    m->slots[m->n_slots++] = slot;
+    return posting_add(m->encoder, wide, &id, 1, err);
 }
 
 static size_t pack_most(const mn_db *db)

@@ -11,13 +11,17 @@ struct ivf_sink {
     mn_status (*core)(void *ctx, struct ivf_core *core, const float *centroids, mn_error *err);
     /* The centroids [n_lists][dim] of a core that `core` was given, within *buffer, which is for
      * mn_free. Folds need it. */
-    mn_status (*centroids)(void *ctx, const struct ivf_core *core, void **buffer,
+    mn_status (*centroids)(void *ctx, struct ivf_core *core, void **buffer,
                            const float **centroids, mn_error *err);
     mn_status (*pack)(void *ctx, struct ivf_pack *pack, mn_error *err);
     /* Reads a pack back that `pack` was given before. */
     mn_status (*reload)(void *ctx, const struct ivf_core *core, const struct extent_ref *ref,
                         struct ivf_pack **out, mn_error *err);
     mn_status (*block)(void *ctx, uint32_t number, struct heap_block *block, mn_error *err);
+    /* Pages of a block that are not in memory, within *buffer, which is for mn_free whatever is
+     * returned. */
+    mn_status (*pages)(void *ctx, const struct heap_block *block, void **buffer,
+                       const char **pages, mn_error *err);
     void *ctx;
 };
 

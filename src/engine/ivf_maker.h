@@ -47,6 +47,8 @@ void make_part(struct make *m, uint32_t posting); /* begins one */
  * without a direction is no row of the index. */
 mn_status make_rows(struct make *m, const char *vectors, const int64_t *ids, size_t n,
                     mn_error *err);
+/* The same for one row, widened, whose vector stands in the heap. */
+mn_status make_placed(struct make *m, const float *wide, int64_t id, uint32_t slot, mn_error *err);
 mn_status make_part_end(struct make *m, uint32_t posting, mn_error *err);
 
 /* Where many slots of the heap are free, the draft's next rows go there: slots of rows that no part

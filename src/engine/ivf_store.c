@@ -4,18 +4,17 @@
  *   KIND_CORE       object 0. magic u32, version u32, seed u64, built_rows u64, n_lists u32,
  *                   dim u32, bits u32, pad u32, origin f32[dim], centroids f32[n_lists][dim]; one
  *                   that begins with a NaN is none: its number is free
- *   KIND_PACK       object: number of the pack. ivf.c
- *   KIND_HEAP       object: number of the block. Pages of vectors; ivf.c. `rows` are the slots used
+ *   KIND_PACK       object: number of the pack. ivf.c. `rows`: of all its parts
+ *   KIND_HEAP       object: number of the block. Pages of vectors; ivf.c. `rows`: slots used
  *   KIND_DIRECTORY  object 0. magic u32, version u32, seq i64, stamp i64, n_uses u32, n_hidden u32,
  *                   n_heap u32, n_slots u32, drift u64, tuning[TUNING_BYTES],
  *                   uses[n_uses] { pack u32, index u32 },
- *                   hidden[n_hidden] { use u32, bitmap u64[(rows of its part + 63) / 64] }
+ *                   hidden[n_hidden] { use u32, rows u32, bitmap u64[(rows + 63) / 64] }
  *
  * and in app.db: mneme_indexes(collection, generation, seq, stamp, rows), one row an index.
  *
  * The directory says which parts count and which rows are hidden; it is written anew by each fold.
- * An extent that is lost makes the whole index unusable: answers come from the rows until the
- * folder has built it anew. */
+ * What happens when an extent is lost stands in ivf_heal.c. */
 #include "src/engine/ivf_store.h"
 
 #include <assert.h>
@@ -26,6 +25,7 @@
 
 #include "src/engine/cache.h"
 #include "src/engine/fold.h"
+#include "src/engine/ivf_heal.h"
 #include "storage/base/bytes.h"
 #include "storage/extents.h"
 #include "storage/fs_disk.h"
@@ -81,8 +81,11 @@ static mn_status write_core(void *ctx, struct ivf_core *core, const float *centr
 
 static mn_status write_pack(void *ctx, struct ivf_pack *pack, mn_error *err)
 {
-    return write_extent(ctx, KIND_PACK, pack->object, pack->n_parts, pack->bytes.payload,
-                        pack->bytes.len, NULL, &pack->ref, err);
+    uint32_t rows = 0;
+    for (uint32_t i = 0; i < pack->n_parts; i++)
+        rows += pack->parts[i].view.n;
+    return write_extent(ctx, KIND_PACK, pack->object, rows, pack->bytes.payload, pack->bytes.len,
+                        NULL, &pack->ref, err);
 }
 
 static mn_status write_block(void *ctx, uint32_t number, struct heap_block *b, mn_error *err)
@@ -153,7 +156,7 @@ mn_status ivf_check_core(const struct extent_view *v, uint32_t dim, mn_error *er
     return MN_OK;
 }
 
-static mn_status read_centroids(void *ctx, const struct ivf_core *core, void **buffer,
+static mn_status read_centroids(void *ctx, struct ivf_core *core, void **buffer,
                                 const float **centroids, mn_error *err)
 {
     const struct ivf_writer *w = ctx;
@@ -171,6 +174,25 @@ static mn_status read_centroids(void *ctx, const struct ivf_core *core, void **b
                      le32_get(v.payload + 24), core->n_lists);
     if (st == MN_OK)
         *centroids = (const float *)(const void *)(v.payload + CORE_HEAD) + dim;
+    else if (st == MN_CORRUPT || st == MN_IO)
+        heal_lose_core(w->db, w->sidecar, core, err);
+    return st;
+}
+
+static mn_status read_pages_of(void *ctx, const struct heap_block *b, void **buffer,
+                               const char **pages, mn_error *err)
+{
+    const struct ivf_writer *w = ctx;
+    struct extent_view v;
+    size_t len = (size_t)b->ref.n_blocks * EXTENT_BLOCK;
+    *buffer = mn_alloc_aligned(w->db->alloc, len, IO_ALIGN, MN_TAG_IO);
+    if (!*buffer)
+        return no_memory(w->db, err);
+    mn_status st = sidecar_read(w->sidecar, &b->ref, *buffer, &v, err);
+    if (st == MN_OK && v.spec.payload_len < heap_pages(b->vector_bytes, b->n) * HEAP_PAGE)
+        st = mn_fail(err, MN_CORRUPT, "heap block %u is too short", b->ref.object);
+    if (st == MN_OK)
+        *pages = (const char *)v.payload;
     return st;
 }
 
@@ -181,6 +203,7 @@ struct ivf_sink ivf_writer_sink(struct ivf_writer *w)
                              .pack = write_pack,
                              .reload = reload_pack,
                              .block = write_block,
+                             .pages = read_pages_of,
                              .ctx = w};
 }
 
@@ -192,7 +215,7 @@ static mn_status write_directory(const struct ivf_writer *w, const mn_db *db, st
     for (uint32_t i = 0; i < x->n_uses; i++) {
         if (x->uses[i].hidden) {
             n_hidden++;
-            len += 4 + 8 * ivf_bitmap_words(ivf_use_part(&x->uses[i])->view.n);
+            len += 8 + 8 * ivf_bitmap_words(ivf_use_part(&x->uses[i])->view.n);
         }
     }
     uint8_t *p = mn_alloc(db->alloc, len, MN_TAG_IO);
@@ -218,7 +241,8 @@ static mn_status write_directory(const struct ivf_writer *w, const mn_db *db, st
         if (!h)
             continue;
         le32_put(at, i);
-        at += 4;
+        le32_put(at + 4, ivf_use_part(&x->uses[i])->view.n);
+        at += 8;
         for (size_t j = 0; j < ivf_bitmap_words(ivf_use_part(&x->uses[i])->view.n); j++, at += 8)
             le64_put(at, h->words[j]);
     }
@@ -551,6 +575,11 @@ bool ivf_reader_fits(const struct ivf_reader *r, size_t vector_bytes)
     return fits;
 }
 
+size_t ivf_reader_most(const struct ivf_reader *r)
+{
+    return r->room / (1 + (r->vector_bytes + HEAP_PAGE - 1) / HEAP_PAGE); /* and a header each */
+}
+
 /* Index of a page in r->pages, added if it is new; r->room: no room. */
 static size_t want_page(struct ivf_reader *r, struct heap_block *b, uint32_t page)
 {
@@ -563,16 +592,6 @@ static size_t want_page(struct ivf_reader *r, struct heap_block *b, uint32_t pag
     r->pages[r->n_pages].page = page;
     r->pages[r->n_pages].good = false;
     return r->n_pages++;
-}
-
-void heap_block_lose(mn_db *db, struct sidecar *s, struct heap_block *b, const char *why)
-{
-    if (atomic_exchange_explicit(&b->lost, true, memory_order_relaxed))
-        return;
-    sidecar_count_lost(s);
-    db_log(db, MN_LOG_WARN, "heal",
-           "heap block %u of collection %u is lost: %s; its vectors are read from the rows",
-           b->ref.object, b->ref.collection, why);
 }
 
 /* Block of the file that an entry of r->pages stands for. */
@@ -626,7 +645,7 @@ static mn_status read_pages(struct ivf_reader *r, bool *lost, mn_error *err)
             r->pages[i].good = r->pages[i].good && check_page(r, i);
         if (r->pages[i].good)
             continue;
-        heap_block_lose(r->conn->db, r->sidecar, r->pages[i].block, "a page cannot be read");
+        heal_lose_block(r->conn->db, r->sidecar, r->pages[i].block, "a page cannot be read");
         *lost = true;
     }
     return st;

@@ -73,19 +73,17 @@ struct sidecar *ivf_reader_sidecar(const struct ivf_reader *r); /* borrowed */
 size_t ivf_reader_bytes(size_t vector_bytes);  /* that one holds */
 /* The sidecar was not replaced since, and it has room for such vectors. */
 bool ivf_reader_fits(const struct ivf_reader *r, size_t vector_bytes);
+/* So many vectors at once find room, wherever they lie. */
+size_t ivf_reader_most(const struct ivf_reader *r);
 /* vectors[i] takes candidate i's vector, borrowed until the next call; NULL where it cannot be
  * read: take it from the row. *reads counts pages read. */
 mn_status ivf_read(struct ivf_reader *r, const struct ivf *x, const struct ann_candidate *c,
                    size_t n, const void **vectors, uint64_t *reads, mn_error *err);
 
-/* A reader found a block's vectors unreadable: they come from the rows until a fold has healed it.
- * Logged and counted once a block. */
-void heap_block_lose(mn_db *db, struct sidecar *s, struct heap_block *b, const char *why);
-
 /* ---- The format, for those who read it ------------------------------------------------------- */
 
 enum { KIND_CORE = 1, KIND_PACK = 2, KIND_HEAP = 3, KIND_DIRECTORY = 4 };
-enum { CORE_MAGIC = 0x524f434d, DIRECTORY_MAGIC = 0x5249444d, STORE_VERSION = 2 };
+enum { CORE_MAGIC = 0x524f434d, DIRECTORY_MAGIC = 0x5249444d, STORE_VERSION = 3 };
 enum { CORE_HEAD = 40, DIRECTORY_HEAD = 48 + TUNING_BYTES };
 
 /* Magic and version of a core's or directory's payload; an older index is built anew. */

@@ -14,6 +14,7 @@
 #include "src/engine/engine.h"
 #include "src/engine/fold.h"
 #include "src/engine/ivf.h"
+#include "src/engine/ivf_heal.h"
 #include "src/engine/ivf_verify.h"
 #include "storage/sql.h"
 
@@ -145,7 +146,10 @@ mn_status mn_index_stats(mn_conn *conn, const char *name, mn_index_info *out, mn
             describe_index(view_base(v), out);
             out->pending = pending + view_base(v)->ahead;
             out->sidecar_bytes = file_bytes(conn->db->path, "-mneme");
+            out->missing = heal_has_gaps(view_base(v)) ? heal_lost_rows(view_base(v)) : 0;
         }
+        out->lost = counter(&conn->db->count.lost);
+        out->healed = counter(&conn->db->count.healed);
         view_release(conn->db, v);
         st = scope_end(conn, st, err);
     }

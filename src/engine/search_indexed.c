@@ -450,7 +450,7 @@ mn_status search_indexed(struct search *s, mn_hit *hits, uint32_t *found, bool *
         return st;
     bool cold = view_wants_warmth(s, v), folds = folder_may_run(s->conn->db);
     bool many = view_n_changed(v) >= fold_rows(s->conn->db, s->c->vector_bytes);
-    if (many || cold)
+    if (many || cold || view_base(v)->n_lost)
         folder_tell(s->conn->db, s->c->entry.name);
     if (many && !folds && !conn_may_be_dirty(s->conn))
         st = fold_for_search(s, &v, &pending, err);
@@ -462,7 +462,8 @@ mn_status search_indexed(struct search *s, mn_hit *hits, uint32_t *found, bool *
      * the connection then has a reader. */
     if (cold && !folds && s->conn->n_askers && s->conn->askers[0].reader)
         st = ivf_warm_up(s->conn, view_base(v), WARM_BLOCKS, err);
-    if (st == MN_NOMEM) { /* no matter: they stay where they are */
+    if (st == MN_NOMEM && !sqlite3_get_autocommit(s->conn->sql)) {
+        /* No matter: they stay where they are. */
         mn_error_clear(err);
         st = MN_OK;
     }

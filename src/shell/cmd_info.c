@@ -311,6 +311,9 @@ static void stats_index(const struct session *db, const mn_collection_info *c,
         line("index", "%s rows in %s postings, generation %" PRIu64, count_format(a, x->rows),
              count_format(b, x->postings), x->generation);
         line("pending", "%s changed rows that are not in it yet", count_format(a, x->pending));
+        if (x->missing)
+            line("damaged", "it lacks %s rows; they are read from the table until the next fold",
+                 count_format(a, x->missing));
         line("index memory", "%s: centroids and %u-bit codes%s", size_format(d, x->memory_bytes),
              (unsigned)x->bits, x->vectors_in_memory ? ", vectors too" : "");
         line("exact distances", "%s", vectors_place(c, x));
@@ -343,9 +346,12 @@ static void stats_index_json(struct text *t, const mn_index_info *x)
                 x->generation, x->rows, x->pending, x->postings, (unsigned)x->bits);
     text_printf(t,
                 ",\"memory_bytes\":%" PRIu64 ",\"vectors_in_memory\":%s"
-                ",\"sidecar_bytes\":%" PRIu64 ",\"recall_most\":%.4f}",
+                ",\"sidecar_bytes\":%" PRIu64 ",\"recall_most\":%.4f",
                 x->memory_bytes, x->vectors_in_memory ? "true" : "false", x->sidecar_bytes,
                 x->recall_most);
+    text_printf(t,
+                ",\"missing\":%" PRIu64 ",\"lost\":%" PRIu64 ",\"healed\":%" PRIu64 "}",
+                x->missing, x->lost, x->healed);
 }
 
 static void stats_collection_json(struct text *t, const mn_collection_info *c,

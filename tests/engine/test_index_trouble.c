@@ -3,14 +3,12 @@
  * processes and threads that fold at once, readers that sleep, rows that are all alike, collections
  * that shrink and grow. Answers stay right, what is wrong is reported, and the next fold or rebuild
  * mends it. */
+#include "tests/engine/files.h"
 #include "tests/engine/indexed.h"
 
-#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 enum { DIM = 8, ROWS = 400, K = 10 };
 
@@ -22,13 +20,6 @@ struct world {
     mn_conn *conn;
     struct brute b;
 };
-
-static const char *sidecar_of(const char *path)
-{
-    static char name[1024];
-    snprintf(name, sizeof name, "%s-mneme", path);
-    return name;
-}
 
 static struct world world_open(const char *path, uint32_t dim, bool cold, uint32_t flags)
 {
@@ -128,29 +119,6 @@ static int64_t sql_number(const char *path, const char *text)
 }
 
 /* ---- Files ----------------------------------------------------------------------------------- */
-
-struct copy {
-    char *bytes;
-    size_t n;
-};
-
-static struct copy file_read(const char *path)
-{
-    struct stat st;
-    int fd = open(path, O_RDONLY);
-    CHECK(fd >= 0 && fstat(fd, &st) == 0);
-    struct copy c = {malloc((size_t)st.st_size + 1), (size_t)st.st_size};
-    CHECK(c.bytes && pread(fd, c.bytes, c.n, 0) == (ssize_t)c.n);
-    close(fd);
-    return c;
-}
-
-static void file_write(const char *path, const struct copy *c)
-{
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
-    CHECK(fd >= 0 && pwrite(fd, c->bytes, c->n, 0) == (ssize_t)c->n);
-    close(fd);
-}
 
 static void flip(const char *path, uint64_t at)
 {

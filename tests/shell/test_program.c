@@ -731,9 +731,14 @@ TEST(verify_names_a_damaged_index_and_what_mends_it)
     run(0, "mneme search app.db c --id 5 --k 1 --format csv");
     run(1, "mneme verify app.db");
     CHECK_HAS(out, "c: ");
-    CHECK_HAS(err, "`mneme rebuild` mends an index");
-    run(0, "mneme rebuild app.db c");
+    CHECK_HAS(err, "`mneme verify --heal` mends an index");
+    run(0, "cp app.db b.db && cp app.db-mneme b.db-mneme");
+    run(0, "mneme rebuild b.db c");
+    run_shows("mneme verify b.db", "b.db: no problem found in ...\n");
+    run(0, "mneme verify app.db --heal");
+    CHECK_HAS(out, " of indexes healed\napp.db: no problem found in ");
     run_shows("mneme verify app.db", "app.db: no problem found in ...\n");
+    run_shows("mneme verify app.db --heal", "app.db: no problem found in ...\n");
 }
 
 /* Another writer holds the database, so that fold waits; the signal comes once it can be caught. */

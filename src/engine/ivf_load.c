@@ -72,9 +72,12 @@ static mn_status lose_pack(struct load *l, const struct extent_ref *ref, const c
     return MN_OK;
 }
 
-static bool same_place(const struct extent_ref *a, const struct extent_ref *b)
+/* Generation and place are not enough: what a publish that failed wrote there may have been written
+ * over by another process's publish of the same number. The header's CRC covers its nonce. */
+static bool same_extent(const struct extent_ref *a, const struct extent_ref *b)
 {
-    return a->first_block == b->first_block && a->generation == b->generation;
+    return a->first_block == b->first_block && a->generation == b->generation &&
+           a->header_crc == b->header_crc;
 }
 
 /* ---- What is to be read ---------------------------------------------------------------------- */
@@ -106,7 +109,7 @@ static mn_status want_core(struct load *l, mn_error *err)
     const struct extent_ref *ref = find_ref(l, KIND_CORE, 0);
     if (!ref)
         return lost(l, "core", 0, err);
-    if (!l->have || !same_place(&l->have->core->ref, ref))
+    if (!l->have || !same_extent(&l->have->core->ref, ref))
         return want(l, ref, err);
     l->d.core = ivf_core_share(l->have->core);
     return MN_OK;
@@ -119,7 +122,7 @@ static struct ivf_pack *have_pack(const struct load *l, const struct extent_ref 
         return NULL;
     for (uint32_t i = 0; i < l->have->n_uses; i++) {
         struct ivf_pack *p = l->have->uses[i].pack;
-        if (p->object == ref->object && same_place(&p->ref, ref))
+        if (p->object == ref->object && same_extent(&p->ref, ref))
             return ivf_pack_share(p);
     }
     return NULL;
@@ -410,7 +413,7 @@ static struct heap_block *have_block(const struct load *l, const struct extent_r
     if (!l->have || ref->object >= l->have->n_heap)
         return NULL;
     struct heap_block *b = l->have->heap[ref->object];
-    return same_place(&b->ref, ref) ? heap_block_share(b) : NULL;
+    return same_extent(&b->ref, ref) ? heap_block_share(b) : NULL;
 }
 
 static mn_status load_block(struct load *l, const struct extent_ref *ref, mn_error *err)

@@ -112,7 +112,7 @@ typedef enum mn_status {
     MN_INTERRUPTED, /* mn_interrupt() was called, or a progress callback said stop */
     MN_DEADLINE,    /* the search's deadline passed */
     MN_FORKED,      /* the handle belongs to the parent process: open after forking, or exec */
-    MN_POISONED,    /* a flush failed: close and open again */
+    MN_POISONED,    /* a flush of the sidecar failed: nothing of the fold counts; fold again */
     MN_MISUSE       /* the calls are in the wrong order: see the function's comment */
 } mn_status;
 
@@ -521,7 +521,7 @@ MN_API MN_CHECKED mn_status mn_search_radius(mn_conn *conn, const char *name, co
  *
  * mn_fold does what the thread does, now and on this connection: builds the index of a collection
  * that has none, else folds all pending changes in. MN_BUSY: another process is at it.
- * MN_MISUSE inside a transaction.
+ * MN_POISONED: see there. MN_MISUSE inside a transaction.
  */
 MN_API MN_CHECKED mn_status mn_fold(mn_conn *conn, const char *name, mn_error *err);
 

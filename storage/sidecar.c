@@ -556,8 +556,8 @@ mn_status sidecar_poisoned(struct sidecar *s, mn_error *err)
         return MN_OK;
     return mn_fail_os(err, MN_POISONED, error,
                       "%s: a flush failed %" PRIu64
-                      " s ago; the index is not changed any more: close the database and open it "
-                      "again",
+                      " s ago: nothing more is written through this handle; the next fold will "
+                      "open it again",
                       s->path, (wall_us() - at) / 1000000);
 }
 
@@ -767,7 +767,7 @@ mn_status sidecar_flush(struct sidecar *s, mn_error *err)
     s->poison_time_us = wall_us();
     pthread_mutex_unlock(&s->lock);
     return mn_fail_os(err, MN_POISONED, -rc,
-                      "%s: the flush failed; the index is not changed any more: close the database "
-                      "and open it again",
+                      "%s: the flush failed: nothing of this fold counts; the next one will open "
+                      "it again",
                       s->path);
 }

@@ -367,6 +367,10 @@ static mn_status fold_collection(mn_conn *conn, const char *name, enum fold_mode
         st = lease_reclaim(f.lease, &complete, err);
     lease_drop(f.lease);
     sidecar_close(f.sidecar);
+    /* What could not be flushed is named by nobody and will be written again: the next fold opens
+     * the file anew. */
+    if (st == MN_POISONED)
+        ivf_sidecar_forget(db);
     return st;
 }
 

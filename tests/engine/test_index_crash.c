@@ -1,8 +1,9 @@
-/* The hybrid index on a simulated disk. A build, a fold and a rebuild are cut at every write: what
- * comes back verifies, answers right and folds on. Each call to the disk and each allocation of a
+/* The hybrid index on a simulated disk. A build, folds in memory, their publishing and a rebuild are
+ * cut at every write: what comes back verifies, answers right and folds on. A flush that fails stops
+ * no later fold. Each call to the disk and each allocation of a
  * fold, of a load and of a search whose vectors stay in the sidecar fails once, or from then on: a
  * status or the right answer, nothing lost, and the handle goes on. */
-#include "tests/engine/indexed.h"
+#include "tests/engine/trouble.h"
 
 #include "tests/sim/oom.h"
 #include "tests/sim/sim.h"
@@ -47,7 +48,11 @@ static void world_close(struct world *w)
 
 /* ---- The script ------------------------------------------------------------------------------ */
 
-enum op { OP_FILL, OP_BUILD, OP_CHANGE, OP_FOLD, OP_SHRINK, OP_REBUILD, N_OPS };
+/* Folds in memory write nothing: what is cut are the writes around them, and their publishing. */
+enum op {
+    OP_FILL, OP_BUILD, OP_CHANGE, OP_AHEAD, OP_FOLD, OP_SHRINK, OP_AHEAD_2, OP_MORE, OP_AHEAD_3,
+    OP_SETTLE, OP_REBUILD, N_OPS
+};
 
 static mn_status put_rows(mn_conn *conn, int64_t from, int64_t to, int puts, mn_error *err)
 {
@@ -70,6 +75,19 @@ static mn_status delete_rows(mn_conn *conn, int64_t from, int64_t to, mn_error *
     return mn_delete(conn, "c", ids, n, NULL, err);
 }
 
+/* What is pending is searched, and folded in memory; the search loads the index for it. */
+static mn_status fold_ahead(mn_conn *conn, mn_error *err)
+{
+    float query[DIM];
+    mn_hit hit;
+    uint32_t found;
+    row_vector(400, 1, query);
+    mn_status st = mn_search(conn, "c", query, 1, 1, NULL, &hit, &found, err);
+    if (st == MN_OK && !trouble_fold_ahead(conn))
+        return mn_fail(err, MN_MISUSE, "nothing was folded in memory");
+    return st;
+}
+
 static mn_status do_op(mn_conn *conn, enum op op, mn_error *err)
 {
     mn_status st = MN_OK;
@@ -81,6 +99,12 @@ static mn_status do_op(mn_conn *conn, enum op op, mn_error *err)
         return put_rows(conn, FIRST - 10, LAST, 2, err);
     case OP_SHRINK:
         return delete_rows(conn, 1, 12, err);
+    case OP_MORE:
+        return put_rows(conn, 20, 30, 3, err);
+    case OP_AHEAD:
+    case OP_AHEAD_2:
+    case OP_AHEAD_3:
+        return fold_ahead(conn, err);
     case OP_REBUILD:
         return mn_rebuild(conn, "c", err);
     default:
@@ -93,6 +117,8 @@ static int puts_of(int64_t id, unsigned ops)
 {
     if (ops > OP_SHRINK && id <= 12)
         return 0;
+    if (ops > OP_MORE && id >= 20 && id <= 30)
+        return 3;
     if (ops > OP_CHANGE && id >= FIRST - 10)
         return 2;
     return ops > OP_FILL && id <= FIRST;
@@ -226,8 +252,8 @@ TEST(a_build_and_folds_are_cut_at_every_write)
 /* ---- Faults ---------------------------------------------------------------------------------- */
 
 /* What is done under the fault. */
-enum task { TASK_BUILD, TASK_FOLD, TASK_LOAD, TASK_SEARCH, N_TASKS };
-static const char *const task_words[] = {"build", "fold", "load and search", "search"};
+enum task { TASK_BUILD, TASK_FOLD, TASK_SETTLE, TASK_LOAD, TASK_SEARCH, N_TASKS };
+static const char *const task_words[] = {"build", "fold", "settle", "load and search", "search"};
 
 struct bench {
     struct sim *disk;
@@ -242,12 +268,14 @@ static void bench_begin(struct bench *b, enum task task, bool count_memory)
     const mn_open_opts opts = {.allocator = count_memory ? oom_hooks() : NULL};
     *b = (struct bench){.disk = sim_create(NULL)};
     b->p = sim_start(b->disk);
-    b->ops = task == TASK_BUILD ? OP_BUILD : OP_FOLD;
+    b->ops = task == TASK_BUILD ? OP_BUILD : task == TASK_FOLD ? OP_AHEAD : OP_FOLD;
     CHECK_OK(world_open(&b->w, b->p, &opts, &err), err);
     for (unsigned i = 0; i < b->ops; i++)
         CHECK_OK(do_op(b->w.conn, (enum op)i, &err), err);
     CHECK(read_rows(&b->w));
-    if (task != TASK_SEARCH) { /* nothing of the index is in memory */
+    if (task == TASK_SETTLE) {
+        CHECK_EQ(b->ops, OP_AHEAD + 1); /* all of it is in memory, and ahead */
+    } else if (task != TASK_SEARCH) { /* nothing of the index is */
         world_close(&b->w);
         CHECK_OK(world_open(&b->w, b->p, &opts, &err), err);
         CHECK(read_rows(&b->w));
@@ -263,7 +291,7 @@ static mn_status run_task(struct bench *b, enum task task, mn_error *err)
     float query[DIM];
     mn_hit hits[K];
     uint32_t found;
-    if (task == TASK_BUILD || task == TASK_FOLD)
+    if (task <= TASK_SETTLE)
         return mn_fold(b->w.conn, "c", err);
     row_vector(600, 1, query);
     mn_status st = mn_search(b->w.conn, "c", query, 1, K, NULL, hits, &found, err);
@@ -276,15 +304,16 @@ static mn_status run_task(struct bench *b, enum task task, mn_error *err)
     return MN_OK;
 }
 
-/* The fault is over. A handle whose flush failed must be opened anew. */
+/* The fault is over: the same handle folds, also one whose flush failed. */
 static void bench_end(struct bench *b, const char *what)
 {
     mn_error err = {0};
     mn_status st = mn_fold(b->w.conn, "c", &err);
     struct indexed_recall sum = {0};
-    CHECKF(st == MN_OK || st == MN_POISONED, "%s: the same handle later: %s", what, err.message);
+    CHECKF(st == MN_OK, "%s: the same handle later: %s", what, err.message);
     const char *wrong = check_answers(&b->w, &sum);
     CHECKF(!wrong, "%s: the same handle later: %s", what, wrong);
+    CHECKF(sum.by_index > 0, "%s: the same handle later: not by the index", what);
     world_close(&b->w);
     CHECK_OK(world_open(&b->w, b->p, NULL, &err), err);
     CHECK(read_rows(&b->w));
@@ -331,6 +360,113 @@ TEST(every_call_to_the_disk_may_fail)
                     runs++;
     CHECK(runs > 20);
     test_note("%d runs", (int)runs);
+}
+
+/* What a power cut would leave of the disk as it is now: all of what is not settled, or nothing. */
+static void check_image(const struct bench *b, uint32_t number, const char *what)
+{
+    const struct sim_enum_opts opts = {.name = "flush"};
+    struct sim *disk = sim_image(b->disk, &opts, sim_stats(b->disk).log, number);
+    CHECK(disk);
+    struct sim_proc *p = sim_start(disk);
+    struct world w;
+    mn_error err = {0};
+    CHECK_OK(world_open(&w, p, NULL, &err), err);
+    CHECK(read_rows(&w));
+    CHECKF(is_after(&w.b, b->ops), "%s, cut: rows are lost", what);
+    const char *wrong = check_whole(&w);
+    CHECKF(!wrong, "%s, cut: %s", what, wrong);
+    world_close(&w);
+    sim_stop(p);
+    sim_destroy(disk);
+}
+
+static mn_status survives_failed_flush(enum task task, uint64_t n, enum sim_mode mode, bool *struck)
+{
+    struct bench b;
+    mn_error err = {0};
+    char what[100];
+    bench_begin(&b, task, false);
+    sim_arm(b.disk, SIM_EIO, SIM_SYNC, n, mode);
+    mn_status st = run_task(&b, task, &err);
+    for (int again = 0; again < 3 && mode == SIM_STICKY; again++) {
+        struct indexed_recall sum = {0};
+        const char *wrong = check_answers(&b.w, &sum);
+        CHECKF(!wrong, "%s at flush %d: %s", task_words[task], (int)n, wrong);
+        mn_error later;
+        mn_status ignored = run_task(&b, task, &later);
+        (void)ignored;
+    }
+    *struck = sim_fired(b.disk) > 0;
+    sim_arm(b.disk, SIM_EIO, 0, 0, mode);
+    snprintf(what, sizeof what, "%s, flush %d fails, mode %d", task_words[task], (int)n, (int)mode);
+    CHECKF(st == MN_OK || *struck, "%s: failed by itself: %s", what, err.message);
+    CHECKF(st == MN_OK || st == MN_IO || st == MN_POISONED, "%s: %s", what, err.message);
+    mn_status later = mn_fold(b.w.conn, "c", &err);
+    CHECKF(later == MN_OK, "%s: the next fold: %s", what, err.message);
+    check_image(&b, 0, what);
+    check_image(&b, 1, what);
+    bench_end(&b, what);
+    return st;
+}
+
+TEST(a_flush_that_failed_stops_no_later_fold)
+{
+    unsigned poisoned = 0;
+    for (int task = TASK_BUILD; task <= TASK_SETTLE; task++)
+        for (int mode = 0; mode < 2; mode++) {
+            bool struck = true;
+            for (uint64_t n = 1; struck; n++)
+                poisoned += survives_failed_flush((enum task)task, n, (enum sim_mode)mode,
+                                                  &struck) == MN_POISONED;
+        }
+    CHECK(poisoned >= 6);
+}
+
+/* What a publish wrote that then failed, in the place and under the number of another process's: it
+ * must not be taken for that one's. */
+static bool survives_another_publish(uint64_t n, bool fold_first)
+{
+    struct bench b;
+    struct world other;
+    mn_error err = {0};
+    bench_begin(&b, TASK_SETTLE, false);
+    sim_arm(b.disk, SIM_EIO, SIM_SYNC, n, SIM_ONCE);
+    mn_status st = mn_fold(b.w.conn, "c", &err);
+    bool struck = sim_fired(b.disk) > 0;
+    sim_arm(b.disk, SIM_EIO, 0, 0, SIM_ONCE);
+    CHECKF((st == MN_OK) != struck, "flush %d: %s", (int)n, err.message);
+    struct sim_proc *p = sim_start(b.disk);
+    CHECK_OK(world_open(&other, p, NULL, &err), err);
+    CHECK_OK(put_rows(other.conn, 40, FIRST - 11, 4, &err), err);
+    CHECK_OK(put_rows(other.conn, 13, 16, 4, &err), err);
+    CHECK_OK(mn_fold(other.conn, "c", &err), err);
+    world_close(&other);
+    sim_stop(p);
+    struct indexed_recall sum = {0};
+    CHECK_OK(put_rows(b.w.conn, 31, 33, 5, &err), err); /* so that there is something to fold */
+    CHECK(read_rows(&b.w));
+    for (int i = 0; i < 4; i++) {
+        if (i == (fold_first ? 0 : 2))
+            CHECK_OK(mn_fold(b.w.conn, "c", &err), err);
+        const char *wrong = check_answers(&b.w, &sum);
+        CHECKF(!wrong, "flush %d: %s", (int)n, wrong);
+    }
+    CHECK(sum.by_index > 0);
+    const char *wrong = indexed_verify(b.w.conn);
+    CHECKF(!wrong, "flush %d: %s", (int)n, wrong);
+    world_close(&b.w);
+    sim_stop(b.p);
+    sim_destroy(b.disk);
+    return struck;
+}
+
+TEST(a_publish_that_failed_is_not_taken_for_another_processes)
+{
+    uint64_t n = 1;
+    while (survives_another_publish(n, true) && survives_another_publish(n, false))
+        n++;
+    CHECK(n > 2);
 }
 
 static bool survives_no_memory(enum task task, uint64_t n, bool sticky)

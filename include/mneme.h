@@ -520,8 +520,8 @@ MN_API MN_CHECKED mn_status mn_search_radius(mn_conn *conn, const char *name, co
  * all cluster and code what was read. The index is the same for any number.
  *
  * mn_fold does what the thread does, now and on this connection: builds the index of a collection
- * that has none, else folds all pending changes in. MN_BUSY: another process is at it.
- * MN_POISONED: see there. MN_MISUSE inside a transaction.
+ * that has none, else folds all pending changes in. MN_BUSY: another process is at it, and was for
+ * the whole busy timeout. MN_POISONED: see there. MN_MISUSE inside a transaction.
  */
 MN_API MN_CHECKED mn_status mn_fold(mn_conn *conn, const char *name, mn_error *err);
 

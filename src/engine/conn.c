@@ -18,22 +18,26 @@ static int on_sqlite_progress(void *ctx)
     return conn_tick(ctx, NULL) != MN_OK;
 }
 
-/* SQLite calls this when a lock is taken. Sleeps a little longer each time, at most 20 ms. */
-static int on_busy(void *ctx, int tries)
+bool conn_wait(mn_conn *conn, int tries)
 {
-    mn_conn *conn = ctx;
     uint32_t timeout_ms = conn->db->opts.busy_timeout_ms;
     uint64_t now = clock_us();
     if (conn->busy_since_us == 0)
         conn->busy_since_us = now;
     if (conn->no_wait || timeout_ms == MN_NO_WAIT ||
         now - conn->busy_since_us >= (uint64_t)timeout_ms * 1000)
-        return 0;
+        return false;
     if (conn_tick(conn, NULL))
-        return 0;
+        return false;
     long wait_us = tries < 4 ? 200L << tries : tries < 20 ? 5000 : 20000;
     nanosleep(&(struct timespec){.tv_nsec = wait_us * 1000}, NULL);
-    return 1;
+    return true;
+}
+
+/* SQLite calls this when a lock is taken. */
+static int on_busy(void *ctx, int tries)
+{
+    return conn_wait(ctx, tries);
 }
 
 /* The last thing of a connection: the database may be closed from then on. */

@@ -196,6 +196,10 @@ mn_status conn_open(mn_db *db, bool counted, mn_conn **out, mn_error *err);
 mn_status conn_enter(mn_conn *conn, mn_error *err);
 mn_status conn_leave(mn_conn *conn, mn_status st, mn_error *err);
 
+/* Sleeps until what another connection holds may be tried again, a little longer each time, at most
+ * 20 ms. False: the call has waited as long as it may, or must end. */
+bool conn_wait(mn_conn *conn, int tries);
+
 /* To be called in long loops: deadline, interrupt, progress. */
 mn_status conn_tick(mn_conn *conn, mn_error *err);
 /* The same without progress, for threads that help in a call. */

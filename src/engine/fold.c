@@ -374,6 +374,21 @@ static mn_status fold_collection(mn_conn *conn, const char *name, enum fold_mode
     return st;
 }
 
+/* The same, waiting while somebody else folds or changes the schema. */
+static mn_status fold_in_turn(mn_conn *conn, const char *name, enum fold_mode mode, mn_error *err)
+{
+    mn_status st = fold_collection(conn, name, mode, err);
+    for (int tries = 0; (st == MN_BUSY || st == MN_CONFLICT) && conn_wait(conn, tries); tries++) {
+        mn_error_clear(err);
+        st = fold_collection(conn, name, mode, err);
+    }
+    mn_error why = {0};
+    mn_status ended = st == MN_BUSY ? conn_tick(conn, &why) : MN_OK;
+    if (ended && err)
+        *err = why;
+    return ended ? ended : st;
+}
+
 /* Folds in memory what is pending. *due: the index is to be published, or built. */
 static mn_status fold_first(mn_conn *conn, const char *name, enum fold_mode mode, bool *due,
                             mn_error *err)
@@ -426,7 +441,7 @@ static mn_status fold_public(mn_conn *conn, const char *name, enum fold_mode mod
     if (conn->txn != TXN_NONE || conn->iters)
         st = mn_fail(err, MN_MISUSE, "fold: a transaction or iterator is open; end it first");
     else
-        st = fold_collection(conn, name, mode, err);
+        st = fold_in_turn(conn, name, mode, err);
     return conn_leave(conn, st, err);
 }
 
@@ -449,14 +464,8 @@ void folder_help(mn_conn *conn)
         return;
     memcpy(collection, conn->must_help, sizeof collection);
     *conn->must_help = 0;
-    uint64_t start = clock_us(), wait = (uint64_t)conn->db->opts.busy_timeout_ms * 1000;
-    mn_status st;
-    do {
-        mn_error_clear(&err);
-        st = fold_collection(conn, collection, FOLD_DUE, &err);
-        if (st == MN_BUSY)
-            nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
-    } while (st == MN_BUSY && clock_us() - start < wait);
+    conn->busy_since_us = 0; /* the write's own wait does not count */
+    mn_status st = fold_in_turn(conn, collection, FOLD_DUE, &err);
     if (st && st != MN_BUSY)
         db_log(conn->db, MN_LOG_WARN, "fold", "'%s' was not folded: %s", collection, err.message);
 }

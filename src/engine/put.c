@@ -669,6 +669,8 @@ static mn_status delete_public(mn_conn *conn, const char *name, const mn_id *ids
         st = scope_end(conn, delete_all(conn, name, ids, n, version, &count, err), err);
     if (deleted)
         *deleted = st == MN_OK ? count : 0;
+    if (st == MN_OK)
+        folder_help(conn);
     return conn_leave(conn, st, err);
 }
 

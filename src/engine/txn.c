@@ -3,6 +3,7 @@
 
 #include "src/engine/cache.h"
 #include "src/engine/engine.h"
+#include "src/engine/fold.h"
 #include "storage/sql.h"
 
 #define CALL_SAVEPOINT "mneme_call"
@@ -38,6 +39,8 @@ static void forget_own_writes(mn_conn *conn, bool undone)
 {
     view_release(conn->db, conn->own_view);
     conn->own_view = NULL;
+    if (undone)
+        *conn->must_help = 0;
     if (undone && conn->schema_dirty)
         colls_forget(conn);
 }
@@ -263,8 +266,10 @@ mn_status mn_commit(mn_conn *conn, mn_error *err)
             undo(conn);
         if (st != MN_BUSY)
             transaction_ended(conn, st != MN_OK);
-        if (st == MN_OK)
+        if (st == MN_OK) {
             conn_mend_schema(conn); /* searches inside the transaction could not */
+            folder_help(conn);
+        }
     }
     return conn_leave(conn, st, err);
 }

@@ -613,6 +613,48 @@ TEST(changes_beyond_the_limit_are_folded_by_their_writer)
     world_close(&w);
 }
 
+/* Pending rows of "c", as the statistics have them; by whom else than the writers? */
+static void check_bounded(struct world *w, const char *what)
+{
+    mn_index_info info;
+    CHECK_OK(mn_index_stats(w->conn, "c", &info, &err), err);
+    CHECKF(info.exists && info.pending <= 2 * INDEXED_LIMITS.pending_max, "%s: %d rows are pending",
+           what, (int)info.pending);
+}
+
+TEST(deletes_and_commits_beyond_the_limit_help_too)
+{
+    const char *path = test_path("a.db");
+    struct world w = world_open(path, DIM, false, 0);
+    mn_pause(w.db, true); /* nobody else folds */
+    CHECK_OK(mn_create(w.conn, "c", &(mn_collection_opts){.dim = DIM}, &err), err);
+    put_rows(w.conn, DIM, 1, 4001, 1);
+    CHECK_OK(mn_fold(w.conn, "c", &err), err);
+    for (int64_t id = 1; id <= 1200; id++) {
+        const mn_id row = {.id = id};
+        CHECK_OK(mn_delete(w.conn, "c", &row, 1, NULL, &err), err);
+        if (id % 100 == 0)
+            check_bounded(&w, "deletes");
+    }
+    for (int64_t id = 1201; id <= 2401; id += 100) { /* each in a transaction of its own */
+        put_rows(w.conn, DIM, id, id + 100, 5);
+        check_bounded(&w, "commits");
+    }
+    int64_t before = sql_number(path, "SELECT generation FROM mneme_indexes");
+    CHECK_OK(mn_begin_write(w.conn, &err), err); /* what is rolled back is no reason to help */
+    for (int64_t id = 1; id <= 900; id++) {
+        const mn_id row = {.id = 2500 + id};
+        CHECK_OK(mn_delete(w.conn, "c", &row, 1, NULL, &err), err);
+    }
+    CHECK_OK(mn_rollback(w.conn, &err), err);
+    put_rows(w.conn, DIM, 10, 11, 6);
+    CHECK_EQ(sql_number(path, "SELECT generation FROM mneme_indexes"), before);
+    load_rows(&w);
+    check_mended(&w, "helped");
+    mn_pause(w.db, false);
+    world_close(&w);
+}
+
 /* ---- Threads --------------------------------------------------------------------------------- */
 
 struct shared {

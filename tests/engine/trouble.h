@@ -160,20 +160,26 @@ static inline uint64_t trouble_pending(mn_conn *conn, const struct brute *shape)
 }
 
 /* Folds what is pending in memory now, as the thread that folds and every 16th search do. */
+static inline mn_status trouble_try_fold_ahead(mn_conn *conn, bool *did, mn_error *e)
+{
+    struct coll *c;
+    *did = false;
+    mn_status st = conn_enter(conn, e);
+    if (st)
+        return st;
+    st = scope_read(conn, e);
+    if (st == MN_OK)
+        st = coll_get(conn, "c", &c, e);
+    if (st == MN_OK)
+        st = fold_in_memory(conn, c, true, did, e);
+    return conn_leave(conn, scope_end(conn, st, e), e);
+}
+
 static inline bool trouble_fold_ahead(mn_conn *conn)
 {
     mn_error e = {0};
-    struct coll *c;
     bool did = false;
-    mn_status st = conn_enter(conn, &e);
-    CHECK_OK(st, e);
-    st = scope_read(conn, &e);
-    if (st == MN_OK)
-        st = coll_get(conn, "c", &c, &e);
-    if (st == MN_OK)
-        st = fold_in_memory(conn, c, true, &did, &e);
-    st = conn_leave(conn, scope_end(conn, st, &e), &e);
-    CHECK_OK(st, e);
+    CHECK_OK(trouble_try_fold_ahead(conn, &did, &e), e);
     return did;
 }
 

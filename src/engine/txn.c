@@ -183,8 +183,20 @@ static mn_status end_savepoint(mn_conn *conn, mn_status st, mn_error *err)
     return st ? st : released;
 }
 
+/* A call may do without what it had no memory for, an index say. But where it was SQLite that had
+ * none, the transaction is gone, and what came after was read in another snapshot. */
+static mn_status check_lost(mn_conn *conn, mn_error *err)
+{
+    if ((conn->scope == TXN_NONE && conn->txn == TXN_NONE) || !sqlite3_get_autocommit(conn->sql))
+        return MN_OK;
+    return mn_fail(err, MN_NOMEM, "%s: out of memory: SQLite ended the transaction; try again",
+                   conn->db->path);
+}
+
 mn_status scope_end(mn_conn *conn, mn_status st, mn_error *err)
 {
+    if (st == MN_OK)
+        st = check_lost(conn, err);
     if (conn->savepoint)
         return end_savepoint(conn, st, err);
     enum txn scope = conn->scope;

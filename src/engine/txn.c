@@ -201,14 +201,6 @@ mn_status scope_end(mn_conn *conn, mn_status st, mn_error *err)
         return end_savepoint(conn, st, err);
     enum txn scope = conn->scope;
     conn->scope = TXN_NONE;
-    /* Something that the call can do without ran out of memory, and SQLite ended the transaction:
-     * what was read after that is of another snapshot. */
-    if (st == MN_OK && (scope != TXN_NONE || conn->txn != TXN_NONE) &&
-        sqlite3_get_autocommit(conn->sql))
-        st = mn_fail(err, MN_NOMEM,
-                     "%s: out of memory: SQLite gave up the snapshot of this call; free memory, "
-                     "then call again",
-                     conn->db->path);
     if (scope == TXN_NONE)
         return st;
     if (st == MN_OK)

@@ -1,8 +1,8 @@
 /* threads */
 /* Versions of the index that are ahead of what is published: rows folded in memory by searches, by
  * old readers' side, under write transactions, before and after plain SQLite's writes, over
- * databases that were restored, shrunk, dropped. Each answer is that of brute force over the rows of
- * its own snapshot. */
+ * databases that were restored, shrunk, dropped. Each answer is that of brute force over the rows
+ * of its own snapshot. */
 #include "tests/engine/trouble.h"
 
 #include <pthread.h>
@@ -198,7 +198,8 @@ static const char *const writes[] = {
     "UPDATE c SET vector = NULL WHERE id % 9 = 0",
     "UPDATE c SET vector = vector",
     "VACUUM",
-    "BEGIN; DELETE FROM c WHERE id % 2; INSERT OR IGNORE INTO c(id, vector) SELECT id + 1, vector FROM "
+    "BEGIN; DELETE FROM c WHERE id % 2; "
+    "INSERT OR IGNORE INTO c(id, vector) SELECT id + 1, vector FROM "
     "c WHERE id < 200; COMMIT; VACUUM",
     "CREATE TEMP TABLE k AS SELECT id, vector FROM c WHERE id < 90; DELETE FROM c; "
     "INSERT INTO c(id, vector) SELECT 91 - id, vector FROM k; DROP TABLE k",

@@ -1,8 +1,8 @@
-/* The hybrid index on a simulated disk. A build, folds in memory, their publishing and a rebuild are
- * cut at every write: what comes back verifies, answers right and folds on. A flush that fails stops
- * no later fold. Each call to the disk and each allocation of a
- * fold, of a load and of a search whose vectors stay in the sidecar fails once, or from then on: a
- * status or the right answer, nothing lost, and the handle goes on. */
+/* The hybrid index on a simulated disk. A build, folds in memory, their publishing and a rebuild
+ * are cut at every write: what comes back verifies, answers right and folds on. A flush that fails
+ * stops no later fold. Each call to the disk and each allocation of a fold, of a load and of a
+ * search whose vectors stay in the sidecar fails once, or from then on: a status or the right
+ * answer, nothing lost, and the handle goes on. */
 #include "tests/engine/trouble.h"
 
 #include "tests/sim/oom.h"

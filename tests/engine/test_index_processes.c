@@ -1,6 +1,6 @@
-/* The hybrid index under several processes: they fold in memory and publish by turns, one reads only,
- * one makes the collection anew, one is refused io_uring. Children are forked while nothing is open,
- * and must not CHECK: that would run the parent's other tests. */
+/* The hybrid index under several processes: they fold in memory and publish by turns, one reads
+ * only, one makes the collection anew, one is refused io_uring. Children are forked while nothing
+ * is open, and must not CHECK: that would run the parent's other tests. */
 #include "tests/engine/trouble.h"
 
 #include <errno.h>

@@ -1,6 +1,7 @@
 /* What the index makes of collections of every shape: dimensions, metrics, element types, ids from
- * end to end of their range, text ids, rows that are all alike or far from the origin. Built, changed,
- * folded in memory, published and opened again, it answers as brute force over the rows does. */
+ * end to end of their range, text ids, rows that are all alike or far from the origin. Built,
+ * changed, folded in memory, published and opened again, it answers as brute force over the rows
+ * does. */
 #include "tests/engine/trouble.h"
 
 enum { ROWS = 60 };

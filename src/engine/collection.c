@@ -387,11 +387,17 @@ mn_status coll_get(mn_conn *conn, const char *name, struct coll **out, mn_error 
     return coll_load(conn, name, conn->trusted, out, err);
 }
 
+/* Whether a look at the schema has found it changed, and something may be done about it. */
+static bool may_mend(const mn_conn *conn)
+{
+    return !conn->trusted && conn->schema >= 0 && conn->txn == TXN_NONE && !conn->iters &&
+           !(conn->db->opts.flags & MN_OPEN_READONLY);
+}
+
 void conn_mend_schema(mn_conn *conn)
 {
     mn_error err = {0};
-    if (conn->trusted || conn->schema < 0 || conn->txn != TXN_NONE || conn->iters ||
-        (conn->db->opts.flags & MN_OPEN_READONLY))
+    if (!may_mend(conn))
         return;
     conn->no_wait = true;
     mn_status st = scope_write(conn, &err);
@@ -403,6 +409,21 @@ void conn_mend_schema(mn_conn *conn)
         db_log(conn->db, MN_LOG_WARN, "schema", "change logs could not be restarted: %s",
                err.message);
     colls_forget(conn);
+}
+
+mn_status conn_trust_schema(mn_conn *conn, const char *name, mn_error *err)
+{
+    struct coll *c;
+    mn_status st = scope_read(conn, err);
+    if (st == MN_OK)
+        st = scope_end(conn, coll_get(conn, name, &c, err), err);
+    if (st || !may_mend(conn))
+        return st;
+    st = scope_write(conn, err);
+    if (st == MN_OK)
+        st = scope_end(conn, settle_schema(conn, err), err);
+    colls_forget(conn);
+    return st;
 }
 
 /* ---- Public ---------------------------------------------------------------------------------- */

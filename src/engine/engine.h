@@ -228,6 +228,9 @@ void colls_forget(mn_conn *conn);
 /* After a read that met a foreign change of the schema: restarts the change logs, unless somebody
  * else is writing. Outside a scope. */
 void conn_mend_schema(mn_conn *conn);
+/* The same, waiting for who is writing, for a call over that collection which could do nothing
+ * without its change log. */
+mn_status conn_trust_schema(mn_conn *conn, const char *name, mn_error *err);
 /* Position of an attribute, or MN_NOTFOUND that names it. */
 mn_status coll_attr(const struct coll *c, const char *name, size_t *out, mn_error *err);
 /* Head of the collection's change log in the snapshot of the open scope. */

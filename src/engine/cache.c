@@ -792,11 +792,11 @@ static void forget_index(mn_db *db, struct cached *e)
     e->index_stale = 0;
 }
 
-void cache_share_index(mn_db *db, int64_t collection, struct ivf *x)
+void cache_share_index(mn_db *db, int64_t collection, struct ivf *x, bool newest)
 {
     pthread_mutex_lock(&db->lock);
     struct cached *e = entry_of(db, collection, true);
-    bool newer = e && e->index && e->index->generation > x->generation;
+    bool newer = !newest && e && e->index && e->index->generation > x->generation;
     if (e && e->index != x && !newer) {
         forget_index(db, e);
         e->index = ivf_share(x);
@@ -946,7 +946,7 @@ static mn_status current_index(mn_conn *conn, struct coll *c, const struct ivf_p
         struct ivf *fresh = NULL;
         mn_status st = ivf_load(conn, c, now->x, &fresh, err);
         if (fresh)
-            cache_share_index(db, c->entry.number, fresh);
+            cache_share_index(db, c->entry.number, fresh, false);
         index_loaded(db, c->entry.number, st == MN_OK && !fresh ? place->generation : 0);
         indexed_release(db, now);
         now->x = fresh;
@@ -1032,6 +1032,18 @@ static mn_status advance_indexed(mn_conn *conn, struct coll *c, struct view *bas
     return st;
 }
 
+/* The view at `head` from one that its log leads on from. */
+static mn_status bring_up_indexed(mn_conn *conn, struct coll *c, struct view *base,
+                                  struct log_position head, struct view **out, uint64_t *pending,
+                                  mn_error *err)
+{
+    if (!same_position(base->at, head) || base->gaps)
+        return advance_indexed(conn, c, base, head, out, pending, err);
+    *pending = base->n_changed;
+    *out = view_share(base);
+    return MN_OK;
+}
+
 mn_status cache_indexed(mn_conn *conn, struct coll *c, struct view **out, uint64_t *pending,
                         mn_error *err)
 {
@@ -1051,15 +1063,27 @@ mn_status cache_indexed(mn_conn *conn, struct coll *c, struct view **out, uint64
         st = current_index(conn, c, &place, &now, err);
     if (st == MN_OK && now.x)
         st = indexed_base(conn, c, &place, &now, &base, err);
-    if (st == MN_OK && base && same_position(base->at, head) && !base->gaps) {
-        *pending = base->n_changed;
-        *out = base;
-        base = NULL;
-    } else if (st == MN_OK && base) {
-        st = advance_indexed(conn, c, base, head, out, pending, err);
-    }
+    if (st == MN_OK && base)
+        st = bring_up_indexed(conn, c, base, head, out, pending, err);
     view_release(conn->db, base);
     indexed_release(conn->db, &now);
+    return st;
+}
+
+mn_status cache_indexed_by(mn_conn *conn, struct coll *c, struct ivf *x, struct view **out,
+                           mn_error *err)
+{
+    struct log_position head;
+    uint64_t pending = 0;
+    bool leads = false;
+    *out = NULL;
+    mn_status st = coll_head(conn, c, &head, err);
+    if (st == MN_OK)
+        st = coll_log_follows(conn, c, x->at, &leads, err);
+    struct view *base = st == MN_OK && leads ? empty_delta(conn->db, c, x) : NULL;
+    if (base)
+        st = bring_up_indexed(conn, c, base, head, out, &pending, err);
+    view_release(conn->db, base);
     return st;
 }
 

@@ -7,6 +7,8 @@
 #include "index/scan.h"
 #include "src/engine/engine.h"
 
+struct ivf;
+
 /* Immutable once built; shared by reference counts. */
 struct view;
 
@@ -20,12 +22,16 @@ mn_status cache_view(mn_conn *conn, struct coll *c, struct view **out, bool *loa
  * only the rows changed since. NULL: there is no index that this snapshot can use. */
 mn_status cache_indexed(mn_conn *conn, struct coll *c, struct view **out, uint64_t *pending,
                         mn_error *err);
+/* The same by a version of the caller's own, whatever others share. */
+mn_status cache_indexed_by(mn_conn *conn, struct coll *c, struct ivf *x, struct view **out,
+                           mn_error *err);
 struct ivf *view_base(const struct view *v);
 bool view_changed(const struct view *v, int64_t id); /* the base's copy of the row is not current */
 size_t view_n_changed(const struct view *v);
 
-/* The folder has published a version: searches use it from now on. */
-void cache_share_index(mn_db *db, int64_t collection, struct ivf *x);
+/* A version was loaded or published: searches use it from now on, unless they have one of a later
+ * generation. `newest`: there is none, whatever was there before a backup was restored. */
+void cache_share_index(mn_db *db, int64_t collection, struct ivf *x, bool newest);
 /* The same of a version with more rows folded in memory; ignored unless what is published is under
  * it. */
 void cache_share_ahead(mn_db *db, int64_t collection, struct ivf *x);

@@ -160,6 +160,8 @@ static mn_status published(mn_conn *conn, struct coll *c, struct ivf **out, mn_e
     }
     if (st == MN_OK)
         st = ivf_load(conn, c, have, out, err);
+    if (st == MN_OK && *out) /* nobody publishes while the lease is held */
+        cache_share_index(conn->db, c->entry.number, *out, true);
     ivf_release(conn->db, have);
     return st;
 }
@@ -333,7 +335,7 @@ static mn_status fold_leased(struct fold *f, const char *name, bool *did, mn_err
         publish_abort(f->lease);
     }
     if (*did && f->next)
-        cache_share_index(conn->db, f->coll.entry.number, f->next);
+        cache_share_index(conn->db, f->coll.entry.number, f->next, true);
     else if (*did)
         cache_forget(conn->db, f->coll.entry.number);
     if (*did)
@@ -354,7 +356,9 @@ static mn_status fold_collection(mn_conn *conn, const char *name, enum fold_mode
         return mn_fail(err, MN_INVALID, "%s: a database in memory has no index", db->path);
     if (db->opts.flags & MN_OPEN_READONLY)
         return mn_fail(err, MN_READONLY, "%s: was opened read-only", db->path);
-    mn_status st = ensure_sidecar(conn, mode == FOLD_REBUILD, &f.sidecar, err);
+    mn_status st = conn_trust_schema(conn, name, err);
+    if (st == MN_OK)
+        st = ensure_sidecar(conn, mode == FOLD_REBUILD, &f.sidecar, err);
     if (st == MN_OK)
         st = lease_take(conn->sql, f.sidecar, db->alloc, &f.lease, err);
     if (st == MN_OK)

@@ -300,17 +300,32 @@ static mn_status check_rows(struct check *k, mn_error *err)
     return status;
 }
 
+/* The snapshot's view by the index: as searches share it; or, where they have another version or are
+ * loading one, by a version of its own. *out NULL: no search can have one. */
+static mn_status view_to_check(mn_conn *conn, struct coll *c, struct view **out, mn_error *err)
+{
+    struct ivf *own = NULL;
+    uint64_t pending;
+    mn_status st = cache_indexed(conn, c, out, &pending, err);
+    if (st || *out)
+        return st;
+    st = ivf_load(conn, c, NULL, &own, err);
+    if (own)
+        st = cache_indexed_by(conn, c, own, out, err);
+    ivf_release(conn->db, own);
+    return st;
+}
+
 mn_status ivf_verify(mn_conn *conn, struct coll *c, void (*found)(void *ctx, const char *what),
                      void *ctx, mn_error *err)
 {
     struct check k = {.conn = conn, .c = c, .found = found, .ctx = ctx};
     struct ivf_place place;
     struct view *v = NULL;
-    uint64_t pending;
     mn_status st = ivf_where(conn, c, &place, err);
     if (st || !place.there)
         return st;
-    st = cache_indexed(conn, c, &v, &pending, err);
+    st = view_to_check(conn, c, &v, err);
     k.x = v ? view_base(v) : NULL;
     if (st == MN_OK)
         st = check_extents(&k, err);

@@ -138,6 +138,25 @@ TEST(an_old_snapshot_beside_versions_that_are_ahead_of_it)
     trouble_close(&t);
 }
 
+TEST(verify_sees_its_own_snapshot)
+{
+    struct trouble t = begin(test_path("a.db"));
+    mn_conn *old = another(&t);
+    trouble_put(&t, 1, 60, 30);
+    CHECK_OK(mn_begin_read(old, &err), err);
+    trouble_check(&t, old, "fresh");
+    for (int i = 0; i < 3; i++) {
+        const char *wrong = indexed_verify(old);
+        CHECKF(!wrong, "after %d folds: %s", i, wrong);
+        trouble_put(&t, 20, 120, 40 + (uint64_t)i);
+        trouble_check_mended(&t, "published");
+    }
+    trouble_check(&t, old, "old");
+    CHECK_OK(mn_commit(old, &err), err);
+    mn_disconnect(old);
+    trouble_close(&t);
+}
+
 /* ---- Restored databases ---------------------------------------------------------------------- */
 
 static void restore(const char *from_path, const char *to_path)
@@ -155,23 +174,27 @@ static void restore(const char *from_path, const char *to_path)
  * was, further, or not at all. */
 TEST(a_restore_under_versions_that_are_ahead)
 {
-    static const int again[] = {40, 100, 0};
+    static const int again[] = {40, 100, 0, -1}; /* -1: no search before the next fold */
     const char *path = test_path("a.db"), *saved = test_path("saved.db");
     struct trouble t = begin(path);
     mn_conn *reader = another(&t);
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < 4; i++) {
         trouble_put(&t, 1, 41, 2 + i);
         CHECK_OK(mn_backup(t.conn, saved, &err), err);
         trouble_put(&t, 41, 41 + 40, 13 + i);
         trouble_check(&t, t.conn, "before");
         CHECK(trouble_fold_ahead(t.conn));
         CHECK_EQ(trouble_pending(reader, &t.b), 0);
+        for (int n = 0; n < 3; n++) /* generations that the restored database does not know */
+            trouble_check_mended(&t, "published before");
         restore(saved, path);
-        trouble_check(&t, reader, "restored");
-        trouble_put(&t, 200, 200 + again[i], 24 + i);
-        trouble_check(&t, t.conn, "grown");
-        trouble_fold_ahead(reader); /* not on another log */
-        for (int n = 0; n < 5; n++)
+        if (again[i] >= 0) {
+            trouble_check(&t, reader, "restored");
+            trouble_put(&t, 200, 200 + again[i], 24 + i);
+            trouble_check(&t, t.conn, "grown");
+            trouble_fold_ahead(reader); /* not on another log */
+        }
+        for (int n = 0; n < 5 && again[i] >= 0; n++)
             trouble_check(&t, n % 2 ? reader : t.conn, "grown again");
         trouble_check_mended(&t, "published");
         CHECK(unlink(saved) == 0);
@@ -261,6 +284,26 @@ TEST(plain_writes_around_folds_in_memory)
             snprintf(name, sizeof name, "%zu-%d.db", i, when);
             plain_write(test_path(name), writes[i], when);
         }
+}
+
+/* Without a search between, which would have restarted the change log. */
+TEST(a_fold_right_after_a_plain_client_changed_the_schema)
+{
+    static const char *const changes[] = {"VACUUM", "CREATE TABLE other(x)",
+                                          "ALTER TABLE c ADD COLUMN more",
+                                          "DELETE FROM c WHERE id < 20; DROP TABLE other"};
+    const char *path = test_path("a.db");
+    struct trouble t = begin(path);
+    for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+        trouble_put(&t, 1, 60, 30 + i);
+        trouble_fold_ahead(t.conn);
+        trouble_put(&t, 60, 100, 40 + i);
+        trouble_sql(path, changes[i]);
+        CHECK_OK(mn_fold(t.conn, "c", &err), err);
+        CHECKF(trouble_pending(t.conn, &t.b) == 0, "%s: rows are pending after a fold", changes[i]);
+        trouble_check_mended(&t, changes[i]);
+    }
+    trouble_close(&t);
 }
 
 /* ---- Sizes ----------------------------------------------------------------------------------- */

@@ -1,10 +1,15 @@
-/* Random scripts over collections with a hybrid index: rows come, change and go through Mneme and
- * through a plain SQLite client, transactions are rolled back, the index is folded, built anew and
- * left behind, files are compacted and opened again. After each step searches of recall 1 equal
- * brute force over plainly selected rows, and those of recall 0.95 hold as many live rows as they
- * should, each once, at their exact distances, in order; they find most of the nearest. After each
- * fold mn_verify finds nothing. MNEME_MODEL_CASE=name runs one case and prints its steps. */
-#include "tests/engine/indexed.h"
+/* Random scripts over collections with a hybrid index: rows come, change and go through two
+ * connections of Mneme and through a plain SQLite client, transactions are rolled back, the index is
+ * folded in memory and in the sidecar, built anew and left behind, the collection is dropped and
+ * made anew, the database is restored from a copy, files are compacted and opened again, while a
+ * third connection keeps old snapshots. After each step searches of recall 1 equal brute force over
+ * plainly selected rows, and those of recall 0.95 hold as many live rows as they should, each once,
+ * at their exact distances, in order; they find most of the nearest. So do the old snapshot's, over
+ * its own rows, and those inside a transaction. After each fold mn_verify finds nothing.
+ *
+ * MNEME_MODEL_CASE=name runs one case and prints its steps, MNEME_MODEL_SEED=n one seed. The long
+ * form (tools/check --long) runs many seeds, and longer. */
+#include "tests/engine/trouble.h"
 
 #include "storage/fs_mem.h"
 #include "storage/vfs.h"
@@ -53,23 +58,29 @@ struct fix {
     struct mn_alloc *alloc;
     struct mn_fs *fs;
     mn_db *db;
-    mn_conn *conn;
+    mn_conn *conn, *other; /* which change places */
+    mn_conn *old;          /* keeps a snapshot */
+    bool sleeping;         /* it has one, of these rows: */
+    struct brute old_rows;
     sqlite3 *plain;
+    sqlite3 *saved;   /* a copy of the database, in memory; NULL: none yet */
     const char *name; /* of the collection under test */
     struct brute b;
+    uint64_t seed;
     struct test_rng rng;
     uint64_t drawn;
     int64_t next_id;
     char step[80];
     struct indexed_recall recall;
-    unsigned folds;
+    unsigned folds, aheads;
 };
 
 static mn_error err;
 
 static void wrong(const struct fix *f, const char *what)
 {
-    test_fail(__FILE__, __LINE__, "MNEME_MODEL_CASE='%s': %s: %s", f->c->name, f->step, what);
+    test_fail(__FILE__, __LINE__, "MNEME_MODEL_CASE='%s' MNEME_MODEL_SEED=%d: %s: %s", f->c->name,
+              (int)f->seed, f->step, what);
 }
 
 static void open_both(struct fix *f)
@@ -79,14 +90,26 @@ static void open_both(struct fix *f)
     stage.limits.cold = f->c->cold;
     CHECK_OK(db_open_on("m.db", &opts, &stage, &f->db, &err), err);
     CHECK_OK(mn_connect(f->db, &f->conn, &err), err);
+    CHECK_OK(mn_connect(f->db, &f->other, &err), err);
+    CHECK_OK(mn_connect(f->db, &f->old, &err), err);
     CHECK(sqlite3_open_v2("m.db", &f->plain, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, f->vfs) ==
           SQLITE_OK);
     sqlite3_exec(f->plain, "PRAGMA synchronous = OFF; PRAGMA foreign_keys = ON", NULL, NULL, NULL);
 }
 
+static mn_status wake(struct fix *f)
+{
+    mn_status st = f->sleeping ? mn_commit(f->old, &err) : MN_OK;
+    f->sleeping = false;
+    return st;
+}
+
 static void close_both(struct fix *f)
 {
+    CHECK_OK(wake(f), err);
     mn_disconnect(f->conn);
+    mn_disconnect(f->other);
+    mn_disconnect(f->old);
     CHECK_OK(mn_close(f->db, &err), err);
     CHECK(sqlite3_close(f->plain) == SQLITE_OK);
 }
@@ -160,8 +183,8 @@ static bool filter_every(void *ctx, const mn_row *row)
     return keep_every(ctx, row->id);
 }
 
-/* Rows are those of `b`. */
-static void search_once(struct fix *f, double recall)
+/* The rows of the connection's snapshot are those of `b`. */
+static void search_once(struct fix *f, mn_conn *conn, const struct brute *b, double recall)
 {
     static char query[MOST_BYTES];
     static const uint32_t ks[] = {1, 3, 10, 25, 2000};
@@ -190,7 +213,7 @@ static void search_once(struct fix *f, double recall)
     default:
         break;
     }
-    const char *what = indexed_check(f->conn, &f->b, &q, &f->recall);
+    const char *what = indexed_check(conn, b, &q, &f->recall);
     free(ids);
     if (what)
         wrong(f, what);
@@ -199,9 +222,11 @@ static void search_once(struct fix *f, double recall)
 static void check(struct fix *f)
 {
     brute_load(&f->b, f->plain, "c", f->c->beside ? "d" : "vector");
-    search_once(f, 1.0);
+    search_once(f, f->conn, &f->b, 1.0);
     for (int i = 0; i < 3; i++)
-        search_once(f, 0.95);
+        search_once(f, i ? f->conn : f->other, &f->b, 0.95);
+    if (f->sleeping)
+        search_once(f, f->old, &f->old_rows, test_below(&f->rng, 4) ? 0.95 : 1.0);
 }
 
 static void check_verify(struct fix *f)
@@ -211,7 +236,48 @@ static void check_verify(struct fix *f)
         wrong(f, what);
 }
 
+/* Rows from the start, n unique where it is given, owners that take their rows with them. */
+static void fill(struct fix *f)
+{
+    const char *attributes[] = {"n", "owner"};
+    mn_collection_opts opts = {.dim = f->c->dim,
+                               .dtype = f->c->dtype,
+                               .metric = f->c->metric,
+                               .id_kind = f->c->text ? MN_ID_TEXT : MN_ID_INTEGER,
+                               .rerank = f->c->rerank,
+                               .bits = f->c->bits};
+    mn_collection_opts first = opts;
+    if (f->c->beside)
+        first = (mn_collection_opts){.dim = 2, .id_kind = opts.id_kind};
+    first.attributes = attributes;
+    first.n_attributes = 1;
+    f->name = f->c->beside ? "d" : "c";
+    CHECK_OK(mn_create(f->conn, "c", &first, &err), err);
+    if (f->c->beside) {
+        opts.beside = "c";
+        opts.id_kind = 0;
+        CHECK_OK(mn_create(f->conn, "d", &opts, &err), err);
+    }
+    sql(f, "CREATE TABLE parent(p INTEGER PRIMARY KEY); INSERT INTO parent VALUES (1); ALTER TABLE "
+           "c ADD COLUMN owner INTEGER REFERENCES parent(p) ON DELETE CASCADE; CREATE UNIQUE INDEX "
+           "u ON c(n)");
+    f->next_id = 1;
+    while (f->next_id <= (int64_t)f->c->rows)
+        CHECK_OK(put_some(f, BATCH, false), err);
+    sql(f, "UPDATE c SET n = id WHERE id <= 50");
+}
+
 /* ---- Steps ----------------------------------------------------------------------------------- */
+
+/* Answers inside a write transaction over the rows that it sees itself. */
+static void check_own(struct fix *f, mn_status st)
+{
+    if (st)
+        return;
+    brute_load(&f->b, f->conn->sql, "c", f->c->beside ? "d" : "vector");
+    for (int i = 0; i < 2; i++)
+        search_once(f, f->conn, &f->b, i ? 0.95 : 1.0);
+}
 
 static mn_status in_transaction(struct fix *f, bool keep)
 {
@@ -222,16 +288,13 @@ static mn_status in_transaction(struct fix *f, bool keep)
         st = mn_savepoint(f->conn, "s", &err);
     if (st == MN_OK)
         st = delete_some(f, 9);
-    mn_hit hit;
-    uint32_t found;
-    static char query[MOST_BYTES];
-    draw_vector(f, query);
-    if (st == MN_OK) /* must not leave its uncommitted rows with others */
-        st = mn_search(f->conn, f->name, query, 1, 1, NULL, &hit, &found, &err);
+    check_own(f, st); /* must not leave its uncommitted rows with others */
     if (st == MN_OK)
         st = mn_rollback_to(f->conn, "s", &err);
+    check_own(f, st);
     if (st == MN_OK)
         st = put_some(f, 4, false);
+    check_own(f, st);
     if (st == MN_OK)
         st = keep ? mn_commit(f->conn, &err) : mn_rollback(f->conn, &err);
     return st;
@@ -298,9 +361,65 @@ static void foreign(struct fix *f)
     sql(f, text);
 }
 
+/* Wakes who sleeps, or sends him to sleep on what is there now. */
+static mn_status sleep_or_wake(struct fix *f)
+{
+    if (f->sleeping)
+        return wake(f);
+    mn_status st = mn_begin_read(f->old, &err);
+    if (st == MN_OK)
+        brute_load(&f->old_rows, f->old->sql, "c", f->c->beside ? "d" : "vector");
+    f->sleeping = st == MN_OK;
+    return st;
+}
+
+static mn_status fold_ahead(struct fix *f)
+{
+    static char query[MOST_BYTES];
+    mn_hit hit;
+    uint32_t found;
+    bool did;
+    mn_status st = put_some(f, 25, f->b.n > f->c->rows + 300 || test_below(&f->rng, 2));
+    if (st)
+        return st;
+    draw_vector(f, query); /* the search loads the index, if need be */
+    st = mn_search(f->conn, f->name, query, 1, 1, NULL, &hit, &found, &err);
+    if (st == MN_OK)
+        st = trouble_try_fold_ahead(f->conn, f->name, &did, &err);
+    if (st == MN_OK)
+        f->aheads += did;
+    return st;
+}
+
+/* The database becomes what it was at the last time; or this is that time. */
+static void save_or_restore(struct fix *f)
+{
+    bool save = !f->saved || test_below(&f->rng, 2);
+    if (!f->saved)
+        CHECK(sqlite3_open(":memory:", &f->saved) == SQLITE_OK);
+    snprintf(f->step + strlen(f->step), sizeof f->step - strlen(f->step), save ? " save" : " back");
+    sqlite3 *to = save ? f->saved : f->plain, *from = save ? f->plain : f->saved;
+    sqlite3_backup *b = sqlite3_backup_init(to, "main", from, "main");
+    CHECK(b && sqlite3_backup_step(b, -1) == SQLITE_DONE);
+    CHECK(sqlite3_backup_finish(b) == SQLITE_OK);
+}
+
+static mn_status make_anew(struct fix *f)
+{
+    if (f->c->beside)
+        return MN_OK;
+    mn_status st = mn_drop(f->other, "c", &err);
+    if (st)
+        return st;
+    sql(f, "DROP TABLE parent");
+    fill(f);
+    return MN_OK;
+}
+
 static mn_status step(struct fix *f, unsigned kind)
 {
     bool many;
+    mn_conn *conn;
     switch (kind) {
     case 0:
     case 1:
@@ -325,59 +444,49 @@ static mn_status step(struct fix *f, unsigned kind)
         open_both(f);
         return MN_OK;
     case 10:
-        return mn_rebuild(f->conn, f->name, &err);
-    case 11:
+        CHECK_OK(wake(f), err); /* a checkpoint waits for old snapshots */
         return mn_compact(f->conn, &err);
+    case 11:
+        conn = f->conn;
+        f->conn = f->other;
+        f->other = conn;
+        return MN_OK;
+    case 12:
+    case 13:
+        return sleep_or_wake(f);
+    case 14:
+    case 15:
+    case 16:
+    case 17:
+        return fold_ahead(f);
+    case 18:
+        save_or_restore(f);
+        return MN_OK;
+    case 19:
+        return test_below(&f->rng, 4) ? MN_OK : make_anew(f);
+    case 20:
+        return mn_rebuild(f->conn, f->name, &err);
     default:
         return mn_fold(f->conn, f->name, &err);
     }
 }
 
-static const char *const words[] = {"put",     "put",     "delete",  "transaction", "rollback",
-                                    "foreign", "foreign", "foreign", "VACUUM",      "reopen",
-                                    "rebuild", "compact", "fold",    "fold",        "fold"};
-enum { KINDS = sizeof words / sizeof *words };
+static const char *const words[] = {
+    "put",     "put",     "delete",  "transaction", "rollback", "foreign", "foreign", "foreign",
+    "VACUUM",  "reopen",  "compact", "others",      "sleep",    "sleep",   "ahead",   "ahead",
+    "ahead",   "ahead",   "copy",    "anew",        "rebuild",  "fold",    "fold",    "fold"};
+enum { KINDS = sizeof words / sizeof *words, FIRST_FOLD = 20 };
 
-/* Rows from the start, n unique where it is given, owners that take their rows with them. */
-static void fill(struct fix *f)
-{
-    const char *attributes[] = {"n", "owner"};
-    mn_collection_opts opts = {.dim = f->c->dim,
-                               .dtype = f->c->dtype,
-                               .metric = f->c->metric,
-                               .id_kind = f->c->text ? MN_ID_TEXT : MN_ID_INTEGER,
-                               .rerank = f->c->rerank,
-                               .bits = f->c->bits};
-    mn_collection_opts first = opts;
-    if (f->c->beside)
-        first = (mn_collection_opts){.dim = 2, .id_kind = opts.id_kind};
-    first.attributes = attributes;
-    first.n_attributes = 1;
-    f->name = f->c->beside ? "d" : "c";
-    CHECK_OK(mn_create(f->conn, "c", &first, &err), err);
-    if (f->c->beside) {
-        opts.beside = "c";
-        opts.id_kind = 0;
-        CHECK_OK(mn_create(f->conn, "d", &opts, &err), err);
-    }
-    sql(f, "CREATE TABLE parent(p INTEGER PRIMARY KEY); INSERT INTO parent VALUES (1); ALTER TABLE "
-           "c ADD COLUMN owner INTEGER REFERENCES parent(p) ON DELETE CASCADE; CREATE UNIQUE INDEX "
-           "u ON c(n)");
-    f->next_id = 1;
-    while (f->next_id <= (int64_t)f->c->rows)
-        CHECK_OK(put_some(f, BATCH, false), err);
-    sql(f, "UPDATE c SET n = id WHERE id <= 50");
-}
-
-static void run_case(const struct model_case *c, unsigned steps)
+static void run_case(const struct model_case *c, uint64_t seed, unsigned steps)
 {
     static struct fix f;
     static unsigned n_vfs;
     bool loud = getenv("MNEME_MODEL_CASE");
     memset(&f, 0, sizeof f);
     f.c = c;
-    f.rng.state = 77 + c->dim + (uint64_t)c->dtype;
-    f.b = (struct brute){.dtype = c->dtype, .metric = c->metric, .dim = c->dim};
+    f.seed = seed;
+    f.rng.state = 76 + seed + c->dim + (uint64_t)c->dtype;
+    f.old_rows = f.b = (struct brute){.dtype = c->dtype, .metric = c->metric, .dim = c->dim};
     snprintf(f.vfs, sizeof f.vfs, "index-model-%u", ++n_vfs);
     f.alloc = mn_alloc_create(NULL, UINT64_MAX);
     f.fs = fs_mem_create(f.alloc);
@@ -398,8 +507,8 @@ static void run_case(const struct model_case *c, unsigned steps)
         if (st != MN_OK && st != MN_NOTFOUND && st != MN_EXISTS)
             wrong(&f, err.message);
         check(&f);
-        f.folds += kind >= 10;
-        if (kind >= 10 && kind != 11)
+        f.folds += kind >= FIRST_FOLD;
+        if (kind >= FIRST_FOLD)
             check_verify(&f);
     }
     snprintf(f.step, sizeof f.step, "the end");
@@ -407,12 +516,14 @@ static void run_case(const struct model_case *c, unsigned steps)
     check(&f);
     check_verify(&f);
     double mean = f.recall.found / f.recall.wanted;
-    test_note("%s: %.3f", c->name, mean);
+    test_note("%s: %.3f, %d/%d folds in memory", c->name, mean, (int)f.aheads, (int)f.folds);
     CHECKF(mean >= c->floor, "'%s': mean recall %.3f", c->name, mean);
     CHECKF(f.recall.by_index * 2 > steps, "'%s': the index answered %d of %d searches", c->name,
            (int)f.recall.by_index, (int)(f.recall.by_index + f.recall.by_rows));
     close_both(&f);
+    sqlite3_close(f.saved);
     brute_free(&f.b);
+    brute_free(&f.old_rows);
     CHECK_OK(vfs_unregister(f.vfs, &err), err);
     fs_mem_destroy(f.fs);
     mn_alloc_destroy(f.alloc);
@@ -420,10 +531,14 @@ static void run_case(const struct model_case *c, unsigned steps)
 
 TEST(random_scripts_over_an_index_answer_as_brute_force_does)
 {
-    const char *only = getenv("MNEME_MODEL_CASE");
+    const char *only = getenv("MNEME_MODEL_CASE"), *seed = getenv("MNEME_MODEL_SEED");
+    uint64_t first = seed ? strtoull(seed, NULL, 10) : 1, last = seed || !test_long() ? first : 8;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
-        if (!only || strcmp(only, cases[i].name) == 0)
-            run_case(&cases[i], (unsigned)test_budget(cases[i].dim > 1000 ? 40 : 90));
+        for (uint64_t n = first; n <= last; n++)
+            if (!only || strcmp(only, cases[i].name) == 0)
+                run_case(&cases[i], n,
+                         (unsigned)test_budget(cases[i].dim > 1000 ? 40 : 90) /
+                             (test_long() ? 4 : 1));
 }
 
 TEST_MAIN

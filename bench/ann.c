@@ -28,7 +28,8 @@ enum { PATH_ROOM = 4200, MAX_BUILDS = 64, MAX_SYSTEMS = 6, POINT_FIGURES = 8 };
 enum point_figure { CPU, WALL, P50, P99, READS, BYTES, DISK, RECALL };
 
 struct ann_opts {
-    const char *base, *queries, *truth, *peers, *peers_dir, *work, *json, *label, *recall, *name;
+    const char *base, *queries, *truth, *peers, *peers_dir, *work, *json, *label, *recall, *name,
+        *variants;
     mn_metric metric;
     uint64_t k, threads, memory, build_memory, passes, sweep, batch, queries_asked, at_once;
     bool cold, curve, truth_by_faiss, from_rows;
@@ -429,13 +430,28 @@ static void pair_add(struct ann_run *r, size_t system, size_t t, const char *pee
     snprintf(p->points[1].text, sizeof p->points[1].text, "%s%" PRIu64, c->curve->fixed, c->high);
 }
 
+/* Of a peer's several builds, those in --variants stay. Their number. */
+static size_t variants_keep(const char *variants, struct build *builds, size_t n)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++) {
+        const char *at = n > 1 && variants ? strstr(variants, builds[i].text) : builds[i].text;
+        size_t len = strlen(builds[i].text);
+        if (at && (at[len] == 0 || at[len] == ';'))
+            builds[kept++] = builds[i];
+    }
+    return kept;
+}
+
 static int peers_start(struct ann_run *r)
 {
     const char *const *peers = peer_names();
     for (size_t i = 0; peers[i]; i++)
-        if (list_has(r->o->peers, peers[i]))
-            r->n_builds += builds_of(peers[i], r->rows.n, r->rows.dim, r->builds + r->n_builds,
-                                     MAX_BUILDS - r->n_builds);
+        if (list_has(r->o->peers, peers[i])) {
+            struct build *first = r->builds + r->n_builds;
+            size_t n = builds_of(peers[i], r->rows.n, r->rows.dim, first, MAX_BUILDS - r->n_builds);
+            r->n_builds += variants_keep(r->o->variants, first, n);
+        }
     if (peers_build(r) != 0)
         return 1;
     for (size_t i = 0; peers[i]; i++)
@@ -622,6 +638,8 @@ int bench_ann(int argc, char **argv)
         {"--passes", OPT_COUNT, &o.passes, 1, MAX_PASSES, "N", "passes over all systems"},
         {"--builds", OPT_COUNT, &o.at_once, 1, MAX_BUILDS, "N",
          "peers' builds that run at once, each a process"},
+        {"--variants", OPT_TEXT, &o.variants, 0, 0, "LIST",
+         "of a peer with several builds these only: \"nlist=500,by_residual=0;...\""},
         {"--sweep", OPT_COUNT, &o.sweep, 1, 1000000, "N",
          "queries that a peer's setting is tried with"},
         {"--batch", OPT_COUNT, &o.batch, 1, MN_MAX_QUERIES, "N",

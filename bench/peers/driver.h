@@ -322,6 +322,14 @@ static inline unsigned driver_number(const char *text, const char *name, unsigne
     return otherwise;
 }
 
+/* Threads of a build: MNEME_BUILD_THREADS, else `otherwise`. */
+static inline unsigned driver_build_threads(unsigned otherwise)
+{
+    const char *text = getenv("MNEME_BUILD_THREADS");
+    unsigned n = text ? (unsigned)strtoul(text, NULL, 10) : 0;
+    return n > 0 ? n : otherwise;
+}
+
 /* ---- For peers that are programs of their own ---------------------------------------------- */
 
 /* --base F --queries F --metric M --k K --threads N --build TEXT, pairs in any order. */

@@ -14,6 +14,8 @@
 
 #include "driver.h"
 
+extern "C" void openblas_set_num_threads(int);
+
 namespace
 {
 
@@ -110,7 +112,11 @@ int main(int argc, char **argv)
         double wall = driver_wall_us(), cpu = driver_cpu_us();
         if (s.cosine)
             scale_rows(base, n, dim);
+        omp_set_num_threads(int(driver_build_threads(args.threads)));
+        openblas_set_num_threads(int(driver_build_threads(args.threads)));
         build(s, base, n, dim, strcmp(args.metric, "ip") != 0, args.build);
+        omp_set_num_threads(int(args.threads));
+        openblas_set_num_threads(int(args.threads));
         d.build_wall_us = driver_wall_us() - wall;
         d.build_cpu_us = driver_cpu_us() - cpu;
     } catch (const std::exception &e) {

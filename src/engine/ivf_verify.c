@@ -300,8 +300,8 @@ static mn_status check_rows(struct check *k, mn_error *err)
     return status;
 }
 
-/* The snapshot's view by the index: as searches share it; or, where they have another version or are
- * loading one, by a version of its own. *out NULL: no search can have one. */
+/* The snapshot's view by the index: as searches share it; or, where they have another version or
+ * are loading one, by a version of its own. *out NULL: no search can have one. */
 static mn_status view_to_check(mn_conn *conn, struct coll *c, struct view **out, mn_error *err)
 {
     struct ivf *own = NULL;

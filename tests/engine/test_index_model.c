@@ -1,6 +1,6 @@
 /* Random scripts over collections with a hybrid index: rows come, change and go through two
- * connections of Mneme and through a plain SQLite client, transactions are rolled back, the index is
- * folded in memory and in the sidecar, built anew and left behind, the collection is dropped and
+ * connections of Mneme and through a plain SQLite client, transactions are rolled back, the index
+ * is folded in memory and in the sidecar, built anew and left behind, the collection is dropped and
  * made anew, the database is restored from a copy, files are compacted and opened again, while a
  * third connection keeps old snapshots. After each step searches of recall 1 equal brute force over
  * plainly selected rows, and those of recall 0.95 hold as many live rows as they should, each once,

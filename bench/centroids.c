@@ -1,7 +1,12 @@
-/* Search by a flat scan of all centroids beside search by the graph over them, in memory, for each
+/* Two choices of an index in memory, measured on index/ alone.
+ *
+ * Search by a flat scan of all centroids beside search by the graph over them, in memory, for each
  * number of centroids asked for: where the graph begins to pay (CENTROIDS_GRAPH). The same rows and
  * postings; each way is calibrated on rows left out of their own search, and asked for the same
- * recall. Passes over all queries alternate; a figure is the median, CPU time of one thread. */
+ * recall. Passes over all queries alternate; a figure is the median, CPU time of one thread.
+ *
+ * With --soar each row stands in a second posting too (index/soar.h); a run without it tells what
+ * that is worth. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -13,6 +18,7 @@
 #include "index/calibrate.h"
 #include "index/cluster.h"
 #include "index/scan.h"
+#include "index/soar.h"
 #include "storage/base/error.h"
 
 enum { BITS = 4, MOST = 16, MOST_K = 1000 };
@@ -25,6 +31,7 @@ struct centroids_opts {
     const char *base, *queries, *centroids, *recalls, *json, *label;
     uint64_t k, sample, passes;
     mn_metric metric;
+    bool soar;
 };
 
 struct run {
@@ -40,6 +47,7 @@ struct run {
     mn_error err;
     /* of one number of centroids */
     struct clusters clusters;
+    uint32_t *second;         /* [rows] second clusters; NULL: none */
     float *origin;
     struct rabitq *rabitq;
     uint8_t **payloads;
@@ -142,23 +150,63 @@ static mn_status make_clusters(struct run *r, uint32_t k)
     return cluster(r->alloc, r->kn, &source, &opts, &r->clusters, &r->err);
 }
 
+/* Rows by posting: list[start[j] .. start[j + 1]) of posting j, 2 n at most. */
+static void list_rows(const struct run *r, size_t *start, uint32_t *list)
+{
+    const struct clusters *c = &r->clusters;
+    for (size_t i = 0; i < r->base.n; i++) {
+        start[c->of[i] + 1]++;
+        if (r->second && r->second[i] < c->k)
+            start[r->second[i] + 1]++;
+    }
+    for (uint32_t j = 0; j < c->k; j++)
+        start[j + 1] += start[j];
+    for (size_t i = 0; i < r->base.n; i++) {
+        list[start[c->of[i]]++] = (uint32_t)i;
+        if (r->second && r->second[i] < c->k)
+            list[start[r->second[i]]++] = (uint32_t)i;
+    }
+    memmove(start + 1, start, c->k * sizeof *start);
+    start[0] = 0;
+}
+
+/* Second clusters, cluster by cluster. */
+static mn_status assign_second(struct run *r, const size_t *start, const uint32_t *list)
+{
+    struct soar *s;
+    uint32_t dim = r->base.dim, *second = calloc(r->base.n, sizeof *second);
+    mn_status st = soar_create(r->alloc, r->kn, r->clusters.centroids, r->clusters.k, dim,
+                               SOAR_LAMBDA, &s, &r->err);
+    for (uint32_t j = 0; second && !st && j < r->clusters.k; j++)
+        for (size_t i = start[j]; i < start[j + 1]; i++)
+            soar_assign(s, j, r->base.rows + (size_t)list[i] * dim, 1, &second[list[i]]);
+    soar_destroy(r->alloc, s);
+    r->second = second;
+    return st;
+}
+
 static mn_status encode(struct run *r)
 {
     const struct clusters *c = &r->clusters;
-    struct posting_encoder *e;
+    struct posting_encoder *e = NULL;
     size_t most = 0, *start = calloc(c->k + 1, sizeof *start);
-    uint32_t *rows = malloc(r->base.n * sizeof *rows);
-    for (uint32_t j = 0; j < c->k; j++)
-        most = c->sizes[j] > most ? c->sizes[j] : most;
-    mn_status st = start && rows ? posting_encoder_create(r->alloc, r->rabitq, most, &e, &r->err)
+    uint32_t *rows = malloc(2 * r->base.n * sizeof *rows);
+    mn_status st = start && rows ? MN_OK
                                  : mn_fail(&r->err, MN_NOMEM, "no memory for the postings");
+    if (!st)
+        list_rows(r, start, rows);
+    if (!st && r->opts->soar) {
+        st = assign_second(r, start, rows);
+        memset(start, 0, (c->k + 1) * sizeof *start);
+        list_rows(r, start, rows);
+    }
     for (uint32_t j = 0; !st && j < c->k; j++)
-        start[j + 1] = start[j] + c->sizes[j];
-    for (size_t i = 0; !st && i < r->base.n; i++)
-        rows[start[c->of[i]]++] = (uint32_t)i;
-    for (size_t j = 0, at = 0; !st && j < c->k; j++) {
+        most = start[j + 1] - start[j] > most ? start[j + 1] - start[j] : most;
+    if (!st)
+        st = posting_encoder_create(r->alloc, r->rabitq, most, &e, &r->err);
+    for (size_t j = 0; !st && j < c->k; j++) {
         posting_begin(e, c->centroids + j * c->dim);
-        for (; !st && at < start[j]; at++)
+        for (size_t at = start[j]; !st && at < start[j + 1]; at++)
             st = posting_add(e, r->base.rows + (size_t)rows[at] * c->dim, &(int64_t){rows[at]}, 1,
                              &r->err);
         size_t bytes = posting_encoded_bytes(e);
@@ -170,8 +218,7 @@ static mn_status encode(struct run *r)
         }
         r->postings[j] = (struct ann_posting){&r->parts[j], 1};
     }
-    if (start && rows)
-        posting_encoder_destroy(r->alloc, e);
+    posting_encoder_destroy(r->alloc, e);
     free(start);
     free(rows);
     return st;
@@ -236,9 +283,12 @@ static mn_status make_index(struct run *r, uint32_t k)
         double from = cpu_s();
         st = centroids_create(r->alloc, r->rabitq, &cs, &r->centroids[w], &r->err);
         r->make_s[w] = cpu_s() - from;
-        struct ann_index_spec is = {r->kn, r->rabitq, r->centroids[w], r->postings};
+        struct ann_index_spec is = {r->kn, r->rabitq, r->centroids[w], r->postings,
+                                    r->second != NULL};
         if (!st)
             st = ann_index_create(r->alloc, &is, &r->index[w], &r->err);
+        if (!st)
+            st = ann_scratch_fit(r->alloc, r->scratch, r->index[w], &r->err);
         if (!st)
             st = calibrate(r, (enum way)w);
     }
@@ -261,6 +311,7 @@ static void drop_index(struct run *r)
     free(r->parts);
     free(r->postings);
     free(r->origin);
+    free(r->second);
     clusters_fini(r->alloc, &r->clusters);
     r->scratch = NULL;
     r->rabitq = NULL;
@@ -268,13 +319,14 @@ static void drop_index(struct run *r)
     r->parts = NULL;
     r->postings = NULL;
     r->origin = NULL;
+    r->second = NULL;
 }
 
 /* ---- Measuring ------------------------------------------------------------------------------- */
 
 /* What one pass over the queries found and did. */
 struct passed {
-    double us, right, centroids, probed, codes;
+    double us, right, centroids, probed, codes, reranked;
 };
 
 static mn_status pass(struct run *r, enum way w, double recall, struct passed *out)
@@ -298,6 +350,7 @@ static mn_status pass(struct run *r, enum way w, double recall, struct passed *o
         out->centroids += (double)ann_stats(r->scratch)->centroids;
         out->probed += (double)ann_stats(r->scratch)->probed;
         out->codes += (double)ann_stats(r->scratch)->codes;
+        out->reranked += (double)ann_stats(r->scratch)->reranked;
     }
     double nq = (double)r->queries.n;
     out->us = 1e6 * (cpu_s() - from) / nq;
@@ -305,18 +358,21 @@ static mn_status pass(struct run *r, enum way w, double recall, struct passed *o
     out->centroids /= nq;
     out->probed /= nq;
     out->codes /= nq;
+    out->reranked /= nq;
     return st;
 }
 
 static int report(struct run *r, enum way w, double recall, const struct figure *us,
                   const struct passed *p)
 {
-    printf("%7u %5.3f  %-5s %9.1f us  recall %.4f  %8.0f centroids %6.0f probed %7.0f codes\n",
+    printf("%7u %5.3f  %-5s %9.1f us  recall %.4f  %8.0f centroids %6.0f probed %7.0f codes "
+           "%5.1f exact\n",
            r->clusters.k, recall, way_names[w], figure_median(us), p->right, p->centroids,
-           p->probed, p->codes);
+           p->probed, p->codes, p->reranked);
     json_t *line =
-        json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:I}", "bench", "centroids", "way", way_names[w],
-                  "metric", mn_metric_name(r->opts->metric), "rows", (json_int_t)r->base.n, "dim",
+        json_pack("{s:s, s:s, s:b, s:s, s:I, s:I, s:I, s:I}", "bench", "centroids", "way",
+                  way_names[w], "soar", r->opts->soar, "metric",
+                  mn_metric_name(r->opts->metric), "rows", (json_int_t)r->base.n, "dim",
                   (json_int_t)r->base.dim, "k", (json_int_t)r->opts->k, "centroids",
                   (json_int_t)r->clusters.k);
     json_put_number(line, "target", recall);
@@ -325,6 +381,7 @@ static int report(struct run *r, enum way w, double recall, const struct figure 
     json_put_number(line, "met", p->centroids);
     json_put_number(line, "probed", p->probed);
     json_put_number(line, "codes", p->codes);
+    json_put_number(line, "reranked", p->reranked);
     json_put_number(line, "make_s", r->make_s[w]);
     return results_line(&r->results, line);
 }
@@ -387,6 +444,7 @@ static enum opts_result opts_read(struct centroids_opts *o, int argc, char **arg
     const struct opt opts[] = {
         {"--base", OPT_TEXT, &o->base, 0, 0, "FILE!", "rows"},
         {"--queries", OPT_TEXT, &o->queries, 0, 0, "FILE!", "what is searched for"},
+        {"--soar", OPT_FLAG, &o->soar, 0, 0, NULL, "put each row into a second posting too"},
         {"--metric", OPT_METRIC, &o->metric, 0, 0, "M", "l2, cosine or ip"},
         {"--centroids", OPT_TEXT, &o->centroids, 0, 0, "LIST", "how many, about"},
         {"--recalls", OPT_TEXT, &o->recalls, 0, 0, "LIST", "asked for"},

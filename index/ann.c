@@ -25,6 +25,11 @@
  * 6. Candidates whose bound is below T get exact keys, in order of their bounds, until the bound
  *    passes the k-th exact key.
  *
+ * Where rows stand in two postings, the copy that is met first as a candidate counts, which is that
+ * of the posting with more weight; later ones are passed over before the filter sees them. What was
+ * met stands in a set of ids. If that is full, it is filled anew with the candidates and hits of
+ * the moment, so that no row can be a hit twice; only T may then have counted a row twice.
+ *
  * Rows that codes cannot tell apart (duplicates, a dense clump) make candidates by the thousand.
  * When the room for them is full, those whose bound has fallen behind T go; if that does not help,
  * all get exact keys at once, whose k-th then caps T. After RERANKED rows that ends, and the half
@@ -35,6 +40,7 @@
 #include "index/best.h"
 #include "index/centroid_graph.h"
 #include "index/query.h"
+#include "index/row_set.h"
 #include "index/topk.h"
 #include "storage/base/error.h"
 
@@ -98,6 +104,7 @@ struct ann_scratch {
     struct candidate *candidates; /* [room] */
     mn_hit *hits;                 /* [max_k] */
     struct scanned *parts[2];
+    struct row_set met;           /* places NULL: for indexes whose rows stand once only */
     float mass;                   /* S of the last search; 0: nothing was chosen */
     struct known weighed;         /* what weight[] is of */
     size_t n_hits;
@@ -245,6 +252,7 @@ void ann_scratch_destroy(struct mn_alloc *a, struct ann_scratch *s)
     mn_free(a, s->reach);
     mn_free(a, s->count);
     mn_free(a, s->keys);
+    mn_free(a, s->met.places);
     mn_free(a, s->candidates);
     mn_free(a, s->hits);
     mn_free(a, s->parts[0]);
@@ -302,6 +310,19 @@ mn_status ann_scratch_create(struct mn_alloc *a, uint32_t dim, uint32_t max_post
         return st;
     }
     *out = s;
+    return MN_OK;
+}
+
+mn_status ann_scratch_fit(struct mn_alloc *a, struct ann_scratch *s, const struct ann_index *x,
+                          mn_error *err)
+{
+    if (!x->spec.twice || s->met.places)
+        return MN_OK;
+    size_t places = row_set_places(candidate_room(s->max_k) + s->max_k);
+    s->met.places = mn_alloc_array(a, places, sizeof *s->met.places, MN_TAG_SEARCH);
+    s->met.mask = places - 1;
+    if (!s->met.places)
+        return mn_fail(err, MN_NOMEM, "no memory for searches of rows that stand twice");
     return MN_OK;
 }
 
@@ -397,6 +418,25 @@ static mn_status thin_out(struct search *f)
     return MN_OK;
 }
 
+static int64_t id_of(const struct search *f, const struct candidate *c)
+{
+    return posting_id(&f->x->spec.postings[c->posting].parts[c->part].view, c->slot);
+}
+
+/* Whether no other copy of the row was met. */
+static bool first_copy(struct search *f, const struct candidate *c)
+{
+    struct row_set *met = &f->s->met;
+    if (row_set_full(met)) {
+        row_set_clear(met);
+        for (size_t i = 0; i < f->n; i++)
+            row_set_add(met, id_of(f, &f->candidates[i]));
+        for (size_t i = 0; i < f->top.n; i++)
+            row_set_add(met, f->s->hits[i].id);
+    }
+    return row_set_add(met, id_of(f, c));
+}
+
 /* Sorts the survivors of a part into threshold and candidates. */
 static mn_status take_survivors(struct search *f, const struct scanned *p)
 {
@@ -406,6 +446,8 @@ static mn_status take_survivors(struct search *f, const struct scanned *p)
             continue;
         struct candidate c = {p->bound[i], p->estimate[i], p->posting, p->part,
                               (uint32_t)(p->first + p->rows[i]), NOT_ASKED};
+        if (f->x->spec.twice && !first_copy(f, &c))
+            continue;
         if (p->high[i] < f->best.limit) {
             bool admitted = true;
             mn_status st = f->q->admit ? ask(f, &c, &admitted) : MN_OK;
@@ -823,6 +865,8 @@ static mn_status check(const struct ann_index *x, const struct ann_scratch *s,
         return mn_fail(err, MN_INVALID,
                        "an index of dim %u with %u postings does not fit a scratch for %u and %u",
                        dim, x->n, s->max_dim, s->max_postings);
+    if (x->spec.twice && !s->met.places)
+        return mn_fail(err, MN_INVALID, "the scratch was not made fit for rows that stand twice");
     const struct ann_knobs *n = &q->knobs;
     if (!(n->lambda >= 0) || !(n->sigma >= 0) || !(n->e1 >= 0) || !(n->e2 >= 0))
         return mn_fail(err, MN_INVALID, "a knob is negative: lambda %g, sigma %g, e1 %g, e2 %g",
@@ -844,6 +888,7 @@ static mn_status begin(struct search *f, const struct ann_knobs *knobs)
     f->g_noise = x->spec.centroids->exact
                      ? 0
                      : (l2 ? 2.0f : 1.0f) * 0.29f * sqrtf(q->length2) * x->spec.centroids->noise;
+    row_set_clear(&f->s->met);
     if (!x->spec.centroids->graph || f->again || !(knobs->lambda > 0) || !know_near(f))
         know_all(f);
     for (size_t i = 0; i < f->q->n_pending; i++) {

@@ -38,6 +38,7 @@ struct ann_index_spec {
     const struct rabitq *rabitq;         /* metric, bits, rotation */
     const struct centroids *centroids;   /* [K] */
     const struct ann_posting *postings;  /* [K]; posting j holds the rows of centroid j */
+    bool twice; /* rows may stand in a second posting too (index/soar.h), hidden in both or none */
 };
 
 struct ann_index; /* an immutable view */
@@ -48,7 +49,7 @@ mn_status ann_index_create(struct mn_alloc *a, const struct ann_index_spec *spec
                            struct ann_index **out, mn_error *err);
 void ann_index_destroy(struct mn_alloc *a, struct ann_index *x); /* NULL is fine */
 
-uint64_t ann_index_rows(const struct ann_index *x); /* that are not hidden */
+uint64_t ann_index_rows(const struct ann_index *x); /* not hidden; each copy of a row counts */
 const struct rabitq *ann_index_rabitq(const struct ann_index *x);
 
 /* ---- A search -------------------------------------------------------------------------------- */
@@ -127,6 +128,11 @@ struct ann_scratch; /* one thread's memory for searches; no allocation after cre
 mn_status ann_scratch_create(struct mn_alloc *a, uint32_t dim, uint32_t max_postings,
                              uint32_t max_k, struct ann_scratch **out, mn_error *err);
 void ann_scratch_destroy(struct mn_alloc *a, struct ann_scratch *s); /* NULL is fine */
+
+/* Before the first search of an index whose rows stand twice, once for a scratch; for any other it
+ * does nothing. 0.5 MiB and 128 max_k (MN_TAG_SEARCH). MN_NOMEM. */
+mn_status ann_scratch_fit(struct mn_alloc *a, struct ann_scratch *s, const struct ann_index *x,
+                          mn_error *err);
 
 /* Finds up to q->k rows: min(k, rows there are, admitted ones with a filter), however many postings
  * that takes. The hits stand in s until its next use: ascending by key, ties by id.

@@ -1,5 +1,6 @@
 #include "tests/index/ann_fixture.h"
 
+#include "index/soar.h"
 #include "index/topk.h"
 
 #include <math.h>
@@ -163,6 +164,19 @@ static void find_clusters(struct ann_fixture *f, struct test_rng *r)
     free(d);
 }
 
+static void find_second(struct ann_fixture *f)
+{
+    struct soar *s;
+    mn_error err;
+    mn_error_clear(&err);
+    f->second = take(f->n, sizeof *f->second);
+    CHECK_OK(soar_create(f->a, f->kn, f->centers, f->k_centroids, f->dim, SOAR_LAMBDA, &s, &err),
+             err);
+    for (size_t i = 0; i < f->n; i++)
+        soar_assign(s, f->of[i], f->rows + i * f->dim, 1, &f->second[i]);
+    soar_destroy(f->a, s);
+}
+
 static void encode(struct ann_fixture *f)
 {
     mn_error err;
@@ -172,7 +186,7 @@ static void encode(struct ann_fixture *f)
     for (uint32_t j = 0; j < f->k_centroids; j++) {
         posting_begin(e, f->centers + (size_t)j * f->dim);
         for (size_t i = 0; i < f->n; i++)
-            if (f->of[i] == j)
+            if (f->of[i] == j || (f->second && f->second[i] == j))
                 CHECK_OK(posting_add(e, f->rows + i * f->dim, &f->ids[i], 1, &err), err);
         size_t bytes = posting_encoded_bytes(e);
         f->payloads[j] = take(bytes, 1);
@@ -188,7 +202,7 @@ static void make_index(struct ann_fixture *f)
     mn_error err;
     mn_error_clear(&err);
     ann_index_destroy(f->a, f->index);
-    struct ann_index_spec spec = {f->kn, f->rabitq, f->centroids, f->postings};
+    struct ann_index_spec spec = {f->kn, f->rabitq, f->centroids, f->postings, f->second != NULL};
     CHECK_OK(ann_index_create(f->a, &spec, &f->index, &err), err);
 }
 
@@ -229,10 +243,13 @@ void fixture_make(struct ann_fixture *f, const struct fixture_spec *spec)
     for (uint32_t j = 0; j < f->k_centroids; j++)
         f->postings[j] = (struct ann_posting){&f->parts[j], 1};
     f->payloads = take(f->k_centroids, sizeof *f->payloads);
+    if (spec->soar)
+        find_second(f);
     encode(f);
     make_index(f);
-    CHECK_EQ(ann_index_rows(f->index), f->n);
+    CHECK_EQ(ann_index_rows(f->index), f->k_centroids > 1 && spec->soar ? 2 * f->n : f->n);
     CHECK_OK(ann_scratch_create(f->a, f->dim, f->k_centroids, MN_MAX_K, &f->scratch, &err), err);
+    CHECK_OK(ann_scratch_fit(f->a, f->scratch, f->index, &err), err);
 }
 
 void fixture_free(struct ann_fixture *f)
@@ -253,6 +270,7 @@ void fixture_free(struct ann_fixture *f)
     free(f->rows);
     free(f->ids);
     free(f->of);
+    free(f->second);
     free(f->centers);
     free(f->origin);
     CHECK_EQ(mn_alloc_used(f->a), 0);

@@ -25,7 +25,7 @@ struct ann_fixture {
     int64_t *ids;                /* ascending, with gaps */
     struct rabitq *rabitq;
     float *origin, *centers;
-    uint32_t *of;
+    uint32_t *of, *second;       /* second NULL: rows stand once */
     struct centroids *centroids;
     struct ann_part *parts;      /* [k_centroids], one of each posting */
     struct ann_posting *postings;
@@ -42,6 +42,7 @@ struct fixture_spec {
     bool normalise;              /* cosine */
     bool exact_centroids;
     uint32_t graph_from;         /* centroids_spec's */
+    bool soar;                   /* rows stand twice */
     size_t n, nq;
     uint64_t seed;
     float offset;                /* added to every element of every row and query */

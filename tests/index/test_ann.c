@@ -375,7 +375,7 @@ TEST(tails_are_searched_like_bases)
     }
     *p = (struct ann_posting){tail, 2};
     ann_index_destroy(f.a, f.index);
-    struct ann_index_spec is = {f.kn, f.rabitq, f.centroids, f.postings};
+    struct ann_index_spec is = {f.kn, f.rabitq, f.centroids, f.postings, false};
     CHECK_OK(ann_index_create(f.a, &is, &f.index, &err), err);
     CHECK_EQ(ann_index_rows(f.index), f.n);
     double recall = fixture_recall(&f, 10, careful, NULL);

@@ -17,9 +17,10 @@
  * be reached from the entry points gets an edge from the nearest that can be, which has room: each
  * node brings one place that nothing else takes, so there is always one.
  *
- * A graph over more centroids, some of which may have died, is made of the one before: nodes that
- * led to a dead one choose anew among what they and it led to, new centroids are inserted. It costs
- * the copy and about 35 us for each change, where a new graph costs as much for each centroid.
+ * A graph over centroids some of which have died, moved or come is made of the one before: nodes
+ * that led to one which is not what it was choose anew among what they and it led to; the moved and
+ * the new are inserted. It costs the copy and about 35 us for each change, where a new graph costs
+ * as much for each centroid.
  *
  * Distances between centroids are those of their codes. For ip, where a walk seeks the largest
  * product, nodes are lifted by one element, sqrt(M - |c'|^2) with M the largest |c'|^2, that the
@@ -286,7 +287,9 @@ struct maker {
     float *key;         /* [room] of the walk */
     uint32_t *order;    /* [n_order] in which they are inserted */
     uint32_t n_order;
-    uint32_t n_before;  /* of order: they were in the graph before */
+    const struct centroid_graph *before; /* or NULL */
+    uint64_t *kept;     /* bitmap: alive, and as in the graph before */
+    uint32_t n_before;  /* of order: they are kept */
     uint8_t *count;     /* [n] edges */
     int8_t *code;       /* [2][stride] a node's code as a query's: who asks, who occludes */
     uint64_t *reached;  /* bitmap */
@@ -468,13 +471,28 @@ static void set_rows(struct centroid_graph *g, const struct centroids *c)
     }
 }
 
-/* Adds the living of [first, end) that are not there yet, shuffled. */
-static void add_shuffled(struct maker *m, const struct centroids *c, uint32_t first, uint32_t end,
-                         uint64_t *seed)
+static bool is_kept(const struct maker *m, uint32_t j)
+{
+    return m->kept[j / 64] >> j % 64 & 1;
+}
+
+/* Finds out what of the graph before stands as it was. */
+static void set_kept(struct maker *m, const struct centroids *c)
+{
+    const struct centroid_graph *g = m->g, *b = m->before;
+    for (uint32_t j = 0; b && j < b->n && j < g->n; j++)
+        if (is_live(c, j) && !(b->factors[j].scale < g->factors[j].scale) &&
+            !(b->factors[j].scale > g->factors[j].scale) &&
+            memcmp(b->rows + j * b->stride, g->rows + j * g->stride, g->stride) == 0)
+            m->kept[j / 64] |= UINT64_C(1) << j % 64;
+}
+
+/* Adds the living that are not there yet, shuffled; `kept`: those that are. */
+static void add_shuffled(struct maker *m, const struct centroids *c, bool kept, uint64_t *seed)
 {
     uint32_t from = m->n_order;
-    for (uint32_t j = first; j < end; j++)
-        if (is_live(c, j) && meet_first(m->reached, j))
+    for (uint32_t j = 0; j < m->g->n; j++)
+        if (is_live(c, j) && is_kept(m, j) == kept && meet_first(m->reached, j))
             m->order[m->n_order++] = j;
     for (uint32_t i = from; i + 1 < m->n_order; i++) {
         uint32_t other = i + (uint32_t)rng_below(seed, m->n_order - i), moved = m->order[i];
@@ -483,19 +501,19 @@ static void add_shuffled(struct maker *m, const struct centroids *c, uint32_t fi
     }
 }
 
-/* A random order of the living, those of the graph before first, its entry points at the head; the
- * first are the entry points. */
-static void set_order(struct maker *m, const struct centroids *c,
-                      const struct centroid_graph *before, uint64_t seed)
+/* A random order of the living, those that are kept first, at their head the entry points before;
+ * the first are the entry points. */
+static void set_order(struct maker *m, const struct centroids *c, uint64_t seed)
 {
     struct centroid_graph *g = m->g;
-    uint32_t known = before ? before->n : 0;
-    for (uint32_t i = 0; before && i < before->n_entries; i++)
-        if (is_live(c, before->entries[i]) && meet_first(m->reached, before->entries[i]))
-            m->order[m->n_order++] = before->entries[i];
-    add_shuffled(m, c, 0, known, &seed);
+    const struct centroid_graph *b = m->before;
+    for (uint32_t i = 0; b && i < b->n_entries; i++)
+        if (b->entries[i] < g->n && is_kept(m, b->entries[i]) &&
+            meet_first(m->reached, b->entries[i]))
+            m->order[m->n_order++] = b->entries[i];
+    add_shuffled(m, c, true, &seed);
     m->n_before = m->n_order;
-    add_shuffled(m, c, known, g->n, &seed);
+    add_shuffled(m, c, false, &seed);
     memset(m->reached, 0, ((size_t)g->n + 63) / 64 * sizeof *m->reached);
     for (uint32_t i = 0; i < g->n_entries; i++) {
         uint32_t j = m->order[i];
@@ -509,20 +527,21 @@ static void set_order(struct maker *m, const struct centroids *c,
     }
 }
 
-/* What x led to in the graph before, and what its dead led to, of the living; each once. */
-static uint32_t inherit(const struct centroids *c, const struct centroid_graph *before, uint32_t x,
-                        uint32_t out[GRAPH_MAX_BEAM])
+/* Of the graph before, what x led to and is kept, and the same of what it led to and is not; each
+ * once. */
+static uint32_t inherit(const struct maker *m, uint32_t x, uint32_t out[GRAPH_MAX_BEAM])
 {
-    const uint32_t *edges = before->edges + (size_t)x * GRAPH_DEGREE;
-    uint32_t n = 0, own = 0;
+    const uint32_t *all = m->before->edges, *edges = all + (size_t)x * GRAPH_DEGREE;
+    uint32_t n = 0, n_all = m->g->n;
     for (uint32_t i = 0; i < GROWN && edges[i] != NONE; i++)
-        if (is_live(c, edges[i]))
-            out[own++] = edges[i];
-    n = own;
+        if (edges[i] < n_all && is_kept(m, edges[i]))
+            out[n++] = edges[i];
     for (uint32_t i = 0; i < GROWN && edges[i] != NONE; i++) {
-        const uint32_t *next = before->edges + (size_t)edges[i] * GRAPH_DEGREE;
-        for (uint32_t k = 0; !is_live(c, edges[i]) && k < GRAPH_DEGREE && next[k] != NONE; k++) {
-            bool has = next[k] == x || !is_live(c, next[k]) || n == GRAPH_MAX_BEAM;
+        const uint32_t *next = all + (size_t)edges[i] * GRAPH_DEGREE;
+        bool gone = edges[i] >= n_all || !is_kept(m, edges[i]);
+        for (uint32_t k = 0; gone && k < GRAPH_DEGREE && next[k] != NONE; k++) {
+            bool has = next[k] == x || next[k] >= n_all || !is_kept(m, next[k]) ||
+                       n == GRAPH_MAX_BEAM;
             for (uint32_t at = 0; !has && at < n; at++)
                 has = out[at] == next[k];
             if (!has)
@@ -533,15 +552,14 @@ static uint32_t inherit(const struct centroids *c, const struct centroid_graph *
 }
 
 /* Takes over the edges of the graph before. */
-static void take_over(struct maker *m, const struct centroids *c,
-                      const struct centroid_graph *before)
+static void take_over(struct maker *m)
 {
     for (uint32_t i = 0; i < m->n_before; i++) {
-        uint32_t x = m->order[i], found[GRAPH_MAX_BEAM], n = inherit(c, before, x, found);
+        uint32_t x = m->order[i], found[GRAPH_MAX_BEAM], n = inherit(m, x, found);
         uint32_t *edges = m->g->edges + (size_t)x * GRAPH_DEGREE;
-        const uint32_t *old = before->edges + (size_t)x * GRAPH_DEGREE;
+        const uint32_t *old = m->before->edges + (size_t)x * GRAPH_DEGREE;
         if (n <= GROWN && memcmp(found, old, n * sizeof *old) == 0 &&
-            (n == GROWN || old[n] == NONE)) { /* none of them died */
+            (n == GROWN || old[n] == NONE)) { /* none of them is gone */
             memcpy(edges, old, n * sizeof *edges);
             m->count[x] = (uint8_t)n;
             continue;
@@ -589,10 +607,11 @@ static bool take_memory(struct maker *m, const struct centroids *c)
     m->count = mn_alloc_array(m->a, g->n, 1, MN_TAG_SEARCH);
     m->code = mn_alloc_array(m->a, 2, g->stride, MN_TAG_SEARCH);
     m->reached = mn_alloc_array(m->a, ((size_t)g->n + 63) / 64, sizeof(uint64_t), MN_TAG_SEARCH);
+    m->kept = mn_alloc_array(m->a, ((size_t)g->n + 63) / 64, sizeof(uint64_t), MN_TAG_SEARCH);
     m->queue = mn_alloc_array(m->a, g->n, sizeof *m->queue, MN_TAG_SEARCH);
     return centroid_walk_init(&m->walk, m->a, g->n) && g->rows && g->factors && g->edges &&
            g->entries && g->codes && g->scale && g->norm && m->key && m->order && m->count &&
-           m->code && m->reached && m->queue;
+           m->code && m->reached && m->kept && m->queue;
 }
 
 void centroid_graph_destroy(struct mn_alloc *a, struct centroid_graph *g)
@@ -621,7 +640,7 @@ uint64_t centroid_graph_bytes_of(uint32_t n, uint32_t dim)
     return n * each + entries_of(n) * (row + sizeof(uint32_t) + 2 * sizeof(float));
 }
 
-static void make(struct maker *m, const struct centroids *c, const struct centroid_graph *before)
+static void make(struct maker *m, const struct centroids *c)
 {
     struct centroid_graph *g = m->g;
     m->walk.graph = g;
@@ -629,8 +648,8 @@ static void make(struct maker *m, const struct centroids *c, const struct centro
     m->walk.at = m->walk.own;
     m->walk.key = m->key;
     m->walk.room = centroid_walk_room(g->n);
-    if (before)
-        take_over(m, c, before);
+    if (m->before)
+        take_over(m);
     for (uint32_t i = m->n_before; i < g->n_live; i++)
         insert(m, i);
     connect(m);
@@ -642,15 +661,17 @@ mn_status centroid_graph_create(struct mn_alloc *a, const struct kernels *kn,
                                 const struct centroids *c, const struct centroid_graph *before,
                                 uint64_t seed, struct centroid_graph **out, mn_error *err)
 {
-    struct maker m = {.a = a, .kn = kn};
+    bool alike = before && before->dim == c->dim && before->metric == c->metric;
+    struct maker m = {.a = a, .kn = kn, .before = alike ? before : NULL};
     *out = NULL;
     m.g = mn_alloc_array(a, 1, sizeof *m.g, MN_TAG_CACHE);
     bool memory = m.g && take_memory(&m, c);
     if (memory) {
         memset(m.g->edges, 0xff, m.g->n * GRAPH_DEGREE * sizeof *m.g->edges);
         set_rows(m.g, c);
-        set_order(&m, c, before, seed);
-        make(&m, c, before);
+        set_kept(&m, c);
+        set_order(&m, c, seed);
+        make(&m, c);
     }
     centroid_walk_fini(&m.walk, a);
     mn_free(a, m.key);
@@ -658,6 +679,7 @@ mn_status centroid_graph_create(struct mn_alloc *a, const struct kernels *kn,
     mn_free(a, m.count);
     mn_free(a, m.code);
     mn_free(a, m.reached);
+    mn_free(a, m.kept);
     mn_free(a, m.queue);
     if (!memory) {
         centroid_graph_destroy(a, m.g);

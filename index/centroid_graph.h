@@ -11,8 +11,8 @@ enum { GRAPH_DEGREE = 32, GRAPH_MAX_BEAM = 128 };
 struct centroid_graph;
 
 /* Over the centroids of c that are alive. `before` may be the graph over an earlier version of c,
- * whose centroids are the first of c and where no more were dead: what they share is taken over;
- * or NULL. Both are read in the call only. About dim + 150 bytes each (MN_TAG_CACHE), and 20 more
+ * of the same rotation and origin: what it has of centroids that did not change is taken over; or
+ * NULL. Both are read in the call only. About dim + 150 bytes each (MN_TAG_CACHE), and 20 more
  * while it is made (MN_TAG_SEARCH). The same arguments give the same graph. MN_NOMEM. */
 mn_status centroid_graph_create(struct mn_alloc *a, const struct kernels *kn,
                                 const struct centroids *c, const struct centroid_graph *before,

@@ -27,9 +27,9 @@ struct centroids_spec {
     uint32_t n;
     bool keep_exact;         /* better estimates from 5 bits on */
     uint32_t graph_from;     /* a graph if so many are alive; 0: if CENTROIDS_GRAPH says so */
-    const struct centroids *before; /* an earlier version, of which these are a continuation: its
-                                       vectors are the first of these, its dead are dead here. Its
-                                       graph is then extended in place of a new one; or NULL */
+    const struct centroids *before; /* an earlier version, by the same rabitq: centroids that did
+                                       not change keep their numbers. Its graph is then extended in
+                                       place of a new one; or NULL */
 };
 
 /* Copied into codes: (dim + 8) n bytes, 4 dim n more with keep_exact, (dim + 150) n more and some

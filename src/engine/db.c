@@ -424,6 +424,7 @@ static struct index_limits limits_or_default(const struct index_limits *l)
         .min_rows = l->min_rows ? l->min_rows : IVF_MIN_ROWS,
         .fold_pending = l->fold_pending ? l->fold_pending : FOLD_PENDING,
         .pending_max = l->pending_max ? l->pending_max : PENDING_MAX,
+        .graph_from = l->graph_from,
         .cold = l->cold,
     };
 }

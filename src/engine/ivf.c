@@ -94,7 +94,10 @@ mn_status ivf_core_create(mn_db *db, const struct ivf_core_spec *spec, struct iv
         st = rabitq_create(db->alloc, db->kernels, &codes, &c->rabitq, err);
     }
     if (st == MN_OK) {
-        struct centroids_spec centroids = {.vectors = spec->centroids, .n = c->n_lists};
+        struct centroids_spec centroids = {.vectors = spec->centroids,
+                                            .n = c->n_lists,
+                                            .graph_from = db->limits.graph_from,
+                                            .before = spec->before};
         st = centroids_create(db->alloc, c->rabitq, &centroids, &c->centroids, err);
     }
     if (st)

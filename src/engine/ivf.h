@@ -41,6 +41,8 @@ struct ivf_core_spec {
     uint64_t seed;
     uint64_t built_rows;
     uint32_t bits;          /* 1 .. IVF_BITS */
+    const struct centroids *before; /* of the core before this one, with its origin and seed; or
+                                       NULL */
 };
 
 /* A part of a posting: rows of one centroid coded at one time. Lies in a pack's bytes. */

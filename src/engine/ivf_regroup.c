@@ -305,7 +305,8 @@ static mn_status renew_core(struct regroup *r, mn_error *err)
                                  .n_lists = r->n_lists,
                                  .seed = before->seed,
                                  .built_rows = before->built_rows,
-                                 .bits = before->rabitq->bits};
+                                 .bits = before->rabitq->bits,
+                                 .before = before->centroids};
     mn_status st = ivf_core_create(m->db, &spec, &core, err);
     if (st == MN_OK)
         st = m->sink->core(m->sink->ctx, core, r->centroids, err);

@@ -25,6 +25,7 @@ struct model_case {
     uint32_t bits;
     bool text, beside;
     bool cold;     /* vectors stay in the sidecar */
+    bool graph;    /* over however few centroids */
     uint32_t rows; /* at first */
     double floor;  /* of the mean recall */
 };
@@ -43,6 +44,9 @@ static const struct model_case cases[] = {
     {"dim 1 cosine", MN_COSINE, MN_F32, 1, MN_RERANK_COPY, 0, .rows = 400, .floor = 0.85},
     {"dim 7 text beside", MN_COSINE, MN_F32, 7, MN_RERANK_ROWS, 5, .text = true, .beside = true,
      .rows = 400, .floor = 0.85},
+    {"graph", MN_L2, MN_F32, 32, MN_RERANK_COPY, 0, .graph = true, .rows = 1500, .floor = 0.85},
+    {"graph, ip", MN_IP, MN_F16, 32, MN_RERANK_COPY, 0, .graph = true, .rows = 900,
+     .floor = 0.85},
     {"cold", MN_L2, MN_F32, 1536, MN_RERANK_COPY, 0, .cold = true, .rows = 700, .floor = 0.85},
     {"cold f16 cosine", MN_COSINE, MN_F16, 100, MN_RERANK_COPY, 6, .cold = true, .rows = 400,
      .floor = 0.85},
@@ -88,6 +92,7 @@ static void open_both(struct fix *f)
     struct db_stage stage = {.vfs = f->vfs, .fs = f->fs, .limits = INDEXED_LIMITS};
     mn_open_opts opts = {.durability = MN_RELAXED, .flags = MN_OPEN_NO_BACKGROUND};
     stage.limits.cold = f->c->cold;
+    stage.limits.graph_from = f->c->graph ? 1 : 0;
     CHECK_OK(db_open_on("m.db", &opts, &stage, &f->db, &err), err);
     CHECK_OK(mn_connect(f->db, &f->conn, &err), err);
     CHECK_OK(mn_connect(f->db, &f->other, &err), err);

@@ -256,7 +256,15 @@ TEST(a_graph_is_extended)
         for (uint32_t j = 0; j < N; j++)
             if (dead[j])
                 s.vectors[(size_t)j * s.dim] = NAN;
-        for (uint32_t n = BEFORE + 100; n <= N; n += 300) { /* grows, and dies with the first */
+        /* It grows; the dead die with the first step, and some come back elsewhere; some move. */
+        for (uint32_t n = BEFORE + 100; n <= N; n += 300) {
+            for (uint32_t j = n % 7; j < BEFORE; j += 50) {
+                float *x = s.vectors + (size_t)j * s.dim, *near = x + (size_t)s.dim * BEFORE / 2;
+                near = j >= BEFORE / 2 ? x - (size_t)s.dim * BEFORE / 2 : near;
+                for (uint32_t d = 0; d < s.dim; d++)
+                    x[d] = isnan(near[d]) ? 0.1f * (float)j : near[d] + 0.01f;
+                dead[j] = false;
+            }
             cs.n = n;
             cs.before = s.c;
             CHECK_OK(centroids_create(s.a, s.rabitq, &cs, &more, &err), err);

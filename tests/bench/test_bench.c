@@ -477,7 +477,7 @@ TEST(wrong_options_are_named)
 TEST(every_subcommand_has_help)
 {
     static const char *const names[] = {
-        "io",  "churn", "live",    "kernels",           "exact",        "ann",
+        "io",  "churn", "live",    "kernels",           "exact",         "ann",
         "put", "all",   "dataset", "dataset synthetic", "dataset glove", "centroids"};
     char command[128];
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
@@ -513,6 +513,7 @@ TEST(the_table_of_the_index_compares_with_the_better_peer)
     "{\"label\":\"ann-128\",\"system\":\"" system "\",\"asked\":" asked                            \
     ",\"recall\":0.96,\"cpu_us_per_query\":" cpu ",\"build_cpu_s\":" build                         \
     ",\"n\":1000000,\"dim\":128,\"db_bytes\":600000000,\"sidecar_bytes\":800000000,"               \
+    "\"rss_bytes\":104857600,"                                                                     \
     "\"machine\":{\"cpu\":\"c\",\"cores\":2,\"kernel\":\"k\"},\"compiler\":\"gcc\","               \
     "\"commit\":\"abc\"}\n"
     static const char lines[] =
@@ -530,9 +531,11 @@ TEST(the_table_of_the_index_compares_with_the_better_peer)
     CHECK_HAS(output, "2.00x at 0.95 (40.0 µs at 0.9600; faiss-ivfpqfs 80.0 µs); 1.40x at 0.99");
     CHECK_HAS(output, "hnswlib 70.0 µs) (missed)");
     CHECK_HAS(output, "30.0 s: 3.00x FAISS (10.0 s), 1/20 of hnswlib (600 s) (missed)");
-    CHECK_HAS(output, "2.73x with `copy` (missed)");
+    CHECK_HAS(output, "| at most 2.6x the vectors | 2.73x (missed) |");
     CHECK_HAS(output, "0.9600 for 0.95, 0.9600 for 0.99 (missed)");
     CHECK_HAS(output, "not measured");
+    CHECK_HAS(output, "| synthetic 1M x 128 | hnswlib | - | 90 µs | 70 µs (at 0.960) | 600 CPU s | "
+                      "100 MiB |");
 }
 
 TEST_MAIN

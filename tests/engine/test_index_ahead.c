@@ -221,11 +221,11 @@ static const char *const writes[] = {
     "UPDATE c SET vector = NULL WHERE id % 9 = 0",
     "UPDATE c SET vector = vector",
     "VACUUM",
-    "BEGIN; DELETE FROM c WHERE id % 2; "
-    "INSERT OR IGNORE INTO c(id, vector) SELECT id + 1, vector FROM "
-    "c WHERE id < 200; COMMIT; VACUUM",
-    "CREATE TEMP TABLE k AS SELECT id, vector FROM c WHERE id < 90; DELETE FROM c; "
-    "INSERT INTO c(id, vector) SELECT 91 - id, vector FROM k; DROP TABLE k",
+    ("BEGIN; DELETE FROM c WHERE id % 2; "
+     "INSERT OR IGNORE INTO c(id, vector) SELECT id + 1, vector FROM c WHERE id < 200; "
+     "COMMIT; VACUUM"),
+    ("CREATE TEMP TABLE k AS SELECT id, vector FROM c WHERE id < 90; DELETE FROM c; "
+     "INSERT INTO c(id, vector) SELECT 91 - id, vector FROM k; DROP TABLE k"),
 };
 enum { WRITES = sizeof writes / sizeof *writes };
 

@@ -306,6 +306,17 @@ static mn_status check_wal(sqlite3 *db, const char *path, mn_error *err)
     return status;
 }
 
+/* A checkpoint is not complete while a transaction from before the publish is open, or another
+ * checkpoint runs. Where much waits for one it is tried again for 150 ms: beside a writer of large
+ * batches, which nearly always has one open, the file would grow for ever. */
+enum { RECLAIM_SHARE = 16, RECLAIM_BLOCKS = 1024, RECLAIM_TRIES = 30, RECLAIM_MS = 5 };
+
+static bool much_waits(const struct space *s)
+{
+    uint64_t n = space_deferred(s);
+    return n > RECLAIM_BLOCKS && n > space_blocks(s) / RECLAIM_SHARE;
+}
+
 static mn_status take(struct lease *l, mn_error *err)
 {
     mn_status st = check_wal(l->db, sidecar_path(l->s), err);
@@ -388,12 +399,16 @@ mn_status lease_reclaim(struct lease *l, bool *complete, mn_error *err)
     mn_status st = settle(l, err);
     if (st)
         return st;
-    int rc = sqlite3_wal_checkpoint_v2(l->db, "main", SQLITE_CHECKPOINT_PASSIVE, &log, &moved);
-    if (rc == SQLITE_BUSY || rc == SQLITE_LOCKED) /* somebody else checkpoints */
-        return MN_OK;
-    if (rc != SQLITE_OK)
-        return sql_fail(l->db, rc, err, "checkpoint");
-    *complete = (log >= 0 && log == moved) || MUTATE(CHECKPOINT);
+    for (int tries = 1;; tries++) {
+        int rc = sqlite3_wal_checkpoint_v2(l->db, "main", SQLITE_CHECKPOINT_PASSIVE, &log, &moved);
+        bool busy = rc == SQLITE_BUSY || rc == SQLITE_LOCKED; /* somebody else checkpoints */
+        if (rc != SQLITE_OK && !busy)
+            return sql_fail(l->db, rc, err, "checkpoint");
+        *complete = (!busy && log >= 0 && log == moved) || MUTATE(CHECKPOINT);
+        if (*complete || tries == RECLAIM_TRIES || !much_waits(l->space))
+            break;
+        sqlite3_sleep(RECLAIM_MS);
+    }
     if (*complete)
         space_release(l->space);
     return MN_OK;

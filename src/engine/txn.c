@@ -189,7 +189,9 @@ static mn_status check_lost(mn_conn *conn, mn_error *err)
 {
     if ((conn->scope == TXN_NONE && conn->txn == TXN_NONE) || !sqlite3_get_autocommit(conn->sql))
         return MN_OK;
-    return mn_fail(err, MN_NOMEM, "%s: out of memory: SQLite ended the transaction; try again",
+    return mn_fail(err, MN_NOMEM,
+                   "%s: out of memory: SQLite gave up the snapshot of this call; free memory, "
+                   "then call again",
                    conn->db->path);
 }
 

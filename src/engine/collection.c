@@ -122,6 +122,10 @@ static char *stmt_sql(const struct coll *c, enum coll_stmt_kind which)
         return select_row_sql(c, false);
     case STMT_GET_VECTOR:
         return sqlite3_mprintf("SELECT \"%w\" FROM \"%w\" WHERE id = ?1", column, table);
+    case STMT_GET_RANGE:
+        return sqlite3_mprintf("SELECT id, \"%w\" FROM \"%w\" WHERE id BETWEEN ?1 AND ?2 AND "
+                               "\"%w\" IS NOT NULL ORDER BY id",
+                               column, table, column);
     case STMT_SCAN:
         return sqlite3_mprintf("SELECT id, \"%w\" FROM \"%w\" WHERE \"%w\" IS NOT NULL ORDER BY id",
                                column, table, column);

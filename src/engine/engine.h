@@ -94,6 +94,7 @@ enum coll_stmt_kind {
     STMT_GET,        /* ?1 id -> whole row */
     STMT_GET_META,   /* ?1 id -> row without its vector */
     STMT_GET_VECTOR, /* ?1 id -> vector */
+    STMT_GET_RANGE,  /* ?1 first, ?2 last id -> id, vector of those that have one, in order */
     STMT_SCAN,       /* -> id, vector by ascending id, rows that have one */
     STMT_STREAM,     /* the same into memory; see stream.c */
     STMT_MAX_ID,

@@ -23,6 +23,7 @@
 
 enum {
     COLD_BATCH = 64,  /* candidates read from the sidecar at once */
+    FETCHED_BYTES = 1024, /* of a vector, ahead: then the hardware follows */
     FEW_QUERIES = 4,  /* so many a thread are worth its waking up: that costs what one query does */
     WARM_BLOCKS = 16  /* heap blocks, MiB, that a search reads in beside its own work: some 10 ms */
 };
@@ -202,22 +203,34 @@ static mn_status rerank_cold(struct asked *a, struct ann_candidate *c, uint32_t 
     return e.status;
 }
 
+/* Vectors of candidates lie anywhere in memory: each is a miss, of which many can be on their way
+ * at once. */
+static void fetch_vector(const void *v, size_t bytes)
+{
+    bytes = bytes < FETCHED_BYTES ? bytes : FETCHED_BYTES;
+    for (size_t at = 0; v && at < bytes; at += 64)
+        __builtin_prefetch((const char *)v + at);
+}
+
 static mn_status on_rerank(void *ctx, const struct ann_candidate *c, size_t n, double *keys,
                            mn_error *err)
 {
     struct asked *a = ctx;
     struct ann_candidate cold[ANN_MAX_BATCH];
     uint32_t at[ANN_MAX_BATCH];
-    size_t n_cold = 0;
+    const void *warm[ANN_MAX_BATCH];
+    size_t n_cold = 0, bytes = a->call->s->c->vector_bytes;
     for (size_t i = 0; i < n; i++) {
-        const void *v = ivf_vector(a->call->x, c[i].posting, c[i].part, c[i].slot);
-        if (v) {
-            keys[i] = key_of(a, v);
-        } else {
+        warm[i] = ivf_vector(a->call->x, c[i].posting, c[i].part, c[i].slot);
+        fetch_vector(warm[i], bytes);
+        if (!warm[i]) {
             cold[n_cold] = c[i];
             at[n_cold++] = (uint32_t)i;
         }
     }
+    for (size_t i = 0; i < n; i++)
+        if (warm[i])
+            keys[i] = key_of(a, warm[i]);
     return n_cold ? rerank_cold(a, cold, at, n_cold, keys, err) : MN_OK;
 }
 

@@ -396,35 +396,36 @@ static bool view_tidy(mn_db *db, struct view *v, size_t block_rows)
 
 /* ---- The change log -------------------------------------------------------------------------- */
 
-/* Takes the vector that stands in a column of `st` into the segment, or lists the row in v->bad.
- * False when memory runs out. */
-static bool take_row(mn_db *db, struct view *v, struct segment *s, int64_t id, sqlite3_stmt *st,
-                     int column)
+/* Takes a row's vector into the segment, or lists the row in v->bad. False when memory runs out. */
+static bool take_row(mn_db *db, struct view *v, struct segment *s, int64_t id,
+                     const struct row_vector *row)
 {
-    int type = sqlite3_column_type(st, column);
-    if (type == SQLITE_BLOB && (size_t)sqlite3_column_bytes(st, column) == v->vector_bytes) {
-        memcpy(s->vectors + s->n * v->vector_bytes, sqlite3_column_blob(st, column),
-               v->vector_bytes);
+    if (row->bad)
+        return append_bad(db, &v->bad, &v->n_bad, id);
+    if (row->bytes) {
+        memcpy(s->vectors + s->n * v->vector_bytes, row->bytes, v->vector_bytes);
         s->ids[s->n++] = id;
-        return true;
     }
-    return type == SQLITE_NULL || append_bad(db, &v->bad, &v->n_bad, id);
+    return true;
 }
 
-/* Rows whose ids follow each other from `first` to `last`: one walk along the table costs a third
- * of so many look-ups. */
+/* Rows whose ids follow each other from `first` to `last`: one walk along the table costs less than
+ * so many look-ups. */
 static mn_status read_run(mn_conn *conn, struct coll *c, int64_t first, int64_t last,
                           struct view *v, struct segment *s, bool *room, mn_error *err)
 {
     sqlite3_stmt *st;
-    bool row = false;
+    bool more = false;
     mn_status status = coll_stmt(conn, c, STMT_GET_RANGE, &st, err);
     if (status)
         return status;
     sqlite3_bind_int64(st, 1, first);
     sqlite3_bind_int64(st, 2, last);
-    while (*room && (status = sql_step(st, &row, err)) == MN_OK && row)
-        *room = take_row(conn->db, v, s, sqlite3_column_int64(st, 0), st, 1);
+    while (*room && (status = sql_step(st, &more, err)) == MN_OK && more) {
+        struct row_vector row;
+        row_vector_at(c, st, 1, &row);
+        *room = take_row(conn->db, v, s, sqlite3_column_int64(st, 0), &row);
+    }
     sqlite3_reset(st);
     return status;
 }
@@ -432,17 +433,12 @@ static mn_status read_run(mn_conn *conn, struct coll *c, int64_t first, int64_t 
 static mn_status read_one(mn_conn *conn, struct coll *c, int64_t id, struct view *v,
                           struct segment *s, bool *room, mn_error *err)
 {
-    sqlite3_stmt *st;
-    bool row = false;
-    mn_status status = coll_stmt(conn, c, STMT_GET_VECTOR, &st, err);
-    if (status)
-        return status;
-    sqlite3_bind_int64(st, 1, id);
-    status = sql_step(st, &row, err);
-    if (status == MN_OK && row)
-        *room = take_row(conn->db, v, s, id, st, 0);
-    sqlite3_reset(st);
-    return status;
+    struct row_vector row;
+    mn_status st = row_vector_get(conn, c, id, &row, err);
+    if (st == MN_OK)
+        *room = take_row(conn->db, v, s, id, &row);
+    row_vector_end(&row);
+    return st;
 }
 
 /* Reads the listed rows' vectors into a new segment and lists in v->bad those that are none; *out

@@ -260,6 +260,20 @@ mn_status text_id_check(const char *text_id, const char *what, mn_error *err);
 mn_status row_resolve(mn_conn *conn, struct coll *c, const mn_id *id, size_t position, int64_t *out,
                       bool *found, int64_t *version, mn_error *err);
 
+/* The vector of one row. */
+struct row_vector {
+    const void *bytes; /* of the collection's dtype, borrowed from SQLite; NULL: none */
+    bool bad;          /* there is a value, which is no vector of the collection */
+    sqlite3_stmt *st;  /* what it is borrowed from */
+};
+/* What stands in a column of `st`: valid until the statement moves. */
+void row_vector_at(const struct coll *c, sqlite3_stmt *st, int column, struct row_vector *out);
+/* That of a row in the open scope, none if there is no such row; for row_vector_end unless it
+ * fails. */
+mn_status row_vector_get(mn_conn *conn, struct coll *c, int64_t id, struct row_vector *out,
+                         mn_error *err);
+void row_vector_end(struct row_vector *v);
+
 /* ---- convert.c ------------------------------------------------------------------------------- */
 
 /* Rounds an f32 vector to the dtype. `what` names it in a message. */

@@ -480,7 +480,7 @@ static bool id_set_has(const struct id_set *s, int64_t id)
 
 bool ivf_use_hide(mn_db *db, struct ivf_use *u, uint32_t row)
 {
-    if (u->hidden && (u->hidden->words[row / 64] >> (row % 64) & 1))
+    if (ivf_hides(u, row))
         return true;
     /* One that only this draft has can be changed. */
     if (!u->hidden || atomic_load_explicit(&u->hidden->refs, memory_order_acquire) > 1) {

@@ -224,6 +224,11 @@ void *ivf_pack_memory(mn_db *db, size_t bytes);
 /* Payload of a pack whose extent, read whole, fills a huge page: 510 blocks less the header. */
 enum { PACK_MAX_BYTES = 510 * EXTENT_BLOCK - 2176 };
 
+static inline uint32_t ivf_use_live(const struct ivf_use *u)
+{
+    return ivf_use_part(u)->view.n - (u->hidden ? u->hidden->n : 0);
+}
+
 /* Writing a pack's bytes: parts are added one by one. */
 struct pack_writer {
     mn_db *db;

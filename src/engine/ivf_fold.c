@@ -68,8 +68,7 @@ static mn_status read_fresh(struct make *m, const int64_t *changed, size_t n, st
 {
     struct mn_alloc *a = m->db->alloc;
     uint32_t dim = m->c->entry.dim;
-    sqlite3_stmt *st;
-    bool row;
+    mn_status st = MN_OK;
     f->ids = mn_alloc_array(a, n, sizeof *f->ids, MN_TAG_PENDING);
     f->vectors = mn_alloc_array(a, n, m->c->vector_bytes, MN_TAG_PENDING);
     f->wide = mn_alloc_array(a, n, dim * sizeof(float), MN_TAG_PENDING);
@@ -77,17 +76,15 @@ static mn_status read_fresh(struct make *m, const int64_t *changed, size_t n, st
     f->order = mn_alloc_array(a, n, sizeof *f->order, MN_TAG_PENDING);
     if (!f->ids || !f->vectors || !f->wide || !f->postings || !f->order)
         return make_no_memory(m, err);
-    mn_status status = coll_stmt(m->conn, m->c, STMT_GET_VECTOR, &st, err);
-    for (size_t i = 0; i < n && status == MN_OK; i++) {
-        sqlite3_bind_int64(st, 1, changed[i]);
-        status = sql_step(st, &row, err);
-        if (status)
-            break;
+    for (size_t i = 0; i < n && st == MN_OK; i++) {
+        struct row_vector v;
         float norm = 0;
         char *to = f->vectors + f->n * m->c->vector_bytes;
-        if (row && sqlite3_column_type(st, 0) == SQLITE_BLOB &&
-            (size_t)sqlite3_column_bytes(st, 0) == m->c->vector_bytes) {
-            memcpy(to, sqlite3_column_blob(st, 0), m->c->vector_bytes);
+        st = row_vector_get(m->conn, m->c, changed[i], &v, err);
+        if (st)
+            break;
+        if (v.bytes) {
+            memcpy(to, v.bytes, m->c->vector_bytes);
             scan_norms(m->db->kernels, m->c->entry.dtype, dim, to, 1, &norm);
             if (norm - norm == 0 &&
                 ivf_widen(m->d.core, m->db->kernels, to, f->wide + f->n * dim)) {
@@ -95,9 +92,9 @@ static mn_status read_fresh(struct make *m, const int64_t *changed, size_t n, st
                 f->ids[f->n++] = changed[i];
             }
         }
-        sqlite3_reset(st);
+        row_vector_end(&v);
     }
-    return status;
+    return st;
 }
 
 static int by_list(const void *a, const void *b, void *ctx)
@@ -170,11 +167,6 @@ static mn_status add_fresh(struct make *m, const struct ivf *old, struct fresh *
     return st;
 }
 
-static uint32_t use_live(const struct ivf_use *u)
-{
-    return ivf_use_part(u)->view.n - (u->hidden ? u->hidden->n : 0);
-}
-
 /* Joins n uses of one posting, from `first` on, into one part; they are dropped. */
 static mn_status merge_uses(struct make *m, uint32_t first, uint32_t n, mn_error *err)
 {
@@ -182,7 +174,7 @@ static mn_status merge_uses(struct make *m, uint32_t first, uint32_t n, mn_error
     uint32_t posting = ivf_use_part(&uses[0])->posting;
     size_t rows = 0;
     for (uint32_t i = 0; i < n; i++)
-        rows += use_live(&uses[i]);
+        rows += ivf_use_live(&uses[i]);
     mn_status st = make_room(m, rows, err);
     if (st)
         return st;
@@ -191,7 +183,7 @@ static mn_status merge_uses(struct make *m, uint32_t first, uint32_t n, mn_error
         const struct ivf_part *p = ivf_use_part(&uses[i]);
         const struct ivf_bitmap *h = uses[i].hidden;
         for (uint32_t row = 0; row < p->view.n; row++)
-            if (!h || !(h->words[row / 64] >> (row % 64) & 1))
+            if (!ivf_hides(&uses[i], row))
                 m->slots[m->n_slots++] = ivf_slot(p, row);
         st = posting_add_view(m->encoder, &p->view, h ? h->words : NULL, err);
     }
@@ -212,10 +204,10 @@ static bool is_saved(const struct ivf_use *u)
  * large beside it or too many rows are hidden. */
 static mn_status settle_posting(struct make *m, uint32_t first, uint32_t n, mn_error *err)
 {
-    uint32_t rows = 0, live = 0, saved = 0, base = use_live(&m->d.uses[first]);
+    uint32_t rows = 0, live = 0, saved = 0, base = ivf_use_live(&m->d.uses[first]);
     for (uint32_t i = first; i < first + n; i++) {
         rows += ivf_use_part(&m->d.uses[i])->view.n;
-        live += use_live(&m->d.uses[i]);
+        live += ivf_use_live(&m->d.uses[i]);
         saved += is_saved(&m->d.uses[i]);
     }
     bool many = saved + (saved < n) > IVF_MAX_PARTS;
@@ -455,10 +447,9 @@ static mn_status recalibrate(mn_conn *conn, struct coll *c, struct ivf *x, mn_er
     if (!ids)
         return mn_fail(err, MN_NOMEM, "index of '%s': out of memory under the cap", c->entry.name);
     for (uint32_t use = 0; use < x->n_uses; use++) {
-        const struct ivf_bitmap *h = x->uses[use].hidden;
         const struct posting_view *v = &ivf_use_part(&x->uses[use])->view;
         for (uint32_t row = 0; row < v->n; row++)
-            if ((!h || !(h->words[row / 64] >> (row % 64) & 1)) && seen++ % step == 0)
+            if (!ivf_hides(&x->uses[use], row) && seen++ % step == 0)
                 ids[n++] = posting_id(v, row);
     }
     struct sample_ids from = {.ids = ids, .n = n, .rows = x->rows};

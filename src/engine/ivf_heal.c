@@ -346,26 +346,21 @@ static size_t list_tenants(const struct ivf_draft *d, const bool *marked, uint32
 static mn_status fill_block(mn_conn *conn, struct coll *c, const struct tenant *t, size_t n,
                             char *pages, struct ids *gone, mn_error *err)
 {
-    sqlite3_stmt *st;
-    bool row = false;
-    mn_status status = coll_stmt(conn, c, STMT_GET_VECTOR, &st, err);
-    for (size_t i = 0; i < n && status == MN_OK; i++) {
-        sqlite3_bind_int64(st, 1, t[i].id);
-        status = sql_step(st, &row, err);
-        if (status)
+    mn_status st = MN_OK;
+    for (size_t i = 0; i < n && st == MN_OK; i++) {
+        struct row_vector v;
+        st = row_vector_get(conn, c, t[i].id, &v, err);
+        if (st)
             break;
-        bool good = row && sqlite3_column_type(st, 0) == SQLITE_BLOB &&
-                    (size_t)sqlite3_column_bytes(st, 0) == c->vector_bytes;
-        if (good)
-            memcpy(pages + heap_offset(c->vector_bytes, t[i].row), sqlite3_column_blob(st, 0),
-                   c->vector_bytes);
+        if (v.bytes)
+            memcpy(pages + heap_offset(c->vector_bytes, t[i].row), v.bytes, c->vector_bytes);
         else if (!ids_add(gone, t[i].id))
-            status = no_memory(c, err);
-        sqlite3_reset(st);
-        if (status == MN_OK && i % 1024 == 1023)
-            status = conn_tick(conn, err);
+            st = no_memory(c, err);
+        row_vector_end(&v);
+        if (st == MN_OK && i % 1024 == 1023)
+            st = conn_tick(conn, err);
     }
-    return status;
+    return st;
 }
 
 /* Another block in the place of a lost one, with the vectors of its tenants [n]. */

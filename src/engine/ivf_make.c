@@ -195,8 +195,7 @@ static void mark_live(struct make *m)
         const struct ivf_part *p = ivf_use_part(u);
         for (uint32_t row = 0; row < p->view.n; row++) {
             uint32_t slot = ivf_slot(p, row);
-            if ((!u->hidden || !(u->hidden->words[row / 64] >> (row % 64) & 1)) &&
-                slot < m->d.n_slots)
+            if (!ivf_hides(u, row) && slot < m->d.n_slots)
                 m->live[slot / 64] |= (uint64_t)1 << (slot % 64);
         }
     }
@@ -209,8 +208,7 @@ mn_status make_refill(struct make *m, mn_error *err)
     for (uint32_t i = 0; i < m->d.n_heap; i++)
         used += m->d.heap[i]->n;
     for (uint32_t i = 0; i < m->d.n_uses; i++)
-        live += ivf_use_part(&m->d.uses[i])->view.n -
-                (m->d.uses[i].hidden ? m->d.uses[i].hidden->n : 0);
+        live += ivf_use_live(&m->d.uses[i]);
     if (used <= live + live / REFILL_SHARE + 2 * (uint64_t)rows)
         return MN_OK;
     struct mn_alloc *a = m->db->alloc;

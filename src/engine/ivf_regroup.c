@@ -85,17 +85,12 @@ static bool is_free(const struct regroup *r, uint32_t posting)
     return isnan(r->centroids[(size_t)posting * r->dim]);
 }
 
-static bool is_hidden(const struct ivf_use *u, uint32_t row)
-{
-    return u->hidden && (u->hidden->words[row / 64] >> (row % 64) & 1);
-}
-
 static uint32_t posting_live(const struct regroup *r, uint32_t posting)
 {
     uint32_t live = 0;
     for (uint32_t i = r->x->first[posting]; i < r->x->first[posting + 1]; i++) {
         const struct ivf_use *u = &r->m->d.uses[i];
-        live += u->pack ? ivf_use_part(u)->view.n - (u->hidden ? u->hidden->n : 0) : 0;
+        live += u->pack ? ivf_use_live(u) : 0;
     }
     return live;
 }
@@ -117,18 +112,12 @@ static mn_status fetch(struct regroup *r, const struct mover *row, float *out, b
         *there = ivf_widen(m->d.core, m->db->kernels, v, out);
         return MN_OK;
     }
-    sqlite3_stmt *st;
-    mn_status status = coll_stmt(m->conn, m->c, STMT_GET_VECTOR, &st, err);
-    if (status)
-        return status;
-    sqlite3_bind_int64(st, 1, row->id);
-    status = sql_step(st, there, err);
-    if (status)
-        return status;
-    *there = *there && sqlite3_column_type(st, 0) == SQLITE_BLOB &&
-             (size_t)sqlite3_column_bytes(st, 0) == m->c->vector_bytes &&
-             ivf_widen(m->d.core, m->db->kernels, sqlite3_column_blob(st, 0), out);
-    sqlite3_reset(st);
+    struct row_vector v;
+    mn_status st = row_vector_get(m->conn, m->c, row->id, &v, err);
+    if (st)
+        return st;
+    *there = v.bytes && ivf_widen(m->d.core, m->db->kernels, v.bytes, out);
+    row_vector_end(&v);
     return MN_OK;
 }
 
@@ -149,7 +138,7 @@ static mn_status gather(struct regroup *r, uint32_t posting, struct movers *out,
             bool there = false;
             struct mover one = {posting_id(&p->view, row), ivf_slot(p, row), i,
                                 row, posting, (uint32_t)out->n};
-            if (is_hidden(u, row))
+            if (ivf_hides(u, row))
                 continue;
             st = fetch(r, &one, out->wide + out->n * r->dim, &there, err);
             if (st == MN_OK && there)

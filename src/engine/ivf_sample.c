@@ -100,40 +100,24 @@ static size_t sample_size(const mn_db *db, const struct coll *c, size_t rows)
     return n < rows ? n : rows;
 }
 
-/* The vector of a row; NULL and MN_OK: it has none. Borrowed until the statement is reset. */
-static mn_status read_vector(struct sample *s, int64_t id, sqlite3_stmt **st, const void **out,
-                             mn_error *err)
-{
-    bool row = false;
-    *out = NULL;
-    mn_status status = coll_stmt(s->conn, s->c, STMT_GET_VECTOR, st, err);
-    if (status)
-        return status;
-    sqlite3_bind_int64(*st, 1, id);
-    status = sql_step(*st, &row, err);
-    if (status == MN_OK && row && (size_t)sqlite3_column_bytes(*st, 0) == s->c->vector_bytes)
-        *out = sqlite3_column_blob(*st, 0);
-    return status;
-}
-
 static mn_status draw(struct sample *s, const struct ivf_core *core, size_t i, int64_t id,
                       mn_error *err)
 {
-    sqlite3_stmt *st;
-    const void *v;
+    struct row_vector v;
     char *to = s->vectors + i * s->c->vector_bytes;
-    mn_status status = read_vector(s, id, &st, &v, err);
-    if (status)
-        return status;
-    if (!v)
-        return mn_fail(err, MN_CORRUPT, "index of '%s': row %lld went missing within a snapshot",
-                       s->c->entry.name, (long long)id);
+    mn_status st = row_vector_get(s->conn, s->c, id, &v, err);
+    if (st)
+        return st;
     s->ids[i] = id;
-    memcpy(to, v, s->c->vector_bytes);
-    if (!as_they_are(&s->c->entry))
+    if (v.bytes)
+        memcpy(to, v.bytes, s->c->vector_bytes);
+    else
+        st = mn_fail(err, MN_CORRUPT, "index of '%s': row %lld went missing within a snapshot",
+                     s->c->entry.name, (long long)id);
+    if (v.bytes && !as_they_are(&s->c->entry))
         ivf_widen(core, s->conn->db->kernels, to, s->wide + i * s->c->entry.dim);
-    sqlite3_reset(st);
-    return MN_OK;
+    row_vector_end(&v);
+    return st;
 }
 
 void sample_destroy(struct sample *s)
@@ -273,21 +257,22 @@ static mn_status rerank(void *ctx, const struct ann_candidate *c, size_t n, doub
 {
     struct prober *p = ctx;
     struct sample *s = p->s;
-    mn_status status = MN_OK;
-    for (size_t i = 0; i < n && status == MN_OK; i++) {
-        sqlite3_stmt *st = NULL;
+    mn_status st = MN_OK;
+    for (size_t i = 0; i < n && st == MN_OK; i++) {
+        struct row_vector row = {0};
         const void *v = ivf_vector(s->x, c[i].posting, c[i].part, c[i].slot);
-        if (!v) /* then there is one prober, on the connection's thread */
-            status = read_vector(s, c[i].id, &st, &v, err);
+        if (!v) { /* then there is one prober, on the connection's thread */
+            st = row_vector_get(s->conn, s->c, c[i].id, &row, err);
+            v = row.bytes;
+        }
         keys[i] = NAN;
         if (v) {
             scan_distances(p->scan, 0, v, 1, &keys[i]);
             keys[i] = ivf_key(s->c->entry.metric, keys[i]);
         }
-        if (st)
-            sqlite3_reset(st);
+        row_vector_end(&row);
     }
-    return status;
+    return st;
 }
 
 static mn_status prober_init(struct prober *p, struct sample *s, mn_error *err)

@@ -200,9 +200,8 @@ static mn_status list_places(struct check *k, mn_error *err)
                        k->c->entry.name, x->rows);
     for (uint32_t i = 0; i < x->n_uses; i++) {
         const struct posting_view *v = &ivf_use_part(&x->uses[i])->view;
-        const struct ivf_bitmap *h = x->uses[i].hidden;
         for (uint32_t row = 0; row < v->n; row++)
-            if (!h || !(h->words[row / 64] >> (row % 64) & 1))
+            if (!ivf_hides(&x->uses[i], row))
                 k->places[k->n++] = (struct place){.id = posting_id(v, row), .use = i, .row = row};
     }
     qsort(k->places, k->n, sizeof *k->places, by_id);

@@ -462,3 +462,36 @@ void mn_iter_close(mn_iter *it)
         *p = it->next;
     iter_free(it);
 }
+
+/* ---- The vector alone ------------------------------------------------------------------------ */
+
+void row_vector_at(const struct coll *c, sqlite3_stmt *st, int column, struct row_vector *out)
+{
+    int type = sqlite3_column_type(st, column);
+    bool good = type == SQLITE_BLOB && (size_t)sqlite3_column_bytes(st, column) == c->vector_bytes;
+    *out = (struct row_vector){.bytes = good ? sqlite3_column_blob(st, column) : NULL,
+                               .bad = !good && type != SQLITE_NULL,
+                               .st = st};
+}
+
+mn_status row_vector_get(mn_conn *conn, struct coll *c, int64_t id, struct row_vector *out,
+                         mn_error *err)
+{
+    sqlite3_stmt *st;
+    bool row;
+    *out = (struct row_vector){0};
+    mn_status status = coll_stmt(conn, c, STMT_GET_VECTOR, &st, err);
+    if (status)
+        return status;
+    sqlite3_bind_int64(st, 1, id);
+    status = sql_step(st, &row, err);
+    if (status == MN_OK && row)
+        row_vector_at(c, st, 0, out);
+    out->st = st;
+    return status;
+}
+
+void row_vector_end(struct row_vector *v)
+{
+    sqlite3_reset(v->st);
+}

@@ -271,21 +271,14 @@ static mn_status gather_scan(struct search *s, struct gather *g, struct scan *sc
 /* The vector of one row from the snapshot into the gather, if it has one. */
 static mn_status look_up(struct search *s, int64_t id, struct gather *g, mn_error *err)
 {
-    sqlite3_stmt *st;
-    bool row;
-    mn_status status = coll_stmt(s->conn, s->c, STMT_GET_VECTOR, &st, err);
-    if (status)
-        return status;
-    sqlite3_bind_int64(st, 1, id);
-    status = sql_step(st, &row, err);
-    if (status)
-        return status;
-    if (row && sqlite3_column_type(st, 0) == SQLITE_BLOB &&
-        (size_t)sqlite3_column_bytes(st, 0) == s->c->vector_bytes)
-        gather_add(g, id, sqlite3_column_blob(st, 0), s->c->vector_bytes);
-    else if (row && sqlite3_column_type(st, 0) != SQLITE_NULL)
-        s->stats.rows_invalid++;
-    sqlite3_reset(st);
+    struct row_vector v;
+    mn_status st = row_vector_get(s->conn, s->c, id, &v, err);
+    if (st)
+        return st;
+    if (v.bytes)
+        gather_add(g, id, v.bytes, s->c->vector_bytes);
+    s->stats.rows_invalid += v.bad;
+    row_vector_end(&v);
     return MN_OK;
 }
 

@@ -96,19 +96,12 @@ static double key_of(struct asked *a, const void *vector)
 static mn_status key_from_row(struct asked *a, int64_t id, double *key, mn_error *err)
 {
     struct search *s = a->call->s;
-    sqlite3_stmt *st;
-    bool row;
-    mn_status status = coll_stmt(s->conn, s->c, STMT_GET_VECTOR, &st, err);
-    if (status)
-        return status;
-    sqlite3_bind_int64(st, 1, id);
-    status = sql_step(st, &row, err);
-    if (status)
-        return status;
-    bool good = row && sqlite3_column_type(st, 0) == SQLITE_BLOB &&
-                (size_t)sqlite3_column_bytes(st, 0) == s->c->vector_bytes;
-    *key = good ? key_of(a, sqlite3_column_blob(st, 0)) : NAN;
-    sqlite3_reset(st);
+    struct row_vector v;
+    mn_status st = row_vector_get(s->conn, s->c, id, &v, err);
+    if (st)
+        return st;
+    *key = v.bytes ? key_of(a, v.bytes) : NAN;
+    row_vector_end(&v);
     return MN_OK;
 }
 

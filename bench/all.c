@@ -292,14 +292,9 @@ int bench_all(int argc, char **argv)
     for (size_t i = 0; i < n_steps; i++)
         len += (size_t)snprintf(about + len, sizeof about - len, " %s", steps[i].label);
     snprintf(about + len, sizeof about - len, "\n");
-    switch (opts_parse(about, opts, sizeof opts / sizeof *opts, argc, argv)) {
-    case OPTS_HELP:
-        return 0;
-    case OPTS_WRONG:
-        return 2;
-    case OPTS_GO:
-        break;
-    }
+    enum opts_result parsed = opts_parse(about, opts, sizeof opts / sizeof *opts, argc, argv);
+    if (parsed != OPTS_GO)
+        return opts_exit(parsed);
     if (o.quick == o.full) {
         bench_fail("all: give --quick or --full");
         return 2;

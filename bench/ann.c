@@ -654,19 +654,15 @@ int bench_ann(int argc, char **argv)
         {"--data", OPT_TEXT, &r->results.data, 0, 0, "TEXT",
          "put into each line: the vectors' origin"},
     };
-    switch (opts_parse("usage: mneme_bench ann --base F --queries F [OPTION]...\n\n"
-                       "Measures search by recall target on a committed database opened anew, and\n"
-                       "peers at their cheapest setting of the same recall. Each system runs in a\n"
-                       "process of its own, passes in turn, medians; answers are checked.\n",
-                       opts, sizeof opts / sizeof *opts, argc, argv)) {
-    case OPTS_HELP:
-        rc = 0;
+    enum opts_result parsed =
+        opts_parse("usage: mneme_bench ann --base F --queries F [OPTION]...\n\n"
+                   "Measures search by recall target on a committed database opened anew, and\n"
+                   "peers at their cheapest setting of the same recall. Each system runs in a\n"
+                   "process of its own, passes in turn, medians; answers are checked.\n",
+                   opts, sizeof opts / sizeof *opts, argc, argv);
+    if (parsed != OPTS_GO) {
+        rc = opts_exit(parsed);
         goto done;
-    case OPTS_WRONG:
-        rc = 2;
-        goto done;
-    case OPTS_GO:
-        break;
     }
     o.batch = o.batch ? o.batch : o.threads > 1 ? 32 * o.threads : 1;
     if (!targets_parse(r, o.recall) || !list_checked("--peers", o.peers, peer_names())) {

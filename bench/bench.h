@@ -34,6 +34,11 @@ struct opt {
 /* Reads argv[1..]. OPTS_GO: go on; OPTS_HELP: the help was printed, exit 0; OPTS_WRONG: a sentence
  * was printed, exit 2. `about` is the help's head: usage, then what it does. */
 enum opts_result { OPTS_GO, OPTS_HELP, OPTS_WRONG };
+/* The exit status of a subcommand that does not go on. */
+static inline int opts_exit(enum opts_result r)
+{
+    return r == OPTS_HELP ? 0 : 2;
+}
 enum opts_result opts_parse(const char *about, const struct opt *opts, size_t n, int argc,
                             char **argv);
 

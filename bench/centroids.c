@@ -465,7 +465,7 @@ int bench_centroids(int argc, char **argv)
     struct centroids_opts o;
     enum opts_result read = opts_read(&o, argc, argv);
     if (read != OPTS_GO)
-        return read == OPTS_HELP ? 0 : 2;
+        return opts_exit(read);
     struct run r = {.opts = &o, .kn = kernels_select(ISA_COUNT)};
     int status = 1;
     mn_error_clear(&r.err);

@@ -376,14 +376,9 @@ int bench_churn(int argc, char **argv)
     char memory[24], k[24], most[24];
     int rc = 1;
     worker_timeout_s = 3600;
-    switch (parse(&o, argc, argv)) {
-    case OPTS_HELP:
-        return 0;
-    case OPTS_WRONG:
-        return 2;
-    case OPTS_GO:
-        break;
-    }
+    enum opts_result parsed = parse(&o, argc, argv);
+    if (parsed != OPTS_GO)
+        return opts_exit(parsed);
     results.data = o.data;
     if (results_open(&results, o.json, o.label, argc, argv) != 0 ||
         work_open(o.work, dir, sizeof dir - 32) != 0)

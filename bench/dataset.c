@@ -194,18 +194,13 @@ static int synthetic(int argc, char **argv)
     int rc = 1;
     int64_t *scratch = NULL;
     struct clusters c = {.n = 0};
-    switch (
+    enum opts_result parsed =
         opts_parse("usage: mneme_bench dataset synthetic --n N --dim D --out-base F.fbin ...\n\n"
                    "Makes a clustered set, the same on every machine: overlapping Gaussian\n"
                    "clusters of a low intrinsic dimension, power-law sizes, a little noise.\n",
-                   opts, sizeof opts / sizeof *opts, argc, argv)) {
-    case OPTS_HELP:
-        return 0;
-    case OPTS_WRONG:
-        return 2;
-    case OPTS_GO:
-        break;
-    }
+                   opts, sizeof opts / sizeof *opts, argc, argv);
+    if (parsed != OPTS_GO)
+        return opts_exit(parsed);
     if (o.clusters * o.intrinsic * o.dim > 1u << 30) {
         bench_fail("--clusters x --intrinsic x --dim is %" PRIu64 "; at most 2^30 fit",
                    o.clusters * o.intrinsic * o.dim);

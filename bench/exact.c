@@ -421,18 +421,14 @@ int bench_exact(int argc, char **argv)
     static const char *const case_words[] = {"single", "batch", "fresh", NULL};
     static const char *const peer_words[] = {"faiss", "usearch", "sqlite-vec", NULL};
     int rc = 1;
-    switch (opts_parse("usage: mneme_bench exact --base F --queries F [OPTION]...\n\n"
-                       "Measures exact search on a committed database: one query a call, batches,\n"
-                       "and the first search of a fresh process; peers each in their own process,\n"
-                       "passes in turn, medians. Every answer is checked in double precision.\n",
-                       opts, sizeof opts / sizeof *opts, argc, argv)) {
-    case OPTS_HELP:
-        return 0;
-    case OPTS_WRONG:
-        return 2;
-    case OPTS_GO:
-        break;
-    }
+    enum opts_result parsed =
+        opts_parse("usage: mneme_bench exact --base F --queries F [OPTION]...\n\n"
+                   "Measures exact search on a committed database: one query a call, batches,\n"
+                   "and the first search of a fresh process; peers each in their own process,\n"
+                   "passes in turn, medians. Every answer is checked in double precision.\n",
+                   opts, sizeof opts / sizeof *opts, argc, argv);
+    if (parsed != OPTS_GO)
+        return opts_exit(parsed);
     if (!list_checked("--cases", o.cases, case_words) ||
         !list_checked("--peers", o.peers, peer_words))
         return 2;

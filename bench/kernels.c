@@ -257,7 +257,7 @@ int bench_kernels(int argc, char **argv)
     int status = 1;
     enum opts_result r = opts_read(&o, argc, argv);
     if (r != OPTS_GO)
-        return r == OPTS_HELP ? 0 : 2;
+        return opts_exit(r);
     if (o.cache > o.bytes)
         o.cache = o.bytes;
 

@@ -533,14 +533,9 @@ int bench_live(int argc, char **argv)
     struct live_run r = {.o = &o};
     int rc = 1;
     worker_timeout_s = 3600;
-    switch (parse(&o, argc, argv)) {
-    case OPTS_HELP:
-        return 0;
-    case OPTS_WRONG:
-        return 2;
-    case OPTS_GO:
-        break;
-    }
+    enum opts_result parsed = parse(&o, argc, argv);
+    if (parsed != OPTS_GO)
+        return opts_exit(parsed);
     if (!list_checked("--cases", o.cases, words))
         return 2;
     r.results.data = o.data;

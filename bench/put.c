@@ -637,14 +637,9 @@ int bench_put(int argc, char **argv)
     struct put_opts o;
     struct put_run r = {.o = &o};
     int rc = 1;
-    switch (put_opts_parse(&o, argc, argv)) {
-    case OPTS_HELP:
-        return 0;
-    case OPTS_WRONG:
-        return 2;
-    case OPTS_GO:
-        break;
-    }
+    enum opts_result parsed = put_opts_parse(&o, argc, argv);
+    if (parsed != OPTS_GO)
+        return opts_exit(parsed);
     if (o.single && (o.text_ids || o.dtype != MN_F32)) {
         bench_fail("--single compares f32 rows with integer ids: leave out --text-ids, --dtype");
         return 2;

@@ -366,4 +366,34 @@ static inline bool driver_args(int argc, char **argv, struct driver_args *a)
             strcmp(a->metric, "cosine") == 0);
 }
 
+/* Reads the queries, for d->queries and d->k, and the base [*n][d->dim]; both are for free(). NULL:
+ * d->message says why not. */
+static inline float *driver_load(struct driver *d, const struct driver_args *a, size_t *n)
+{
+    uint32_t dim = 0;
+    float *queries =
+        driver_read_fbin(a->queries, &d->n_queries, &d->dim, d->message, sizeof d->message);
+    float *base =
+        queries ? driver_read_fbin(a->base, n, &dim, d->message, sizeof d->message) : NULL;
+    d->queries = queries;
+    d->k = a->k;
+    if (base && dim != d->dim) {
+        snprintf(d->message, sizeof d->message, "base and queries have different dimensions");
+        free(base);
+        base = NULL;
+    }
+    return base;
+}
+
+/* Answers commands until the end, then frees the queries; the exit status. */
+static inline int driver_serve(struct driver *d, void *ctx,
+                               int (*search)(struct driver *, const float *, size_t, int64_t *))
+{
+    d->ctx = ctx;
+    d->search = search;
+    int rc = driver_run(d);
+    free((void *)d->queries);
+    return rc;
+}
+
 #endif

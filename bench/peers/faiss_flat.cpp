@@ -1,7 +1,6 @@
 // FAISS's flat index as a system under measurement: see driver.h. Cosine is inner product over
 // rows scaled to length 1. FAISS computes distances of many queries by BLAS and of few by its own
 // loop, in blocks whose sizes are knobs; `tune` times the choices and keeps the fastest.
-#include <cmath>
 #include <cstdio>
 #include <exception>
 #include <memory>
@@ -12,6 +11,7 @@
 #include <omp.h>
 
 #include "driver.h"
+#include "unit.hpp"
 
 namespace
 {
@@ -24,31 +24,16 @@ struct Setting {
 struct System {
     std::unique_ptr<faiss::IndexFlat> index;
     std::vector<float> distances;
-    std::vector<float> unit; // a call's queries scaled to length 1
+    UnitQueries unit;
     bool cosine = false;
 };
-
-void scale_rows(float *rows, size_t n, size_t dim)
-{
-    for (size_t i = 0; i < n; i++) {
-        double sum = 0;
-        for (size_t j = 0; j < dim; j++)
-            sum += double(rows[i * dim + j]) * rows[i * dim + j];
-        float scale = sum > 0 ? float(1 / std::sqrt(sum)) : 0;
-        for (size_t j = 0; j < dim; j++)
-            rows[i * dim + j] *= scale;
-    }
-}
 
 int search(struct driver *d, const float *queries, size_t nq, int64_t *ids)
 {
     auto *s = static_cast<System *>(d->ctx);
     try {
-        if (s->cosine) {
-            s->unit.assign(queries, queries + nq * d->dim);
-            scale_rows(s->unit.data(), nq, d->dim);
-            queries = s->unit.data();
-        }
+        if (s->cosine)
+            queries = s->unit.of(queries, nq, d->dim);
         s->distances.resize(nq * d->k);
         s->index->search(faiss::Index::idx_t(nq), queries, d->k, s->distances.data(), ids);
     } catch (const std::exception &e) {
@@ -104,16 +89,11 @@ int main(int argc, char **argv)
         return 2;
     }
     size_t n = 0;
-    uint32_t dim = 0;
     omp_set_num_threads(int(args.threads));
-    float *queries =
-        driver_read_fbin(args.queries, &d.n_queries, &d.dim, d.message, sizeof d.message);
-    float *base =
-        queries ? driver_read_fbin(args.base, &n, &dim, d.message, sizeof d.message) : nullptr;
+    float *base = driver_load(&d, &args, &n);
     if (!base)
         return driver_error(d.message);
-    if (dim != d.dim)
-        return driver_error("base and queries have different dimensions");
+    const uint32_t dim = d.dim;
     System system;
     system.cosine = strcmp(args.metric, "cosine") == 0;
     try {
@@ -128,12 +108,6 @@ int main(int argc, char **argv)
         return driver_error(e.what());
     }
     free(base);
-    d.queries = queries;
-    d.k = args.k;
-    d.search = search;
     d.tune = tune;
-    d.ctx = &system;
-    int rc = driver_run(&d);
-    free(queries);
-    return rc;
+    return driver_serve(&d, &system, search);
 }

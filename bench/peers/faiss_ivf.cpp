@@ -13,6 +13,7 @@
 #include <omp.h>
 
 #include "driver.h"
+#include "unit.hpp"
 
 extern "C" void openblas_set_num_threads(int);
 
@@ -23,31 +24,17 @@ struct System {
     std::unique_ptr<faiss::IndexFlat> coarse;
     std::unique_ptr<faiss::IndexIVFPQFastScan> ivf;
     std::unique_ptr<faiss::IndexRefineFlat> index;
-    std::vector<float> distances, unit;
+    std::vector<float> distances;
+    UnitQueries unit;
     bool cosine = false;
 };
-
-void scale_rows(float *rows, size_t n, size_t dim)
-{
-    for (size_t i = 0; i < n; i++) {
-        double sum = 0;
-        for (size_t j = 0; j < dim; j++)
-            sum += double(rows[i * dim + j]) * rows[i * dim + j];
-        float scale = sum > 0 ? float(1 / std::sqrt(sum)) : 0;
-        for (size_t j = 0; j < dim; j++)
-            rows[i * dim + j] *= scale;
-    }
-}
 
 int search(struct driver *d, const float *queries, size_t nq, int64_t *ids)
 {
     auto *s = static_cast<System *>(d->ctx);
     try {
-        if (s->cosine) {
-            s->unit.assign(queries, queries + nq * d->dim);
-            scale_rows(s->unit.data(), nq, d->dim);
-            queries = s->unit.data();
-        }
+        if (s->cosine)
+            queries = s->unit.of(queries, nq, d->dim);
         s->distances.resize(nq * d->k);
         s->index->search(faiss::Index::idx_t(nq), queries, d->k, s->distances.data(), ids);
     } catch (const std::exception &e) {
@@ -96,16 +83,13 @@ int main(int argc, char **argv)
         return 2;
     }
     size_t n = 0;
-    uint32_t dim = 0;
     omp_set_num_threads(int(args.threads));
-    float *queries =
-        driver_read_fbin(args.queries, &d.n_queries, &d.dim, d.message, sizeof d.message);
-    float *base =
-        queries ? driver_read_fbin(args.base, &n, &dim, d.message, sizeof d.message) : nullptr;
+    float *base = driver_load(&d, &args, &n);
     if (!base)
         return driver_error(d.message);
-    if (dim != d.dim || dim < 2)
-        return driver_error("base and queries have different dimensions, or less than 2");
+    const uint32_t dim = d.dim;
+    if (dim < 2)
+        return driver_error("vectors of less than 2 dimensions");
     System s;
     s.cosine = strcmp(args.metric, "cosine") == 0;
     try {
@@ -123,12 +107,6 @@ int main(int argc, char **argv)
         return driver_error(e.what());
     }
     free(base);
-    d.queries = queries;
-    d.k = args.k;
-    d.search = search;
     d.set = set;
-    d.ctx = &s;
-    int rc = driver_run(&d);
-    free(queries);
-    return rc;
+    return driver_serve(&d, &s, search);
 }

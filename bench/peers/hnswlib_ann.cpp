@@ -1,6 +1,5 @@
 // hnswlib as a system under measurement: see driver.h. Cosine is inner product over rows scaled to
 // length 1. --build "M=16,efC=200"; set "ef=50".
-#include <cmath>
 #include <cstdio>
 #include <exception>
 #include <memory>
@@ -9,6 +8,7 @@
 #include <hnswlib/hnswlib.h>
 
 #include "driver.h"
+#include "unit.hpp"
 
 namespace
 {
@@ -16,30 +16,16 @@ namespace
 struct System {
     std::unique_ptr<hnswlib::SpaceInterface<float>> space;
     std::unique_ptr<hnswlib::HierarchicalNSW<float>> index;
-    std::vector<float> unit;
+    UnitQueries unit;
     unsigned threads = 1;
     bool cosine = false;
 };
 
-void scale(float *row, size_t dim)
-{
-    double sum = 0;
-    for (size_t j = 0; j < dim; j++)
-        sum += double(row[j]) * row[j];
-    float by = sum > 0 ? float(1 / std::sqrt(sum)) : 0;
-    for (size_t j = 0; j < dim; j++)
-        row[j] *= by;
-}
-
 int search(struct driver *d, const float *queries, size_t nq, int64_t *ids)
 {
     auto *s = static_cast<System *>(d->ctx);
-    if (s->cosine) {
-        s->unit.assign(queries, queries + nq * d->dim);
-        for (size_t q = 0; q < nq; q++)
-            scale(s->unit.data() + q * d->dim, d->dim);
-        queries = s->unit.data();
-    }
+    if (s->cosine)
+        queries = s->unit.of(queries, nq, d->dim);
 #pragma omp parallel for schedule(dynamic) num_threads(s->threads) if (nq > 1)
     for (size_t q = 0; q < nq; q++) {
         auto found = s->index->searchKnn(queries + q * d->dim, d->k);
@@ -85,15 +71,10 @@ int main(int argc, char **argv)
         return 2;
     }
     size_t n = 0;
-    uint32_t dim = 0;
-    float *queries =
-        driver_read_fbin(args.queries, &d.n_queries, &d.dim, d.message, sizeof d.message);
-    float *base =
-        queries ? driver_read_fbin(args.base, &n, &dim, d.message, sizeof d.message) : nullptr;
+    float *base = driver_load(&d, &args, &n);
     if (!base)
         return driver_error(d.message);
-    if (dim != d.dim)
-        return driver_error("base and queries have different dimensions");
+    const uint32_t dim = d.dim;
     System s;
     s.threads = args.threads;
     s.cosine = strcmp(args.metric, "cosine") == 0;
@@ -103,8 +84,8 @@ int main(int argc, char **argv)
             s.space = std::make_unique<hnswlib::L2Space>(dim);
         else
             s.space = std::make_unique<hnswlib::InnerProductSpace>(dim);
-        for (size_t i = 0; s.cosine && i < n; i++)
-            scale(base + i * dim, dim);
+        if (s.cosine)
+            scale_rows(base, n, dim);
         build(s, base, n, dim, args.build);
         d.build_wall_us = driver_wall_us() - wall;
         d.build_cpu_us = driver_cpu_us() - cpu;
@@ -112,12 +93,6 @@ int main(int argc, char **argv)
         return driver_error(e.what());
     }
     free(base);
-    d.queries = queries;
-    d.k = args.k;
-    d.search = search;
     d.set = set;
-    d.ctx = &s;
-    int rc = driver_run(&d);
-    free(queries);
-    return rc;
+    return driver_serve(&d, &s, search);
 }

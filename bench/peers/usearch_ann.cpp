@@ -50,15 +50,10 @@ int main(int argc, char **argv)
         return 2;
     }
     size_t n = 0;
-    uint32_t dim = 0;
-    float *queries =
-        driver_read_fbin(args.queries, &d.n_queries, &d.dim, d.message, sizeof d.message);
-    float *base =
-        queries ? driver_read_fbin(args.base, &n, &dim, d.message, sizeof d.message) : nullptr;
+    float *base = driver_load(&d, &args, &n);
     if (!base)
         return driver_error(d.message);
-    if (dim != d.dim)
-        return driver_error("base and queries have different dimensions");
+    const uint32_t dim = d.dim;
     metric_kind_t kind = strcmp(args.metric, "l2") == 0   ? metric_kind_t::l2sq_k
                          : strcmp(args.metric, "ip") == 0 ? metric_kind_t::ip_k
                                                           : metric_kind_t::cos_k;
@@ -84,12 +79,6 @@ int main(int argc, char **argv)
     d.build_wall_us = driver_wall_us() - wall;
     d.build_cpu_us = driver_cpu_us() - cpu;
     free(base);
-    d.queries = queries;
-    d.k = args.k;
-    d.search = search;
     d.set = set;
-    d.ctx = &index;
-    int rc = driver_run(&d);
-    free(queries);
-    return rc;
+    return driver_serve(&d, &index, search);
 }

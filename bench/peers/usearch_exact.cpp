@@ -67,28 +67,20 @@ int main(int argc, char **argv)
         return 2;
     }
     size_t n = 0;
-    uint32_t dim = 0;
-    float *queries =
-        driver_read_fbin(args.queries, &d.n_queries, &d.dim, d.message, sizeof d.message);
-    float *base =
-        queries ? driver_read_fbin(args.base, &n, &dim, d.message, sizeof d.message) : nullptr;
+    float *base = driver_load(&d, &args, &n);
     if (!base)
         return driver_error(d.message);
-    if (dim != d.dim || n == 0)
-        return driver_error("base and queries have different dimensions, or no row");
+    const uint32_t dim = d.dim;
+    if (n == 0)
+        return driver_error("the base has no row");
     metric_kind_t kind = strcmp(args.metric, "l2") == 0   ? metric_kind_t::l2sq_k
                          : strcmp(args.metric, "ip") == 0 ? metric_kind_t::ip_k
                                                           : metric_kind_t::cos_k;
     System system(dim, kind, args.threads);
     system.base = base;
     system.n = n;
-    d.queries = queries;
-    d.k = args.k;
-    d.search = search;
-    d.ctx = &system;
     snprintf(d.setting, sizeof d.setting, "%s", system.metric.isa_name());
-    int rc = driver_run(&d);
+    int rc = driver_serve(&d, &system, search);
     free(base);
-    free(queries);
     return rc;
 }

@@ -338,7 +338,7 @@ static void ask_worker(void *ctx, unsigned worker)
     struct call *all = ctx;
     struct asked a = {.call = all, .own = &all->askers[worker], .helper = worker > 0};
     mn_error err = {0};
-    uint64_t start = clock_thread_us();
+    uint64_t start = a.helper ? clock_thread_us() : 0;
     pthread_mutex_lock(&all->lock);
     all->helpers += a.helper;
     pthread_mutex_unlock(&all->lock);

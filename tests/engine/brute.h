@@ -144,6 +144,16 @@ static inline void brute_load(struct brute *b, sqlite3 *sql, const char *table, 
     sqlite3_finalize(st);
 }
 
+/* The same of the database at `path`, as a plain client sees it now. */
+static inline void brute_load_file(struct brute *b, const char *path, const char *table,
+                                   const char *column)
+{
+    sqlite3 *sql = NULL;
+    CHECK(sqlite3_open_v2(path, &sql, SQLITE_OPEN_READONLY, NULL) == SQLITE_OK);
+    brute_load(b, sql, table, column);
+    sqlite3_close(sql);
+}
+
 static inline void brute_free(struct brute *b)
 {
     free(b->ids);

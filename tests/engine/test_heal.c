@@ -98,10 +98,7 @@ static void make(const char *path, bool pending)
 
 static void load_rows(struct world *w)
 {
-    sqlite3 *db = NULL;
-    CHECK(sqlite3_open_v2(w->path, &db, SQLITE_OPEN_READONLY, NULL) == SQLITE_OK);
-    brute_load(&w->b, db, "c", "vector");
-    sqlite3_close(db);
+    brute_load_file(&w->b, w->path, "c", "vector");
 }
 
 /* How many searches the index answered; all are right. */

@@ -54,10 +54,7 @@ static void put_rows(mn_conn *conn, uint32_t dim, int64_t from, int64_t to, uint
 
 static void load_rows(struct world *w)
 {
-    sqlite3 *db = NULL;
-    CHECK(sqlite3_open_v2(w->path, &db, SQLITE_OPEN_READONLY, NULL) == SQLITE_OK);
-    brute_load(&w->b, db, "c", "vector");
-    sqlite3_close(db);
+    brute_load_file(&w->b, w->path, "c", "vector");
 }
 
 /* How many of six searches the index answered; all are right. */

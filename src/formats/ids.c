@@ -25,7 +25,7 @@ static mn_status begin_npy(struct ids *ids, mn_error *err)
     mn_status st = npy_read_header(&ids->src, &h, err);
     if (st != MN_OK)
         return st;
-    if (h.kind == 'f')
+    if (h.kind != 'i' && h.kind != 'u')
         return mn_fail(err, MN_INVALID, "%s: ids must be integers; np.save(f, a.astype('<i8')) "
                        "makes them so", ids->src.name);
     if (h.n_axes == 2 && h.shape[1] != 1)

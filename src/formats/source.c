@@ -14,20 +14,6 @@
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
                "the readers copy little-endian elements as they stand");
 
-const char *source_commas(char text[27], uint64_t n)
-{
-    char digits[21];
-    int len = snprintf(digits, sizeof digits, "%" PRIu64, n);
-    char *to = text;
-    for (int i = 0; i < len; i++) {
-        if (i && (len - i) % 3 == 0)
-            *to++ = ',';
-        *to++ = digits[i];
-    }
-    *to = '\0';
-    return text;
-}
-
 static void set_name(struct source *s, const char *path)
 {
     size_t len = strlen(path);

@@ -6,6 +6,8 @@
 
 #include "mneme.h"
 
+#include "src/formats/text.h"
+
 struct mn_alloc;
 
 struct source {
@@ -64,14 +66,5 @@ MN_CHECKED mn_status source_more(struct source *s, mn_error *err);
  * end. Fails if it is longer than `limit` bytes. *offset, of its first byte, may be NULL. */
 MN_CHECKED mn_status source_line(struct source *s, char **line, size_t *len, uint64_t *offset,
                                  mn_error *err);
-
-/* Writes a number with thousands apart: "8,721". Returns text. */
-const char *source_commas(char text[27], uint64_t n);
-
-/* A place for messages: as many commas() as one sentence needs. */
-struct commas {
-    char text[27];
-};
-#define COMMAS(n) source_commas((struct commas){{0}}.text, (n))
 
 #endif

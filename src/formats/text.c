@@ -1,5 +1,7 @@
 #include "src/formats/text.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 static bool continues(const char *p)
@@ -139,4 +141,18 @@ bool hex_decode(const char *in, size_t len, void *out)
         *to++ = (unsigned char)(high << 4 | low);
     }
     return true;
+}
+
+const char *text_commas(char text[27], uint64_t n)
+{
+    char digits[21];
+    int len = snprintf(digits, sizeof digits, "%" PRIu64, n);
+    char *to = text;
+    for (int i = 0; i < len; i++) {
+        if (i && (len - i) % 3 == 0)
+            *to++ = ',';
+        *to++ = digits[i];
+    }
+    *to = '\0';
+    return text;
 }

@@ -1,4 +1,4 @@
-/* UTF-8, base64 and hex. Knows no file. Thread-safe. */
+/* UTF-8, base64, hex and numbers with commas. Knows no file. Thread-safe. */
 #ifndef MN_FORMATS_TEXT_H
 #define MN_FORMATS_TEXT_H
 
@@ -23,5 +23,14 @@ void base64_encode(const void *in, size_t len, char *out);
 
 /* len digits, an even number; may be in place. */
 bool hex_decode(const char *in, size_t len, void *out);
+
+/* Writes a number with thousands apart: "8,721". Returns text. */
+const char *text_commas(char text[27], uint64_t n);
+
+/* A place for messages: as many commas() as one sentence needs. */
+struct commas {
+    char text[27];
+};
+#define COMMAS(n) text_commas((struct commas){{0}}.text, (n))
 
 #endif

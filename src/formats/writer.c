@@ -1,6 +1,7 @@
 /* Writers of the binary formats, and what is common to all. A header that states n is written with
  * n = 0 first and mended at close, or with the caller's n where the file is a pipe. */
 #include "src/formats/writer.h"
+#include "src/formats/npy_header.h"
 #include "src/formats/number.h"
 #include "src/formats/reader.h"
 #include "src/formats/source.h"
@@ -13,7 +14,6 @@
 #include <stdarg.h>
 #include <string.h>
 
-enum { NPY_HEADER = 128 }; /* fixed, so that it can be rewritten: 20 digits of n fit */
 
 static bool is_bin(enum format_kind kind)
 {
@@ -41,16 +41,8 @@ mn_status writer_fail(struct format_writer *w, mn_error *err, const char *format
 static void write_npy_header(struct format_writer *w, uint64_t n)
 {
     static const char *const descr[] = {"<f4", "<f2", "|i1", "|u1", "<i4", "<f8"};
-    char header[NPY_HEADER + 1];
-    memset(header, ' ', sizeof header);
-    memcpy(header, "\x93NUMPY\x01\x00", 8);
-    header[8] = NPY_HEADER - 10;
-    header[9] = 0;
-    int len = snprintf(header + 10, sizeof header - 10,
-                       "{'descr': '%s', 'fortran_order': False, 'shape': (%" PRIu64 ", %u), }",
-                       descr[w->dtype], n, w->dim);
-    header[10 + len] = ' ';
-    header[NPY_HEADER - 1] = '\n';
+    char header[NPY_HEADER];
+    npy_header_make(header, descr[w->dtype], (uint64_t[]){n, w->dim}, 2);
     fwrite(header, 1, NPY_HEADER, w->out.file);
 }
 

@@ -25,6 +25,11 @@
  * 6. Candidates whose bound is below T get exact keys, in order of their bounds, until the bound
  *    passes the k-th exact key.
  *
+ * Parts that are away (ann.h) are asked for before the others of the same lot are scanned, and
+ * scanned as they land; of the first phase that are all ANN_FIRST at once, and of the fifth WIDEN.
+ * The order only moves how soon the threshold falls: which postings count is the same. Their bytes
+ * go after each, so their candidates take their ids along.
+ *
  * Where rows stand in two postings, the copy that is met first as a candidate counts, which is that
  * of the posting with more weight; later ones are passed over before the filter sees them. What was
  * met stands in a set of ids. If that is full, it is filled anew with the candidates and hits of
@@ -42,6 +47,7 @@
 #include "index/query.h"
 #include "index/row_set.h"
 #include "index/topk.h"
+#include "storage/base/bytes.h"
 #include "storage/base/error.h"
 
 #include <assert.h>
@@ -57,13 +63,15 @@ enum {
                                of k */
     ENOUGH = 4,             /* rows of the first phase for each of k */
     BEAM = 16,              /* a walk's beyond the postings of the first phase */
-    ASSIGN_BEAM = 32
+    ASSIGN_BEAM = 32,
+    WIDEN = 8               /* postings scanned together beyond the plan, where parts are away */
 };
 
 struct ann_index {
     struct ann_index_spec spec;
     uint32_t n;              /* postings */
     uint64_t rows;           /* not hidden */
+    bool away;               /* some parts are */
     size_t lanes;            /* n, rounded up to LANES */
     /* of each posting [lanes], for kernel_weigh */
     float *mean;             /* l2: r^2, ip: 0; huge without rows: weight 0 */
@@ -87,6 +95,7 @@ struct candidate {
     float bound, estimate;
     uint32_t posting, part, slot;
     uint32_t asked;          /* enum asked */
+    int64_t id;              /* if its part is away; else the part has it */
 };
 
 struct ann_scratch {
@@ -172,6 +181,7 @@ static mn_status sum_posting(struct ann_index *x, uint32_t j, mn_error *err)
         rows += part->view.n;
         live += part->view.n - part->n_hidden;
         residual += (double)part->view.n * (double)part->view.residual;
+        x->away |= part->view.n && !part->view.blocks;
     }
     x->rows += (uint64_t)live;
     x->count[j] = (float)live;
@@ -353,12 +363,17 @@ float ann_share(const struct ann_scratch *s, uint32_t posting)
 
 /* ---- Candidates ------------------------------------------------------------------------------ */
 
+static int64_t id_of(const struct search *f, const struct candidate *c)
+{
+    const struct posting_view *v = &f->x->spec.postings[c->posting].parts[c->part].view;
+    return v->blocks ? posting_id(v, c->slot) : c->id;
+}
+
 /* Asks the filter; *admitted is false for a row that it rejects. */
 static mn_status ask(struct search *f, const struct candidate *c, bool *admitted)
 {
     const struct ann_query *q = f->q;
-    const struct ann_part *p = &f->x->spec.postings[c->posting].parts[c->part];
-    enum ann_verdict verdict = q->admit(q->admit_ctx, posting_id(&p->view, c->slot), f->err);
+    enum ann_verdict verdict = q->admit(q->admit_ctx, id_of(f, c), f->err);
     *admitted = verdict == ANN_ADMIT;
     f->s->stats.admitted += verdict == ANN_ADMIT;
     f->s->stats.rejected += verdict == ANN_REJECT;
@@ -418,11 +433,6 @@ static mn_status thin_out(struct search *f)
     return MN_OK;
 }
 
-static int64_t id_of(const struct search *f, const struct candidate *c)
-{
-    return posting_id(&f->x->spec.postings[c->posting].parts[c->part].view, c->slot);
-}
-
 /* Whether no other copy of the row was met. */
 static bool first_copy(struct search *f, const struct candidate *c)
 {
@@ -445,7 +455,11 @@ static mn_status take_survivors(struct search *f, const struct scanned *p)
         if (!(p->bound[i] < f->best.limit))
             continue;
         struct candidate c = {p->bound[i], p->estimate[i], p->posting, p->part,
-                              (uint32_t)(p->first + p->rows[i]), NOT_ASKED};
+                              (uint32_t)(p->first + p->rows[i]), NOT_ASKED, 0};
+        if (p->away)
+            c.id = posting_id(p->view, c.slot);
+        if (p->tags)
+            c.slot = le32_get(p->tags + 4 * (size_t)c.slot);
         if (f->x->spec.twice && !first_copy(f, &c))
             continue;
         if (p->high[i] < f->best.limit) {
@@ -496,34 +510,46 @@ static float refine(const struct search *f, uint32_t j, float g)
     return f->s->query->center.base - v;
 }
 
-/* Scans all parts of a posting; the survivors of the last slice are estimated later, by the next
- * call or by flush(). */
+/* Scans a part of posting j; the survivors of the last slice are estimated later, by the next call
+ * or by flush(). `come` is the part if it was away. */
+static mn_status scan_part(struct search *f, uint32_t j, uint32_t i, float g,
+                           const struct ann_fetched *come)
+{
+    const struct ann_part *part = &f->x->spec.postings[j].parts[i];
+    const struct posting_view *view = come ? &come->view : &part->view;
+    struct ann_scratch *s = f->s;
+    mn_status st = MN_OK;
+    for (size_t first = 0; !st && first < view->n; first += QUERY_SLICE) {
+        struct scanned *to = s->parts[f->live];
+        size_t n = view->n - first < QUERY_SLICE ? view->n - first : QUERY_SLICE;
+        to->view = view;
+        to->tags = come ? come->tags : NULL;
+        to->away = come;
+        to->posting = j;
+        to->part = i;
+        to->first = first;
+        to->g = g;
+        to->distance2 = f->inverse_length2 != 0 ? s->query->length2 : g;
+        to->g_noise = f->g_noise;
+        query_scan(s->query, to, n, part->hidden, f->best.limit);
+        s->stats.codes += n;
+        f->rows_seen += n;
+        f->live ^= 1;
+        st = finish_part(f, s->parts[f->live]);
+    }
+    return st;
+}
+
+/* Scans the parts of a posting that are not away. */
 static mn_status scan_posting(struct search *f, uint32_t j, float g)
 {
     const struct ann_posting *p = &f->x->spec.postings[j];
-    struct ann_scratch *s = f->s;
     mn_status st = f->q->tick ? f->q->tick(f->q->tick_ctx, f->err) : MN_OK;
-    s->stats.probed++;
+    f->s->stats.probed++;
     g = refine(f, j, g);
-    for (uint32_t i = 0; !st && i < p->n_parts; i++) {
-        const struct ann_part *part = &p->parts[i];
-        for (size_t first = 0; !st && first < part->view.n; first += QUERY_SLICE) {
-            struct scanned *to = s->parts[f->live];
-            size_t n = part->view.n - first < QUERY_SLICE ? part->view.n - first : QUERY_SLICE;
-            to->view = &part->view;
-            to->posting = j;
-            to->part = i;
-            to->first = first;
-            to->g = g;
-            to->distance2 = f->inverse_length2 != 0 ? s->query->length2 : g;
-            to->g_noise = f->g_noise;
-            query_scan(s->query, to, n, part->hidden, f->best.limit);
-            s->stats.codes += n;
-            f->rows_seen += n;
-            f->live ^= 1;
-            st = finish_part(f, s->parts[f->live]);
-        }
-    }
+    for (uint32_t i = 0; !st && i < p->n_parts; i++)
+        if (p->parts[i].view.blocks)
+            st = scan_part(f, j, i, g, NULL);
     return st;
 }
 
@@ -533,6 +559,28 @@ static mn_status flush(struct search *f)
     mn_status st = finish_part(f, f->s->parts[f->live]);
     f->live ^= 1;
     return st;
+}
+
+/* Scans what is away of postings order[first, first + n), as it lands. */
+static mn_status scan_away(struct search *f, size_t first)
+{
+    const struct ann_fetch *fetch = f->q->fetch;
+    struct ann_scratch *s = f->s;
+    struct ann_fetched come;
+    for (;;) {
+        bool there = false;
+        mn_status st = fetch->next(fetch->ctx, &come, &there, f->err);
+        if (st || !there)
+            return st;
+        uint32_t j = s->order[first + come.at];
+        st = scan_part(f, j, come.part, refine(f, j, s->saved[first + come.at]), &come);
+        if (!st)
+            st = flush(f);
+        if (!st && f->q->tick)
+            st = f->q->tick(f->q->tick_ctx, f->err);
+        if (st)
+            return st;
+    }
 }
 
 /* Distances of all centroids; of postings that were scanned INFINITY. */
@@ -583,8 +631,8 @@ static bool know_near(struct search *f)
     return true;
 }
 
-/* Takes the nearest posting out of g[] and scans it. */
-static mn_status scan_nearest(struct search *f)
+/* Takes the nearest posting out of g[] into order[]. */
+static void take_nearest(struct search *f)
 {
     struct ann_scratch *s = f->s;
     if (f->n_visited >= f->known.sure)
@@ -597,7 +645,33 @@ static mn_status scan_nearest(struct search *f)
     s->saved[f->n_visited] = g;
     s->order[f->n_visited++] = j;
     s->g[i] = INFINITY;
-    return scan_posting(f, j, g);
+}
+
+/* Scans the nearest posting, or where parts are away the nearest few, `lot` at most. */
+static mn_status scan_nearest(struct search *f, size_t lot)
+{
+    const struct ann_fetch *fetch = f->x->away ? f->q->fetch : NULL;
+    struct ann_scratch *s = f->s;
+    size_t first = f->n_visited, n = fetch ? lot : 1;
+    mn_status st = MN_OK;
+    for (size_t i = 0; i < n && f->n_visited < f->x->n; i++)
+        take_nearest(f);
+    if (fetch)
+        st = fetch->begin(fetch->ctx, s->order + first, f->n_visited - first, f->err);
+    for (size_t i = first; !st && i < f->n_visited; i++)
+        st = scan_posting(f, s->order[i], s->saved[i]);
+    if (!st)
+        st = flush(f);
+    return st || !fetch ? st : scan_away(f, first);
+}
+
+/* The nearest that the plan left out. */
+static mn_status widen(struct search *f)
+{
+    uint32_t before = f->n_visited;
+    mn_status st = scan_nearest(f, WIDEN);
+    f->s->stats.widened += f->n_visited - before;
+    return st;
 }
 
 static mn_status first_phase(struct search *f)
@@ -605,11 +679,8 @@ static mn_status first_phase(struct search *f)
     mn_status st = MN_OK;
     while (!st && f->n_visited < f->x->n &&
            (f->n_visited < ANN_FIRST || f->best.limit == INFINITY ||
-            f->rows_seen < (uint64_t)ENOUGH * f->q->k)) {
-        st = scan_nearest(f);
-        if (!st)
-            st = flush(f);
-    }
+            f->rows_seen < (uint64_t)ENOUGH * f->q->k))
+        st = scan_nearest(f, ANN_FIRST);
     best_settle(&f->best);
     return st;
 }
@@ -738,7 +809,7 @@ static void fetch_ahead(const struct search *f, const uint32_t *order, size_t le
         __builtin_prefetch(p);
         __builtin_prefetch(p + 64);
     }
-    if (left > 1 && postings[order[1]].n_parts) {
+    if (left > 1 && postings[order[1]].n_parts && postings[order[1]].parts->view.blocks) {
         const struct posting_view *v = &postings[order[1]].parts->view;
         size_t bytes = (v->n + POSTING_BLOCK - 1) / POSTING_BLOCK * v->block_bytes;
         bytes = bytes < AHEAD ? bytes : AHEAD;
@@ -749,14 +820,18 @@ static void fetch_ahead(const struct search *f, const uint32_t *order, size_t le
 
 static mn_status scan_chosen(struct search *f, size_t n)
 {
+    const struct ann_fetch *fetch = f->x->away && n ? f->q->fetch : NULL;
     struct ann_scratch *s = f->s;
-    mn_status st = MN_OK;
+    size_t first = f->n_visited;
+    mn_status st = fetch ? fetch->begin(fetch->ctx, s->order + first, n, f->err) : MN_OK;
     for (size_t i = 0; !st && i < n; i++) {
         fetch_ahead(f, s->order + f->n_visited, n - i);
         uint32_t at = f->n_visited++;
         st = scan_posting(f, s->order[at], s->saved[at]);
     }
-    return st ? st : flush(f);
+    if (!st)
+        st = flush(f);
+    return st || !fetch ? st : scan_away(f, first);
 }
 
 /* ---- Exact keys ------------------------------------------------------------------------------ */
@@ -812,9 +887,8 @@ static mn_status next_batch(struct search *f, size_t most, struct ann_candidate 
         }
         if (!admitted)
             continue;
-        const struct ann_part *p = &f->x->spec.postings[c.posting].parts[c.part];
-        batch[(*n)++] = (struct ann_candidate){posting_id(&p->view, c.slot), c.posting, c.part,
-                                               c.slot, c.bound, c.estimate};
+        batch[(*n)++] = (struct ann_candidate){id_of(f, &c), c.posting, c.part, c.slot, c.bound,
+                                               c.estimate};
     }
     return MN_OK;
 }
@@ -865,6 +939,8 @@ static mn_status check(const struct ann_index *x, const struct ann_scratch *s,
         return mn_fail(err, MN_INVALID,
                        "an index of dim %u with %u postings does not fit a scratch for %u and %u",
                        dim, x->n, s->max_dim, s->max_postings);
+    if (x->away && !q->fetch)
+        return mn_fail(err, MN_INVALID, "parts of the index are away, and nobody fetches them");
     if (x->spec.twice && !s->met.places)
         return mn_fail(err, MN_INVALID, "the scratch was not made fit for rows that stand twice");
     const struct ann_knobs *n = &q->knobs;
@@ -916,10 +992,7 @@ static mn_status search_again(struct search *f, const struct ann_knobs *knobs)
     f->again = true;
     mn_status st = begin(f, knobs);
     while (!st && f->top.n < f->top.k && f->n_visited < f->x->n) {
-        f->s->stats.widened++;
-        st = scan_nearest(f);
-        if (!st)
-            st = flush(f);
+        st = widen(f);
         if (!st)
             st = rerank(f);
     }
@@ -934,12 +1007,9 @@ static mn_status run(struct search *f, const struct ann_knobs *knobs)
     if (!st && f->n_visited < f->x->n)
         st = scan_chosen(f, choose(f, knobs));
     while (!st && !done(f)) {
-        f->s->stats.widened++;
         if (f->known.at)
             know_all(f);
-        st = scan_nearest(f);
-        if (!st)
-            st = flush(f);
+        st = widen(f);
     }
     if (!st)
         st = rerank(f);

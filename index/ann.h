@@ -23,7 +23,7 @@ enum {
 
 /* Rows of one posting that lie in one payload. */
 struct ann_part {
-    struct posting_view view;  /* view.n may be 0 */
+    struct posting_view view;  /* view.n may be 0; pointers NULL: it is away, see ann_fetch */
     const uint64_t *hidden;    /* bitmap [(n+63)/64] of rows that do not exist any more; or NULL */
     uint32_t n_hidden;         /* bits set in it */
 };
@@ -73,7 +73,7 @@ struct ann_candidate {
     int64_t id;
     uint32_t posting;
     uint32_t part;   /* of the posting's parts */
-    uint32_t slot;   /* in the part */
+    uint32_t slot;   /* in the part; of a part that was away, its tag if it has tags */
     float bound;     /* its key is hardly below this */
     float estimate;  /* of its key */
 };
@@ -89,6 +89,27 @@ typedef enum ann_verdict (*ann_admit_fn)(void *ctx, int64_t id, mn_error *err);
 
 /* Called between postings: a status other than MN_OK (deadline, interrupt) ends the search. */
 typedef mn_status (*ann_tick_fn)(void *ctx, mn_error *err);
+
+/* A part that was away and has come. */
+struct ann_fetched {
+    uint32_t at;              /* in the postings that were asked for */
+    uint32_t part;            /* of that posting's parts */
+    struct posting_view view; /* its bytes stand until the next call */
+    const uint8_t *tags;      /* [view.n] le32: what a candidate of a row has for slot; NULL: the
+                                 row's number, as everywhere */
+};
+
+/* Whoever reads parts that are away: codes that memory has no room for, one read a part, many on
+ * their way at once, scanned as they land. */
+struct ann_fetch {
+    /* The parts of these postings [n] that are away are wanted, best in this order; what was wanted
+     * before is not any more. The array stands until `next` found nothing left, or the next
+     * begin. */
+    mn_status (*begin)(void *ctx, const uint32_t *postings, size_t n, mn_error *err);
+    /* Waits for one of them; *there false: all were taken. */
+    mn_status (*next)(void *ctx, struct ann_fetched *out, bool *there, mn_error *err);
+    void *ctx;
+};
 
 struct ann_query {
     const float *vector;      /* [dim], finite; of length 1 for cosine */
@@ -107,6 +128,7 @@ struct ann_query {
                                  cost as one (SSD) */
     ann_tick_fn tick;         /* NULL: none */
     void *tick_ctx;
+    const struct ann_fetch *fetch; /* NULL: fine if no part is away */
 };
 
 struct ann_stats {

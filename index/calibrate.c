@@ -103,7 +103,7 @@ static mn_status search_one(struct run *r, size_t i, float lambda)
     struct ann_query query = {.vector = p->vectors + i * q->dim, .k = p->k,
                               .knobs = {.lambda = lambda}, .admit = not_self, .admit_ctx = r,
                               .rerank = note_places, .rerank_ctx = r, .tick = p->tick,
-                              .tick_ctx = p->tick_ctx};
+                              .tick_ctx = p->tick_ctx, .fetch = p->fetch};
     const mn_hit *hits;
     float *shares = r->shares + i * p->k;
     for (uint32_t j = 0; j < p->k; j++)

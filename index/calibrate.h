@@ -31,6 +31,7 @@ struct ann_sample {
     void (*next)(void *rerank_ctx, size_t i); /* or NULL: sample i is searched from now on */
     ann_tick_fn tick;
     void *tick_ctx;
+    const struct ann_fetch *fetch; /* as searches will have it */
 };
 
 /* Measures, and sets t's entry for sample->k. Fails with MN_INVALID (no sample), MN_FULL (a fifth

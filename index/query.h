@@ -50,6 +50,8 @@ void query_prepare(struct query *q, const struct rabitq *r, const float *vector,
 /* Rows of a part that survived the scan of their 1-bit codes. */
 struct scanned {
     const struct posting_view *view;
+    const uint8_t *tags;     /* ann_fetched.tags */
+    bool away;               /* the view's bytes go after this part */
     uint32_t posting, part;
     float g;                 /* the key's part that is the centroid's */
     float distance2;         /* what errors grow with: l2 |q - c|^2; ip |q|^2 */

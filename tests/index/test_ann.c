@@ -495,4 +495,177 @@ TEST(rows_go_to_their_nearest_centroid)
     fixture_free(&f);
 }
 
+/* ---- Parts that are away --------------------------------------------------------------------- */
+
+/* Brings parts in any order, each in memory that the next one takes. */
+struct bringer {
+    const struct ann_fixture *f;
+    struct test_rng rng;
+    const uint32_t *postings;
+    bool *due; /* [n] */
+    size_t n, left, brought, lots;
+    uint8_t *bytes;
+    uint8_t tags[4 * 4096];
+    mn_status fails;
+};
+
+static bool is_away(uint32_t posting)
+{
+    return posting % 3 != 0;
+}
+
+static mn_status bring_begin(void *ctx, const uint32_t *postings, size_t n, mn_error *err)
+{
+    struct bringer *b = ctx;
+    (void)err;
+    b->postings = postings;
+    b->n = n;
+    b->left = 0;
+    b->lots++;
+    for (size_t i = 0; i < n; i++)
+        b->left += b->due[i] = is_away(postings[i]);
+    return MN_OK;
+}
+
+static mn_status bring_next(void *ctx, struct ann_fetched *out, bool *there, mn_error *err)
+{
+    struct bringer *b = ctx;
+    const struct posting_view *like;
+    size_t bytes;
+    *there = b->left > 0;
+    if (!b->left)
+        return MN_OK;
+    size_t at = test_below(&b->rng, b->n);
+    if (b->fails && b->brought > 5)
+        return mn_fail(err, b->fails, "the disk is gone");
+    while (!b->due[at])
+        at = (at + 1) % b->n;
+    b->due[at] = false;
+    b->left--;
+    b->brought++;
+    uint32_t j = b->postings[at];
+    like = &b->f->parts[j].view;
+    bytes = posting_bytes(like->dim, like->bits, like->id_bits, like->n);
+    free(b->bytes);
+    b->bytes = malloc(bytes);
+    memcpy(b->bytes, b->f->payloads[j], bytes);
+    *out = (struct ann_fetched){.at = (uint32_t)at, .tags = j % 2 ? b->tags : NULL};
+    return posting_open(b->bytes, bytes, b->f->rabitq->seed, &out->view, err);
+}
+
+/* The fixture's index with two thirds of its parts away. */
+static struct ann_index *send_away(const struct ann_fixture *f, struct ann_part **parts,
+                                   struct ann_posting **postings)
+{
+    mn_error err;
+    struct ann_index *x;
+    *parts = malloc(f->k_centroids * sizeof **parts);
+    *postings = malloc(f->k_centroids * sizeof **postings);
+    for (uint32_t j = 0; j < f->k_centroids; j++) {
+        struct ann_part *p = *parts + j;
+        *p = f->parts[j];
+        if (is_away(j))
+            p->view.blocks = p->view.records = p->view.ids = NULL;
+        (*postings)[j] = (struct ann_posting){p, 1};
+    }
+    struct ann_index_spec spec = {.kn = f->kn, .rabitq = f->rabitq, .centroids = f->centroids,
+                                  .postings = *postings};
+    mn_error_clear(&err);
+    CHECK_OK(ann_index_create(f->a, &spec, &x, &err), err);
+    return x;
+}
+
+/* Candidates carry the tag, which is the row's number less one, in postings that have tags. */
+static mn_status rerank_tagged(void *ctx, const struct ann_candidate *c, size_t n, double *keys,
+                               mn_error *err)
+{
+    const struct fixture_rerank *r = ctx;
+    for (size_t i = 0; i < n; i++) {
+        const struct posting_view *v = &r->f->parts[c[i].posting].view;
+        bool tagged = is_away(c[i].posting) && c[i].posting % 2;
+        CHECK_EQ(posting_id(v, c[i].slot + tagged), c[i].id);
+    }
+    return fixture_rerank(ctx, c, n, keys, err);
+}
+
+TEST(parts_that_are_away_are_found_as_if_they_were_here)
+{
+    static const float lambdas[] = {1e-3f, 1e-5f, 0};
+    struct ann_fixture f;
+    struct fixture_spec spec = clustered_spec(64, 4);
+    struct ann_part *parts;
+    struct ann_posting *postings;
+    fixture_make(&f, &spec);
+    struct ann_index *x = send_away(&f, &parts, &postings);
+    struct bringer b = {.f = &f, .rng = {7}};
+    for (uint32_t i = 0; i < 4096; i++)
+        for (uint32_t at = 0; at < 4; at++) /* -1 for the first row: wraps, as it should */
+            b.tags[4 * i + at] = (uint8_t)((i - 1) >> 8 * at);
+    b.due = calloc(f.k_centroids, sizeof *b.due);
+    const struct ann_fetch fetch = {bring_begin, bring_next, &b};
+    size_t good = 0, all = 0;
+    for (size_t i = 0; i < f.nq * 3; i++) {
+        mn_error err;
+        const mn_hit *hits;
+        mn_hit want[10];
+        struct fixture_rerank r = {&f, f.queries + i / 3 * f.dim, 0, 0, -INFINITY, 0};
+        struct ann_query q = {.k = 10, .knobs = {.lambda = lambdas[i % 3]}};
+        size_t n = search(&f, i / 3, q, &hits);
+        memcpy(want, hits, n * sizeof *want);
+        struct ann_stats here = *ann_stats(f.scratch);
+        q.vector = r.query;
+        q.rerank = rerank_tagged;
+        q.rerank_ctx = &r;
+        q.fetch = &fetch;
+        mn_error_clear(&err);
+        size_t lots = b.lots;
+        CHECK_OK(ann_search(x, f.scratch, &q, &err), err);
+        CHECK_EQ(b.left, 0);
+        CHECK_EQ(ann_hits(f.scratch, &hits), n);
+        CHECK(ann_stats(f.scratch)->codes == here.codes &&
+              ann_stats(f.scratch)->probed == here.probed && b.lots - lots <= 2);
+        for (size_t j = 0; j < n; j++)
+            for (size_t l = 0; l < n; l++)
+                good += want[j].id == hits[l].id && want[j].distance == hits[l].distance;
+        all += n;
+    }
+    CHECKF(good >= all - all / 500, "%zu of %zu hits", good, all);
+    free(b.bytes);
+    free(b.due);
+    free(parts);
+    free(postings);
+    ann_index_destroy(f.a, x);
+    fixture_free(&f);
+}
+
+TEST(a_part_that_does_not_come_ends_the_search)
+{
+    struct ann_fixture f;
+    struct fixture_spec spec = clustered_spec(33, 2);
+    struct ann_part *parts;
+    struct ann_posting *postings;
+    mn_error err;
+    const mn_hit *hits;
+    fixture_make(&f, &spec);
+    struct ann_index *x = send_away(&f, &parts, &postings);
+    struct bringer b = {.f = &f, .rng = {7}, .fails = MN_IO};
+    b.due = calloc(f.k_centroids, sizeof *b.due);
+    const struct ann_fetch fetch = {bring_begin, bring_next, &b};
+    struct ann_query q = {.k = 10, .vector = f.queries};
+    mn_error_clear(&err);
+    CHECK_EQ(ann_search(x, f.scratch, &q, &err), MN_INVALID);
+    CHECK(strstr(err.message, "nobody fetches"));
+    q.fetch = &fetch;
+    mn_error_clear(&err);
+    CHECK_EQ(ann_search(x, f.scratch, &q, &err), MN_IO);
+    CHECK(strstr(err.message, "the disk is gone"));
+    CHECK_EQ(ann_hits(f.scratch, &hits), 0);
+    free(b.bytes);
+    free(b.due);
+    free(parts);
+    free(postings);
+    ann_index_destroy(f.a, x);
+    fixture_free(&f);
+}
+
 TEST_MAIN

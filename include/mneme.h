@@ -453,9 +453,59 @@ typedef struct mn_hit {
  * hits, in no particular order. Must not use the connection. */
 typedef bool (*mn_filter_fn)(void *ctx, const mn_row *row);
 
+/* How a value of a row must stand to the value of a condition. */
+typedef enum mn_op {
+    MN_OP_EQ = 1,
+    MN_OP_NE,
+    MN_OP_LT,
+    MN_OP_LE,
+    MN_OP_GT,
+    MN_OP_GE,
+    MN_OP_IN,       /* equal to one of the values */
+    MN_OP_IS_NULL,
+    MN_OP_NOT_NULL,
+    MN_OP_CONTAINS  /* it is a text that holds a JSON array, and a member of that is equal */
+} mn_op;
+
+/* One condition on rows; those of a search are joined by AND.
+ *
+ * Values compare as in SQLite's WHERE over columns without affinity, under BINARY collation:
+ * numbers before texts before blobs, an integer with a real exactly, texts and blobs byte by byte.
+ * They are taken as given: the text '5' is no number. NULL, in the row or in the condition, makes
+ * every comparison untrue, NE too; a NULL in IN's list is equal to nothing. CONTAINS compares with
+ * a member of the array, a number with numbers, a text with strings after their escapes; for any
+ * other value, and where the attribute is no text or its text no JSON array (RFC 8259), it is
+ * untrue.
+ *
+ * Borrowed for the call. Since 0.1. */
+typedef struct mn_condition {
+    const char *attribute;  /* name of an attribute; or "id", the int64 id; or, in collections with
+                               text ids, "text_id" */
+    mn_op op;
+    const mn_value *values; /* [n_values] */
+    size_t n_values;        /* IN: any number, also 0; IS_NULL, NOT_NULL: 0; the others: 1 */
+} mn_condition;
+
+/* How a search went about it. mn_plan_name() gives the word. */
+typedef enum mn_plan {
+    MN_PLAN_NONE = 0,
+    MN_PLAN_SCAN,    /* all rows were scored exactly */
+    MN_PLAN_IDS,     /* only_ids were looked up */
+    MN_PLAN_INDEX,   /* by the index, without conditions */
+    MN_PLAN_MATCHES, /* the rows that meet the conditions were found first, and only they scored */
+    MN_PLAN_PROBE,   /* by the index, which left the others out as it went */
+    MN_PLAN_POST     /* by the index; conditions were checked last, as nearly all rows meet them */
+} mn_plan;
+
+/* "scan", "probe", ...; NULL for a number that is none. */
+MN_API const char *mn_plan_name(mn_plan plan);
+
 typedef struct mn_search_opts {
     mn_filter_fn filter;      /* NULL: all rows */
     void *filter_ctx;
+    const mn_condition *where; /* [n_where] hits meet all of these, and the filter if there is one;
+                                  NULL: none */
+    size_t n_where;
     const int64_t *only_ids;  /* [n_only_ids], any order: hits are among these; NULL: all */
     size_t n_only_ids;
     uint64_t deadline_us;     /* from the call's start; 0: none */
@@ -482,6 +532,12 @@ typedef struct mn_search_stats {
     uint64_t reads;          /* pages of vectors read from the sidecar */
     bool from_cache;         /* vectors came from memory, not from the rows */
     bool from_index;         /* the hybrid index answered */
+    mn_plan plan;            /* of the last query */
+    uint64_t matches;        /* rows that meet the conditions; an estimate, unless the plan is
+                                `matches` */
+    uint64_t rows_checked;   /* rows read to see whether they meet the conditions */
+    uint64_t codes_skipped;  /* codes of probed postings that were left out unseen, and */
+    uint64_t postings_skipped; /* postings that hold no row to be found */
 } mn_search_stats;
 
 /*
@@ -494,9 +550,9 @@ typedef struct mn_search_stats {
  *            ascending id; entries past found[q] are untouched
  *   found    [nq]: min(k, rows that match)
  *
- * Fails with MN_NOTFOUND (collection), MN_INVALID (nq, k, a NaN in a query: names query and
- * element; zero vector under cosine), MN_DEADLINE, MN_INTERRUPTED, MN_NOMEM (under the cap),
- * MN_CORRUPT, MN_IO. On failure hits and found say nothing.
+ * Fails with MN_NOTFOUND (collection, attribute of a condition), MN_INVALID (nq, k, a NaN in a
+ * query: names query and element; zero vector under cosine; a condition that is none), MN_DEADLINE,
+ * MN_INTERRUPTED, MN_NOMEM (under the cap), MN_CORRUPT, MN_IO. On failure hits and found say nothing.
  */
 MN_API MN_CHECKED mn_status mn_search(mn_conn *conn, const char *name, const void *queries,
                                       size_t nq, uint32_t k, const mn_search_opts *opts,

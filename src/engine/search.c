@@ -59,8 +59,12 @@ static mn_status admit_row(struct search *s, int64_t id, bool *keep, mn_error *e
         return status;
     if (there) {
         status = row_read(s->c, st, false, &row, s->attrs, err);
-        s->stats.rows_filtered++;
-        *keep = status == MN_OK && s->opts.filter(s->opts.filter_ctx, &row);
+        *keep = status == MN_OK && conditions_hold(&s->where, &row);
+        s->stats.rows_checked += s->where.n > 0;
+        if (*keep && s->opts.filter) {
+            s->stats.rows_filtered++;
+            *keep = s->opts.filter(s->opts.filter_ctx, &row);
+        }
     }
     sqlite3_reset(st);
     return status;
@@ -72,14 +76,14 @@ enum scan_verdict search_admit(void *ctx, int64_t id, mn_error *err)
     bool keep = true;
     if (s->ids && !bsearch(&id, s->ids, s->n_ids, sizeof id, by_id))
         return SCAN_REJECT;
-    if (s->opts.filter && (admit_row(s, id, &keep, err) || conn_tick(s->conn, err)))
+    if (search_reads_rows(s) && (admit_row(s, id, &keep, err) || conn_tick(s->conn, err)))
         return SCAN_STOP;
     return keep ? SCAN_ADMIT : SCAN_REJECT;
 }
 
 scan_admit_fn search_admit_fn(const struct search *s)
 {
-    return s->ids || s->opts.filter ? search_admit : NULL;
+    return s->ids || search_reads_rows(s) ? search_admit : NULL;
 }
 
 /* ---- A view, by several threads -------------------------------------------------------------- */
@@ -149,8 +153,8 @@ static unsigned threads_for(const struct search *s, const struct view *v)
 {
     unsigned n = s->opts.threads ? s->opts.threads : s->conn->db->opts.threads;
     double work = (double)view_rows(v) * (double)s->c->vector_bytes * (double)s->spec.nq;
-    if (s->opts.filter || work < PARALLEL_BYTES)
-        return 1; /* the filter reads rows through the connection, which is one thread's */
+    if (search_reads_rows(s) || work < PARALLEL_BYTES)
+        return 1; /* admission reads rows through the connection, which is one thread's */
     return n > view_parts(v) ? (unsigned)view_parts(v) : n;
 }
 
@@ -286,7 +290,7 @@ static mn_status look_up(struct search *s, int64_t id, struct gather *g, mn_erro
 static mn_status scan_ids(struct search *s, const struct view *v, struct scan *scan, mn_error *err)
 {
     struct gather g;
-    scan_admit_fn admission = s->opts.filter ? search_admit : NULL;
+    scan_admit_fn admission = search_reads_rows(s) ? search_admit : NULL;
     size_t block = chunk_rows(s);
     mn_status st = gather_init(s, &g, s->n_ids < block ? s->n_ids : block, err);
     for (size_t i = 0; i < s->n_ids && st == MN_OK; i++) {
@@ -389,12 +393,15 @@ static mn_status scan_group(struct search *s, struct scan *scan, mn_error *err)
     s->conn->done = s->conn->total = 0;
     s->stats.rows_pending += pending;
     s->stats.from_cache = v != NULL;
-    if (s->ids && (v ? s->n_ids < view_rows(v) / 8 : s->n_ids <= FEW_IDS))
+    s->stats.plan = MN_PLAN_SCAN;
+    if (s->ids && (v ? s->n_ids < view_rows(v) / 8 : s->n_ids <= FEW_IDS)) {
+        s->stats.plan = MN_PLAN_IDS;
         st = scan_ids(s, v, scan, err);
-    else if (v)
+    } else if (v) {
         st = sweep_view(s, v, scan, err);
-    else
+    } else {
         st = stream(s, scan, load, err);
+    }
     s->stats.rows_invalid += scan_invalid_rows(scan);
     if (st == MN_OK && s->c->indexable && s->stats.rows_scanned / s->spec.nq >=
                                                 s->conn->db->limits.min_rows)
@@ -453,6 +460,8 @@ static mn_status take_opts(struct search *s, const mn_search_opts *opts, mn_erro
                        MAX_THREADS);
     if (o->n_only_ids && !o->only_ids)
         return mn_fail(err, MN_INVALID, "search: %zu ids at NULL", o->n_only_ids);
+    if (o->n_where && !o->where)
+        return mn_fail(err, MN_INVALID, "search: %zu conditions at NULL", o->n_where);
     if (o->deadline_us)
         s->conn->deadline_us = clock_us() + o->deadline_us;
     return MN_OK;
@@ -518,7 +527,9 @@ static mn_status search_scoped(struct search *s, const char *name, const void *q
         st = take_queries(s, queries, &converted, err);
     if (st == MN_OK)
         st = take_ids(s, err);
-    if (st == MN_OK && s->opts.filter &&
+    if (st == MN_OK && s->opts.n_where)
+        st = conditions_take(s->conn, s->c, s->opts.where, s->opts.n_where, &s->where, err);
+    if (st == MN_OK && search_reads_rows(s) &&
         !(s->attrs = mn_alloc_array(a, s->c->n_attrs, sizeof *s->attrs, MN_TAG_SEARCH)))
         st = mn_fail(err, MN_NOMEM, "search: out of memory under the cap");
     if (st == MN_OK && s->k) {
@@ -528,6 +539,7 @@ static mn_status search_scoped(struct search *s, const char *name, const void *q
     if (st == MN_OK && !answered)
         st = scan_all(s, done, out, err);
     mn_free(a, s->attrs);
+    conditions_fini(a, &s->where);
     mn_free(a, s->ids);
     mn_free(a, converted);
     if (timed) {

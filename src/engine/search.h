@@ -5,6 +5,7 @@
 
 #include "index/scan.h"
 #include "src/engine/cache.h"
+#include "src/engine/conditions.h"
 #include "src/engine/engine.h"
 
 enum { FEW_IDS = 2048 }; /* so many are looked up one by one rather than searched for */
@@ -20,13 +21,20 @@ struct search {
     uint64_t max_hits;
     int64_t *ids; /* [n_ids] ascending, each once; NULL: all rows */
     size_t n_ids;
-    mn_attr *attrs; /* [n_attrs], for the filter */
+    struct conditions where;
+    mn_attr *attrs; /* [n_attrs], for filter and conditions */
     mn_search_stats stats;
     struct scan_spec spec; /* of the running group */
 };
 
-/* Whether the row may be a hit, by the caller's ids and filter. A scan_admit_fn over a struct
- * search; search_admit_fn says NULL when there is nothing to ask. */
+/* Rows must be read to know whether they may be hits. */
+static inline bool search_reads_rows(const struct search *s)
+{
+    return s->opts.filter || s->where.n;
+}
+
+/* Whether the row may be a hit, by the caller's ids, conditions and filter. A scan_admit_fn over a
+ * struct search; search_admit_fn says NULL when there is nothing to ask. */
 enum scan_verdict search_admit(void *ctx, int64_t id, mn_error *err);
 scan_admit_fn search_admit_fn(const struct search *s);
 

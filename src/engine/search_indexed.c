@@ -363,7 +363,7 @@ static uint32_t threads_for(const struct search *s, bool warm)
 {
     uint32_t n = s->opts.threads ? s->opts.threads : s->conn->db->opts.threads;
     size_t most = warm ? s->nq / FEW_QUERIES : s->nq;
-    if (s->opts.filter || n <= 1 || most <= 1)
+    if (search_reads_rows(s) || n <= 1 || most <= 1)
         return 1;
     return n > most ? (uint32_t)most : n;
 }
@@ -476,6 +476,8 @@ mn_status search_indexed(struct search *s, mn_hit *hits, uint32_t *found, bool *
     s->conn->total = s->nq;
     s->stats.rows_pending += pending;
     s->stats.from_index = true;
+    s->stats.plan = s->where.n ? MN_PLAN_POST : MN_PLAN_INDEX;
+    s->stats.matches = 0;
     s->stats.from_cache = ivf_warm(view_base(v));
     if (st == MN_OK)
         st = ask_all(s, v, hits, found, err);

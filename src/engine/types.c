@@ -8,6 +8,11 @@ static const char *const dtype_names[] = {
 static const char *const metric_names[] = {
     [MN_L2] = "l2", [MN_IP] = "ip", [MN_COSINE] = "cosine", [MN_HAMMING] = "hamming"};
 
+static const char *const plan_names[] = {
+    [MN_PLAN_NONE] = "none",   [MN_PLAN_SCAN] = "scan",   [MN_PLAN_IDS] = "ids",
+    [MN_PLAN_INDEX] = "index", [MN_PLAN_MATCHES] = "matches", [MN_PLAN_PROBE] = "probe",
+    [MN_PLAN_POST] = "post"};
+
 static const char *name_of(const char *const *names, size_t n, size_t i)
 {
     return i < n ? names[i] : NULL;
@@ -32,6 +37,11 @@ const char *mn_dtype_name(mn_dtype dtype)
 const char *mn_metric_name(mn_metric metric)
 {
     return name_of(metric_names, sizeof metric_names / sizeof *metric_names, (size_t)metric);
+}
+
+const char *mn_plan_name(mn_plan plan)
+{
+    return name_of(plan_names, sizeof plan_names / sizeof *plan_names, (size_t)plan);
 }
 
 bool mn_dtype_parse(const char *word, mn_dtype *out)

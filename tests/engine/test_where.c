@@ -1,0 +1,672 @@
+/* Conditions of a search against SQLite's own WHERE over the same rows, and brute force over those:
+ * every operator and class of value, by the rows, by the index, while rows change, inside
+ * transactions, under little memory. */
+#include "tests/engine/indexed.h"
+
+#include <unistd.h>
+
+#include "src/engine/fold.h"
+#include "tests/sim/oom.h"
+
+enum { DIM = 16, K = 10, MAX_TERMS = 3, MAX_VALUES = 6, MAX_ROWS = 4000 };
+
+static mn_error err;
+
+static const char *const attributes[] = {"mixed", "small", "tags", "z"};
+enum { MIXED, SMALL, TAGS, Z, N_ATTRIBUTES };
+
+struct world {
+    mn_db *db;
+    mn_conn *conn;
+    struct test_rng rng;
+    struct brute b;
+    int64_t next;
+    struct indexed_recall sum;
+    uint64_t plans[MN_PLAN_POST + 1];
+};
+
+/* ---- Rows ------------------------------------------------------------------------------------ */
+
+static const char *const words[] = {"", "a", "A", "ab", "b", "10", "\xc3\xa9", "zebra"};
+static const char *const lists[] = {
+    "[]", "[1]", "[1,2.5,\"a\"]", "[\"a\",[\"b\"],{\"k\":\"zebra\"}]", "[null,true,1e0]",
+    "{\"a\":1}", "[1,", "1", "\"a\"", "[ \"\\u00e9\" , \"\\ud83d\\ude00\" ] ", "[-0.0, 10]",
+    "[9007199254740993]", "[\"10\"]", "x", "[01]", "[\"a\"] []", "[\"\\x\"]",
+    "[12345678901234567890]"};
+enum { N_WORDS = sizeof words / sizeof *words, N_LISTS = sizeof lists / sizeof *lists };
+
+static mn_value text_value(const char *text)
+{
+    return (mn_value){.type = MN_TEXT, .data = text, .len = strlen(text)};
+}
+
+static mn_value any_value(struct test_rng *r)
+{
+    static const int64_t odd[] = {0, 1, -1, 10, INT64_MAX, INT64_MIN, 9007199254740993,
+                                  9007199254740992};
+    static const double reals[] = {0, -0.0, 1, 2.5, 10, 1e300, -1e300, 9007199254740992.0,
+                                   9223372036854775808.0, -9223372036854775808.0};
+    switch (test_below(r, 8)) {
+    case 0:
+        return (mn_value){.type = MN_NULL};
+    case 1:
+    case 2:
+        return (mn_value){.type = MN_INTEGER, .integer = odd[test_below(r, 8)]};
+    case 3:
+        return (mn_value){.type = MN_INTEGER, .integer = (int64_t)test_below(r, 12)};
+    case 4:
+    case 5:
+        return (mn_value){.type = MN_REAL, .real = reals[test_below(r, 10)]};
+    case 6:
+        return text_value(words[test_below(r, N_WORDS)]);
+    default: {
+        mn_value v = text_value(words[test_below(r, N_WORDS)]);
+        v.type = MN_BLOB;
+        return v;
+    }
+    }
+}
+
+static void draw_attributes(struct world *w, const float *vector, mn_attr *to)
+{
+    struct test_rng *r = &w->rng;
+    to[MIXED] = (mn_attr){attributes[MIXED], any_value(r)};
+    to[SMALL] = (mn_attr){attributes[SMALL],
+                          {.type = MN_INTEGER, .integer = (int64_t)test_below(r, 4)}};
+    if (test_below(r, 10) == 0)
+        to[SMALL].value.type = MN_NULL;
+    to[TAGS] = (mn_attr){attributes[TAGS], text_value(lists[test_below(r, N_LISTS)])};
+    to[Z] = (mn_attr){attributes[Z], {.type = MN_REAL, .real = (double)vector[0]}};
+}
+
+static void put_ids(struct world *w, const int64_t *ids, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        float v[DIM];
+        mn_attr attrs[N_ATTRIBUTES];
+        indexed_vector(MN_F32, DIM, 1, test_rand(&w->rng) % 100000, v);
+        draw_attributes(w, v, attrs);
+        const mn_row row = {.id = ids[i], .vector = test_below(&w->rng, 30) ? v : NULL,
+                            .attrs = attrs, .n_attrs = N_ATTRIBUTES};
+        CHECK_OK(mn_put(w->conn, "c", &row, 1, NULL, &err), err);
+    }
+}
+
+static void put_new(struct world *w, size_t n)
+{
+    bool own = w->conn->txn == TXN_NONE;
+    if (own)
+        CHECK_OK(mn_begin_write(w->conn, &err), err);
+    for (size_t i = 0; i < n; i++, w->next++)
+        put_ids(w, &w->next, 1);
+    if (own)
+        CHECK_OK(mn_commit(w->conn, &err), err);
+}
+
+static void world_reopen(struct world *w, uint32_t flags, uint64_t memory)
+{
+    struct db_stage stage = {.limits = INDEXED_LIMITS};
+    const mn_open_opts opts = {.flags = flags | MN_OPEN_NO_BACKGROUND,
+                               .durability = MN_RELAXED, .memory_bytes = memory};
+    if (w->db) {
+        mn_disconnect(w->conn);
+        CHECK_OK(mn_close(w->db, &err), err);
+    }
+    CHECK_OK(db_open_on(test_path("w.db"), &opts, &stage, &w->db, &err), err);
+    CHECK_OK(mn_connect(w->db, &w->conn, &err), err);
+}
+
+static struct world world_of(size_t rows, mn_rerank rerank, bool fold)
+{
+    struct world w = {.rng = {rows * 31 + 7}, .next = 1,
+                      .b = {.dtype = MN_F32, .metric = MN_L2, .dim = DIM}};
+    const mn_collection_opts opts = {.dim = DIM, .attributes = attributes,
+                                     .n_attributes = N_ATTRIBUTES, .rerank = rerank};
+    world_reopen(&w, 0, 0);
+    CHECK_OK(mn_create(w.conn, "c", &opts, &err), err);
+    put_new(&w, rows);
+    if (fold)
+        CHECK_OK(mn_fold(w.conn, "c", &err), err);
+    return w;
+}
+
+static void world_end(struct world *w)
+{
+    brute_free(&w->b);
+    mn_disconnect(w->conn);
+    CHECK_OK(mn_close(w->db, &err), err);
+}
+
+/* ---- Conditions, and SQLite's opinion -------------------------------------------------------- */
+
+struct asked {
+    mn_condition terms[MAX_TERMS];
+    mn_value values[MAX_TERMS][MAX_VALUES];
+    size_t n;
+    char sql[2000];
+    int64_t *ids; /* [n_ids] that SQLite finds */
+    size_t n_ids;
+};
+
+static void sql_add(char *sql, const char *text)
+{
+    strncat(sql, text, 1999 - strlen(sql));
+}
+
+static void sql_term(char *sql, const mn_condition *c)
+{
+    static const char *const ops[] = {"", "=", "<>", "<", "<=", ">", ">=", "IN"};
+    char column[64];
+    /* The id has the affinity of integers, which the plus takes away. */
+    snprintf(column, sizeof column, "%s\"%s\"", strcmp(c->attribute, "id") ? "" : "+",
+             c->attribute);
+    if (c->op == MN_OP_CONTAINS) {
+        char text[600];
+        bool is_text = c->values->type == MN_TEXT;
+        bool number = c->values->type == MN_INTEGER || c->values->type == MN_REAL;
+        snprintf(text, sizeof text,
+                 "CASE WHEN typeof(%s) <> 'text' OR NOT json_valid(%s) THEN 0 WHEN "
+                 "json_type(%s) <> 'array' THEN 0 ELSE EXISTS(SELECT 1 FROM json_each(%s) j WHERE "
+                 "j.value = ? AND j.type IN (%s)) END",
+                 column, column, column, column,
+                 is_text ? "'text'" : number ? "'integer','real'" : "");
+        sql_add(sql, text);
+        return;
+    }
+    sql_add(sql, column);
+    if (c->op == MN_OP_IS_NULL || c->op == MN_OP_NOT_NULL) {
+        sql_add(sql, c->op == MN_OP_IS_NULL ? " IS NULL" : " IS NOT NULL");
+        return;
+    }
+    sql_add(sql, " ");
+    sql_add(sql, ops[c->op]);
+    if (c->op == MN_OP_IN) {
+        sql_add(sql, " (");
+        for (size_t i = 0; i < c->n_values; i++)
+            sql_add(sql, i ? ",?" : "?");
+        sql_add(sql, ")");
+    } else {
+        sql_add(sql, " ?");
+    }
+}
+
+static void bind(sqlite3_stmt *st, int at, const mn_value *v)
+{
+    if (v->type == MN_INTEGER)
+        sqlite3_bind_int64(st, at, v->integer);
+    else if (v->type == MN_REAL)
+        sqlite3_bind_double(st, at, v->real);
+    else if (v->type == MN_TEXT)
+        sqlite3_bind_text(st, at, v->data, (int)v->len, SQLITE_STATIC);
+    else if (v->type == MN_BLOB)
+        sqlite3_bind_blob(st, at, v->data, (int)v->len, SQLITE_STATIC);
+}
+
+static void ask_sqlite(struct world *w, struct asked *a)
+{
+    sqlite3_stmt *st = NULL;
+    int rc, at = 1;
+    snprintf(a->sql, sizeof a->sql, "SELECT id FROM c WHERE vector IS NOT NULL");
+    for (size_t i = 0; i < a->n; i++) {
+        sql_add(a->sql, " AND ");
+        sql_term(a->sql, &a->terms[i]);
+    }
+    sql_add(a->sql, " ORDER BY id");
+    CHECKF(sqlite3_prepare_v2(w->conn->sql, a->sql, -1, &st, NULL) == SQLITE_OK, "%s: %s", a->sql,
+           sqlite3_errmsg(w->conn->sql));
+    for (size_t i = 0; i < a->n; i++)
+        for (size_t j = 0; j < a->terms[i].n_values; j++)
+            bind(st, at++, &a->terms[i].values[j]);
+    a->n_ids = 0;
+    a->ids = malloc(MAX_ROWS * sizeof *a->ids);
+    while ((rc = sqlite3_step(st)) == SQLITE_ROW) {
+        CHECK(a->n_ids < MAX_ROWS);
+        a->ids[a->n_ids++] = sqlite3_column_int64(st, 0);
+    }
+    CHECKF(rc == SQLITE_DONE, "%s: %s", a->sql, sqlite3_errmsg(w->conn->sql));
+    sqlite3_finalize(st);
+}
+
+static bool among(const int64_t *ids, size_t n, int64_t id)
+{
+    size_t first = 0, end = n;
+    while (first < end) {
+        size_t mid = (first + end) / 2;
+        if (ids[mid] < id)
+            first = mid + 1;
+        else
+            end = mid;
+    }
+    return first < n && ids[first] == id;
+}
+
+static bool keep(void *ctx, int64_t id)
+{
+    const struct asked *a = ctx;
+    return among(a->ids, a->n_ids, id);
+}
+
+/* Both recalls, against brute force over what SQLite finds. The rows of this snapshot must be in
+ * w->b. */
+static void check_one(struct world *w, struct asked *a, const float *vector, uint32_t k)
+{
+    static const double recalls[] = {1.0, 0.95};
+    ask_sqlite(w, a);
+    for (int i = 0; i < 2; i++) {
+        mn_search_stats stats = {0};
+        struct indexed_query q = {.name = "c", .vector = vector, .k = k, .keep = keep,
+                                  .keep_ctx = a,
+                                  .opts = {.recall = recalls[i], .where = a->terms,
+                                           .n_where = a->n}};
+        const char *wrong = indexed_check(w->conn, &w->b, &q, &w->sum);
+        CHECKF(!wrong, "%s (%zu rows), recall %g: %s", a->sql, a->n_ids, recalls[i], wrong);
+        mn_hit hits[K];
+        uint32_t found;
+        q.opts.stats = &stats;
+        CHECK_OK(mn_search(w->conn, "c", vector, 1, K, &q.opts, hits, &found, &err), err);
+        w->plans[stats.plan]++;
+    }
+    free(a->ids);
+}
+
+static void draw_term(struct world *w, struct asked *a)
+{
+    struct test_rng *r = &w->rng;
+    mn_condition *c = &a->terms[a->n];
+    mn_value *v = a->values[a->n++];
+    size_t column = test_below(r, N_ATTRIBUTES + 1);
+    *c = (mn_condition){.attribute = column == N_ATTRIBUTES ? "id" : attributes[column],
+                        .op = (mn_op)(1 + test_below(r, 10)), .values = v};
+    if (column == TAGS && test_below(r, 2))
+        c->op = MN_OP_CONTAINS;
+    c->n_values = c->op == MN_OP_IN ? test_below(r, MAX_VALUES + 1)
+                  : c->op == MN_OP_IS_NULL || c->op == MN_OP_NOT_NULL ? 0 : 1;
+    for (size_t i = 0; i < c->n_values; i++) {
+        v[i] = any_value(r);
+        if (column == SMALL && test_below(r, 4))
+            v[i] = (mn_value){.type = MN_INTEGER, .integer = (int64_t)test_below(r, 5)};
+        if (column == N_ATTRIBUTES && test_below(r, 4))
+            v[i] = (mn_value){.type = MN_INTEGER,
+                              .integer = (int64_t)test_below(r, (uint64_t)w->next)};
+        if (column == TAGS && c->op != MN_OP_CONTAINS && test_below(r, 2))
+            v[i] = text_value(lists[test_below(r, N_LISTS)]);
+        if (column == TAGS && c->op == MN_OP_CONTAINS && test_below(r, 2))
+            v[i] = text_value(test_below(r, 2) ? "a" : "\xf0\x9f\x98\x80");
+        if (column == Z && test_below(r, 4))
+            v[i] = (mn_value){.type = MN_REAL, .real = 3 * test_uniform(r) - 1.5};
+    }
+}
+
+/* Some random conditions in the connection's snapshot. */
+static void check_random(struct world *w, size_t n)
+{
+    bool own = w->conn->txn == TXN_NONE;
+    if (own)
+        CHECK_OK(mn_begin_read(w->conn, &err), err);
+    brute_load(&w->b, w->conn->sql, "c", "vector");
+    for (size_t i = 0; i < n; i++) {
+        struct asked a = {.n = 0};
+        float v[DIM];
+        size_t terms = 1 + test_below(&w->rng, MAX_TERMS);
+        for (size_t t = 0; t < terms; t++)
+            draw_term(w, &a);
+        indexed_vector(MN_F32, DIM, 2, test_rand(&w->rng) % 1000, v);
+        check_one(w, &a, v, test_below(&w->rng, 4) ? K : 200);
+    }
+    if (own)
+        CHECK_OK(mn_rollback(w->conn, &err), err);
+}
+
+static void note(const struct world *w)
+{
+    test_note("recall %.3f by index (%d), %d by rows; plans %d matches, %d probe, %d post",
+              w->sum.wanted > 0 ? w->sum.found / w->sum.wanted : 1.0, (int)w->sum.by_index,
+              (int)w->sum.by_rows, (int)w->plans[MN_PLAN_MATCHES], (int)w->plans[MN_PLAN_PROBE],
+              (int)w->plans[MN_PLAN_POST]);
+}
+
+/* ---- Tests ----------------------------------------------------------------------------------- */
+
+TEST(conditions_mean_what_they_mean_in_sqlite)
+{
+    struct world w = world_of(200, MN_RERANK_COPY, false);
+    check_random(&w, test_budget(600));
+    note(&w);
+    world_end(&w);
+}
+
+TEST(an_index_answers_with_all_rows_that_meet_them)
+{
+    static const mn_rerank reranks[] = {MN_RERANK_COPY, MN_RERANK_ROWS};
+    for (int i = 0; i < 2; i++) {
+        struct world w = world_of(1500, reranks[i], true);
+        check_random(&w, test_budget(500));
+        note(&w);
+        CHECK(w.sum.by_index > 0);
+        CHECK(w.sum.found >= 0.93 * w.sum.wanted);
+        world_end(&w);
+        CHECK(unlink(test_path("w.db")) == 0 && unlink(test_path("w.db-mneme")) == 0);
+    }
+}
+
+/* Shares of rows by their first element, with queries at both ends. */
+TEST(matches_far_from_the_query_are_all_found)
+{
+    static const double shares[] = {0, 0.0007, 0.01, 0.1, 0.5, 0.9, 1};
+    struct world w = world_of(3000, MN_RERANK_COPY, true);
+    CHECK_OK(mn_begin_read(w.conn, &err), err);
+    brute_load(&w.b, w.conn->sql, "c", "vector");
+    double *z = malloc(w.b.n * sizeof *z);
+    for (size_t i = 0; i < w.b.n; i++)
+        z[i] = brute_element(MN_F32, w.b.vectors + i * DIM * 4, 0);
+    qsort(z, w.b.n, sizeof *z, indexed_ascending);
+    for (size_t s = 0; s < sizeof shares / sizeof *shares; s++)
+        for (int high = 0; high < 2; high++)
+            for (int q = 0; q < 6; q++) {
+                size_t at = (size_t)(shares[s] * (double)(w.b.n - 1));
+                struct asked a = {.n = 1};
+                float v[DIM];
+                double limit = shares[s] == 0 ? -1e9 : z[high ? w.b.n - 1 - at : at];
+                a.values[0][0] = (mn_value){.type = MN_REAL,
+                                            .real = high && shares[s] == 0 ? 1e9 : limit};
+                a.terms[0] = (mn_condition){"z", high ? MN_OP_GE : MN_OP_LE, a.values[0], 1};
+                indexed_vector(MN_F32, DIM, 3, (uint64_t)q, v);
+                v[0] = q % 2 ? 2 : -2;
+                check_one(&w, &a, v, K);
+            }
+    free(z);
+    note(&w);
+    CHECK(w.sum.found >= 0.85 * w.sum.wanted);
+    CHECK_OK(mn_rollback(w.conn, &err), err);
+    world_end(&w);
+}
+
+static int64_t some_id(struct world *w)
+{
+    return 1 + (int64_t)test_below(&w->rng, (uint64_t)w->next);
+}
+
+/* One change of rows, by any way there is. */
+static void change(struct world *w, sqlite3 *plain)
+{
+    mn_attr attr = {attributes[test_below(&w->rng, 2)], any_value(&w->rng)};
+    const mn_put_opts keep_rest = {.keep_rest = true};
+    char sql[200];
+    int64_t id = some_id(w);
+    mn_row row = {.id = id, .attrs = &attr, .n_attrs = 1};
+    switch (test_below(&w->rng, 6)) {
+    case 0:
+        put_new(w, 1 + test_below(&w->rng, 30));
+        break;
+    case 1:
+        put_ids(w, &id, 1);
+        break;
+    case 2:
+        CHECK_OK(mn_delete(w->conn, "c", &(mn_id){.id = id}, 1, NULL, &err), err);
+        break;
+    case 3:
+        CHECK_OK(mn_put(w->conn, "c", &row, 1, &keep_rest, &err), err);
+        break;
+    default:
+        if (!plain)
+            return;
+        snprintf(sql, sizeof sql,
+                 test_below(&w->rng, 2)
+                     ? "UPDATE c SET small = small + 1, tags = '[1,\"a\"]' WHERE id %% 97 = %d"
+                     : "UPDATE c SET mixed = %d WHERE id %% 89 = 3",
+                 (int)test_below(&w->rng, 89));
+        CHECKF(sqlite3_exec(plain, sql, NULL, NULL, NULL) == SQLITE_OK, "%s",
+               sqlite3_errmsg(plain));
+        break;
+    }
+}
+
+TEST(changed_rows_are_found_by_what_they_are_now)
+{
+    struct world w = world_of(1200, MN_RERANK_COPY, true);
+    sqlite3 *plain = NULL;
+    CHECK(sqlite3_open(test_path("w.db"), &plain) == SQLITE_OK);
+    for (size_t i = 0; i < test_budget(60); i++) {
+        for (uint64_t n = test_below(&w.rng, 6); n-- > 0;)
+            change(&w, plain);
+        if (test_below(&w.rng, 4) == 0)
+            CHECK_OK(mn_fold(w.conn, "c", &err), err);
+        if (test_below(&w.rng, 15) == 0)
+            world_reopen(&w, 0, 0);
+        if (test_below(&w.rng, 25) == 0)
+            CHECK_OK(mn_rebuild(w.conn, "c", &err), err);
+        check_random(&w, 8);
+    }
+    CHECK(sqlite3_close(plain) == SQLITE_OK);
+    note(&w);
+    world_end(&w);
+}
+
+TEST(a_transaction_finds_its_own_writes)
+{
+    struct world w = world_of(800, MN_RERANK_COPY, true);
+    mn_conn *other;
+    CHECK_OK(mn_connect(w.db, &other, &err), err);
+    for (size_t i = 0; i < test_budget(10); i++) {
+        CHECK_OK(mn_begin_write(w.conn, &err), err);
+        for (int n = 0; n < 12; n++)
+            change(&w, NULL);
+        check_random(&w, 12);
+        struct world beside = w; /* which does not see them */
+        beside.conn = other;
+        beside.b = (struct brute){.dtype = MN_F32, .metric = MN_L2, .dim = DIM};
+        check_random(&beside, 6);
+        brute_free(&beside.b);
+        CHECK_OK(test_below(&w.rng, 2) ? mn_commit(w.conn, &err) : mn_rollback(w.conn, &err), err);
+        check_random(&w, 6);
+    }
+    mn_disconnect(other);
+    world_end(&w);
+}
+
+/* A reader keeps an old state while others change the rows, fold, and search with conditions. */
+TEST(an_old_snapshot_finds_what_its_rows_were)
+{
+    struct world w = world_of(900, MN_RERANK_COPY, true), old = w;
+    CHECK_OK(mn_connect(w.db, &old.conn, &err), err);
+    old.b = (struct brute){.dtype = MN_F32, .metric = MN_L2, .dim = DIM};
+    for (size_t i = 0; i < test_budget(10); i++) {
+        CHECK_OK(mn_begin_read(old.conn, &err), err);
+        if (i % 2)
+            check_random(&old, 3);
+        for (int n = 0; n < 8; n++)
+            change(&w, NULL);
+        if (i % 3 == 0)
+            check_random(&w, 4);
+        check_random(&old, 4);
+        CHECK_OK(mn_fold(w.conn, "c", &err), err);
+        check_random(&w, 4);
+        check_random(&old, 4);
+        CHECK_OK(mn_rollback(old.conn, &err), err);
+    }
+    brute_free(&old.b);
+    mn_disconnect(old.conn);
+    world_end(&w);
+}
+
+TEST(a_read_only_database_is_searched_alike)
+{
+    struct world w = world_of(1000, MN_RERANK_COPY, true);
+    world_reopen(&w, MN_OPEN_READONLY, 0);
+    check_random(&w, test_budget(150));
+    CHECK(w.sum.by_index > 0);
+    world_end(&w);
+}
+
+TEST(little_memory_makes_it_slower_not_wrong)
+{
+    struct world w = world_of(3500, MN_RERANK_COPY, true);
+    world_reopen(&w, 0, 4 << 20);
+    check_random(&w, test_budget(100));
+    note(&w);
+    world_end(&w);
+}
+
+TEST(a_radius_search_keeps_to_them)
+{
+    struct world w = world_of(700, MN_RERANK_COPY, true);
+    CHECK_OK(mn_begin_read(w.conn, &err), err);
+    brute_load(&w.b, w.conn->sql, "c", "vector");
+    for (size_t i = 0; i < test_budget(100); i++) {
+        struct asked a = {.n = 0};
+        mn_hit *hits;
+        size_t n;
+        float v[DIM];
+        draw_term(&w, &a);
+        ask_sqlite(&w, &a);
+        indexed_vector(MN_F32, DIM, 4, i, v);
+        const mn_search_opts opts = {.where = a.terms, .n_where = a.n};
+        CHECK_OK(mn_search_radius(w.conn, "c", v, 2.5, 0, &opts, &hits, &n, &err), err);
+        const char *wrong = brute_compare(&w.b, v, 0, 2.5, keep, &a, hits, n);
+        CHECKF(!wrong, "%s: %s", a.sql, wrong);
+        mn_free_result(hits);
+        free(a.ids);
+    }
+    CHECK_OK(mn_rollback(w.conn, &err), err);
+    world_end(&w);
+}
+
+static bool odd_only(void *ctx, const mn_row *row)
+{
+    (void)ctx;
+    return row->id % 2;
+}
+
+TEST(they_go_together_with_filter_and_ids)
+{
+    struct world w = world_of(1200, MN_RERANK_COPY, true);
+    int64_t some[400];
+    for (int i = 0; i < 400; i++)
+        some[i] = 3 * i + 1;
+    CHECK_OK(mn_begin_read(w.conn, &err), err);
+    brute_load(&w.b, w.conn->sql, "c", "vector");
+    for (size_t i = 0; i < test_budget(120); i++) {
+        struct asked a = {.n = 0};
+        bool ids = i & 1, filter = i & 2;
+        size_t kept = 0;
+        float v[DIM];
+        draw_term(&w, &a);
+        ask_sqlite(&w, &a);
+        for (size_t j = 0; j < a.n_ids; j++)
+            if ((!ids || (a.ids[j] % 3 == 1 && a.ids[j] < 1200)) && (!filter || a.ids[j] % 2))
+                a.ids[kept++] = a.ids[j];
+        a.n_ids = kept;
+        indexed_vector(MN_F32, DIM, 5, i, v);
+        struct indexed_query q = {.name = "c", .vector = v, .k = K, .keep = keep, .keep_ctx = &a,
+                                  .opts = {.where = a.terms, .n_where = a.n,
+                                           .recall = i % 3 ? 0.95 : 1,
+                                           .filter = filter ? odd_only : NULL,
+                                           .only_ids = ids ? some : NULL,
+                                           .n_only_ids = ids ? 400 : 0}};
+        const char *wrong = indexed_check(w.conn, &w.b, &q, &w.sum);
+        CHECKF(!wrong, "%s, ids %d, filter %d: %s", a.sql, ids, filter, wrong);
+        free(a.ids);
+    }
+    CHECK_OK(mn_rollback(w.conn, &err), err);
+    world_end(&w);
+}
+
+TEST(conditions_that_are_none_are_refused)
+{
+    struct world w = world_of(20, MN_RERANK_COPY, false);
+    const mn_value one[2] = {{.type = MN_INTEGER, .integer = 1}, {.type = MN_INTEGER}};
+    const mn_value bad = {.type = (mn_value_type)9}, hollow = {.type = MN_TEXT, .len = 3};
+    const struct {
+        mn_condition c;
+        mn_status want;
+        const char *says;
+    } cases[] = {
+        {{"nothing", MN_OP_EQ, one, 1}, MN_NOTFOUND, "'nothing'"},
+        {{NULL, MN_OP_EQ, one, 1}, MN_NOTFOUND, "(null)"},
+        {{"text_id", MN_OP_EQ, one, 1}, MN_NOTFOUND, "'text_id'"},
+        {{"small", (mn_op)0, one, 1}, MN_INVALID, "no operator"},
+        {{"small", (mn_op)11, one, 1}, MN_INVALID, "no operator"},
+        {{"small", MN_OP_EQ, one, 2}, MN_INVALID, "2 values, not 1"},
+        {{"small", MN_OP_EQ, NULL, 0}, MN_INVALID, "0 values, not 1"},
+        {{"small", MN_OP_IS_NULL, one, 1}, MN_INVALID, "1 values, not 0"},
+        {{"small", MN_OP_IN, NULL, 3}, MN_INVALID, "3 values at NULL"},
+        {{"small", MN_OP_EQ, &bad, 1}, MN_INVALID, "type 9"},
+        {{"small", MN_OP_EQ, &hollow, 1}, MN_INVALID, "3 bytes at NULL"},
+    };
+    mn_hit hits[K];
+    uint32_t found;
+    float v[DIM] = {1};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const mn_search_opts opts = {.where = &cases[i].c, .n_where = 1};
+        CHECK_EQ(mn_search(w.conn, "c", v, 1, K, &opts, hits, &found, &err), cases[i].want);
+        CHECK_HAS(err.message, cases[i].says);
+    }
+    const mn_search_opts none = {.n_where = 1};
+    CHECK_EQ(mn_search(w.conn, "c", v, 1, K, &none, hits, &found, &err), MN_INVALID);
+    CHECK_HAS(err.message, "1 conditions at NULL");
+    world_end(&w);
+}
+
+TEST(text_ids_have_conditions_too)
+{
+    struct world w = {.db = NULL};
+    world_reopen(&w, 0, 0);
+    CHECK_OK(mn_create(w.conn, "t", &(mn_collection_opts){.dim = 2, .id_kind = MN_ID_TEXT}, &err),
+             err);
+    const float v[2] = {1, 2};
+    for (int i = 0; i < 5; i++) {
+        char id[8];
+        snprintf(id, sizeof id, "r%d", i);
+        CHECK_OK(mn_put(w.conn, "t", &(mn_row){.text_id = id, .vector = v}, 1, NULL, &err), err);
+    }
+    const mn_value values[] = {text_value("r1"), text_value("r3")};
+    const mn_condition c[] = {{"TEXT_ID", MN_OP_IN, values, 2}, {"id", MN_OP_NOT_NULL, NULL, 0}};
+    const mn_search_opts opts = {.where = c, .n_where = 2};
+    mn_hit hits[K];
+    uint32_t found;
+    CHECK_OK(mn_search(w.conn, "t", v, 1, K, &opts, hits, &found, &err), err);
+    CHECK_EQ(found, 2);
+    CHECK(hits[0].id == 2 && hits[1].id == 4);
+    world_end(&w);
+}
+
+/* The n-th allocation of a first search with conditions fails, for every n. */
+TEST(memory_that_runs_out_is_an_error_or_no_matter)
+{
+    struct world w = world_of(600, MN_RERANK_COPY, true);
+    const mn_value two = {.type = MN_INTEGER, .integer = 2};
+    const mn_condition c[] = {{"small", MN_OP_EQ, &two, 1}, {"mixed", MN_OP_NOT_NULL, NULL, 0}};
+    const mn_search_opts where = {.where = c, .n_where = 2};
+    mn_hit want[K], hits[K];
+    uint32_t wanted = 0, found;
+    float v[DIM] = {0.5f, -0.5f};
+    const mn_search_opts exact = {.where = c, .n_where = 2, .recall = 1};
+    CHECK_OK(mn_search(w.conn, "c", v, 1, K, &exact, want, &wanted, &err), err);
+    mn_disconnect(w.conn);
+    CHECK_OK(mn_close(w.db, &err), err);
+    CHECK(oom_install());
+    for (uint64_t n = 0, step = test_long() ? 1 : 7;; n += step) {
+        struct db_stage stage = {.limits = INDEXED_LIMITS};
+        const mn_open_opts opts = {.flags = MN_OPEN_NO_BACKGROUND, .allocator = oom_hooks()};
+        CHECK_OK(db_open_on(test_path("w.db"), &opts, &stage, &w.db, &err), err);
+        CHECK_OK(mn_connect(w.db, &w.conn, &err), err);
+        oom_arm(n, n % 2);
+        mn_status st = mn_search(w.conn, "c", v, 1, K, &where, hits, &found, &err);
+        bool struck = oom_fired() > 0;
+        oom_arm(0, false);
+        CHECKF(st == MN_OK || (struck && st == MN_NOMEM), "allocation %d: %s", (int)n,
+               err.message);
+        if (st)
+            CHECK_OK(mn_search(w.conn, "c", v, 1, K, &where, hits, &found, &err), err);
+        CHECK_EQ(found, wanted);
+        for (uint32_t i = 0; i < found; i++)
+            CHECK(hits[i].distance >= want[i].distance);
+        mn_disconnect(w.conn);
+        CHECK_OK(mn_close(w.db, &err), err);
+        CHECK_EQ(oom_balance(), 0);
+        if (n && !struck)
+            break;
+    }
+}
+
+TEST_MAIN

@@ -282,12 +282,18 @@ typedef struct mn_collection_opts {
     mn_rerank rerank;
     uint32_t bits;  /* of a row's code, 1 .. 8; 0: 4, fewer where memory is short */
     double recall;  /* of searches that do not say, 0.5 .. 1; 0: 0.95 */
+    /* A collection over a table that is there already: `table` names it, `column` the column that
+     * holds its vectors, `attributes` further ones that are handed out with a row and may be
+     * filtered on; beside is NULL and id_kind zero then. See mn_create. NULL: a table of its own */
+    const char *table, *column;
 } mn_collection_opts;
 
 typedef struct mn_collection_info {
     char name[MN_MAX_NAME + 1];
     char table[MN_MAX_NAME + 1];  /* SQLite table that holds the rows */
     char column[MN_MAX_NAME + 1]; /* its column that holds the vectors */
+    char id_column[MN_MAX_NAME + 1]; /* and that which holds the integer ids; "": it is gone */
+    bool foreign; /* over a table that was there before: mn_collection_opts.table */
     uint32_t dim;
     mn_dtype dtype;
     mn_metric metric;
@@ -299,17 +305,26 @@ typedef struct mn_collection_info {
     double recall;
 } mn_collection_info;
 
-/* Names are 1 to MN_MAX_NAME bytes of UTF-8, unlike any other collection's or table's regardless of
- * ASCII case, not starting with "mneme_" or "sqlite_", without control characters or quotes.
+/* Names are 1 to MN_MAX_NAME bytes of UTF-8, unlike any other collection's (or table's, where a
+ * table is to be made) regardless of ASCII case, not starting with "mneme_" or "sqlite_", without
+ * control characters or quotes.
  * Collections can be created and dropped inside a transaction, except for a database's first, which
  * chooses the page size and switches write-ahead logging on: MN_MISUSE. So it is for this, mn_drop
  * and mn_add_attribute while an iterator is open on the connection.
- * Fails with MN_EXISTS, MN_INVALID, MN_NOTFOUND (beside), MN_BUSY, MN_READONLY, MN_FULL. */
+ *
+ * With opts->table the collection is over an ordinary table that its owner goes on using as he
+ * likes, with SQLite alone too: triggers of built-in SQL keep the change log. The table must have
+ * an INTEGER PRIMARY KEY (VACUUM renumbers other rowids), which is the rows' id. Rows have no
+ * version (0) and no payload (NULL). Several vector columns are several collections over one table.
+ *
+ * Fails with MN_EXISTS, MN_INVALID, MN_NOTFOUND (beside, table, column), MN_BUSY, MN_READONLY,
+ * MN_FULL. */
 MN_API MN_CHECKED mn_status mn_create(mn_conn *conn, const char *name,
                                       const mn_collection_opts *opts, mn_error *err);
 
-/* Removes a collection and its vectors; the rows go with the last collection over them. Searches
- * that run go on in their snapshots; later ones answer MN_NOTFOUND. */
+/* Removes a collection and its vectors; the rows go with the last collection over them. A table
+ * that was there before stays as it was, vectors and all; only the triggers go. Searches that run
+ * go on in their snapshots; later ones answer MN_NOTFOUND. */
 MN_API MN_CHECKED mn_status mn_drop(mn_conn *conn, const char *name, mn_error *err);
 
 /* All collections by name; *out is an array for mn_free_result. */

@@ -9,7 +9,11 @@
  *       schema      PRAGMA schema_version as our last own change of the schema left it
  *       and what storage/extents.c keeps about the sidecar, once there is one
  *   mneme_tables(number, name, id_kind)
- *       one row per table of rows
+ *       one row per table of rows; id_kind is 'integer' or 'text' for those that Mneme made, 'key'
+ *       for those that were there before: their ids are their INTEGER PRIMARY KEY
+ *   mneme_attributes(collection, position, name)
+ *       the attributes of collections over tables that were there before, in order. A database gets
+ *       the table with its first such collection, and min_reader 2 (catalog_over.c)
  *   mneme_collections(number, name, table_number, vector_column, dtype, dim, metric, rerank, bits,
  *                     recall)
  *       one row per vector column; the last three are options of its index
@@ -35,6 +39,7 @@
 
 #include "storage/base/error.h"
 #include "storage/base/utf8.h"
+#include "storage/catalog_over.h"
 #include "storage/changelog.h"
 #include "storage/extents.h"
 #include "storage/sql.h"
@@ -118,9 +123,8 @@ mn_status catalog_init(sqlite3 *db, mn_error *err)
         " metric TEXT NOT NULL, rerank TEXT NOT NULL, bits INTEGER NOT NULL, recall REAL NOT NULL);"
         "CREATE TABLE mneme_indexes(collection INTEGER PRIMARY KEY, generation INTEGER NOT NULL,"
         " seq INTEGER NOT NULL, stamp INTEGER NOT NULL, rows INTEGER NOT NULL);"
-        "INSERT INTO mneme_meta VALUES ('format', %d), ('min_reader', 1),"
-        " ('db_id', lower(hex(randomblob(16)))), ('schema', 0)",
-        CATALOG_FORMAT);
+        "INSERT INTO mneme_meta VALUES ('format', 1), ('min_reader', 1),"
+        " ('db_id', lower(hex(randomblob(16)))), ('schema', 0)");
     return st ? st : extents_init(db, err);
 }
 
@@ -163,15 +167,15 @@ static mn_status read_entry(sqlite3_stmt *st, struct catalog_entry *e, mn_error 
     memset(e, 0, sizeof *e);
     e->number = sqlite3_column_int64(st, 0);
     e->table_number = sqlite3_column_int64(st, 2);
-    bool good = copy_name(e->name, sqlite3_column_text(st, 1)) &&
-                copy_name(e->column, sqlite3_column_text(st, 3)) &&
-                copy_name(e->table, sqlite3_column_text(st, 7)) && dim >= 1 && dim <= MN_MAX_DIM &&
-                dtype && mn_dtype_parse(dtype, &e->dtype) && metric &&
-                mn_metric_parse(metric, &e->metric) &&
-                (e->metric == MN_HAMMING) == (e->dtype == MN_BIT) && kind &&
-                (strcmp(kind, "text") == 0 || strcmp(kind, "integer") == 0) && e->number > 0 &&
-                e->table_number > 0 && mn_vector_bytes(e->dtype, (uint32_t)dim) > 0 &&
-                rerank_parse(rerank, &e->rerank) && bits >= 0 && bits <= MAX_BITS;
+    bool good =
+        copy_name(e->name, sqlite3_column_text(st, 1)) &&
+        copy_name(e->column, sqlite3_column_text(st, 3)) &&
+        copy_name(e->table, sqlite3_column_text(st, 7)) && dim >= 1 && dim <= MN_MAX_DIM && dtype &&
+        mn_dtype_parse(dtype, &e->dtype) && metric && mn_metric_parse(metric, &e->metric) &&
+        (e->metric == MN_HAMMING) == (e->dtype == MN_BIT) && kind &&
+        (strcmp(kind, "text") == 0 || strcmp(kind, "integer") == 0 || strcmp(kind, "key") == 0) &&
+        e->number > 0 && e->table_number > 0 && mn_vector_bytes(e->dtype, (uint32_t)dim) > 0 &&
+        rerank_parse(rerank, &e->rerank) && bits >= 0 && bits <= MAX_BITS;
     if (!good)
         return mn_fail(err, MN_CORRUPT,
                        "%s: mneme_collections, row %" PRId64
@@ -183,7 +187,9 @@ static mn_status read_entry(sqlite3_stmt *st, struct catalog_entry *e, mn_error 
     if (!(e->recall >= 0.5 && e->recall <= 1))
         e->recall = 0;
     e->id_kind = strcmp(kind, "text") == 0 ? MN_ID_TEXT : MN_ID_INTEGER;
-    return MN_OK;
+    e->foreign = strcmp(kind, "key") == 0;
+    memcpy(e->id_column, "id", 3);
+    return e->foreign ? over_resolve(sqlite3_db_handle(st), e, err) : MN_OK;
 }
 
 #define SELECT_ENTRIES                                                                             \
@@ -282,7 +288,8 @@ static bool is_own_column(const char *name)
 
 /* A column is an attribute unless it is Mneme's own or some collection's vector. */
 #define SELECT_ATTRIBUTES                                                                          \
-    "SELECT name FROM pragma_table_info(?1) WHERE lower(name) NOT IN ('id', 'text_id', 'version'," \
+    "SELECT name FROM pragma_table_info(?1, 'main') WHERE lower(name) NOT IN ('id', 'text_id', "   \
+    "'version',"                                                                                   \
     " 'payload', 'vector') AND lower(name) NOT IN (SELECT lower(vector_column) FROM"               \
     " mneme_collections WHERE table_number = ?2) ORDER BY cid"
 
@@ -293,6 +300,8 @@ mn_status catalog_attributes(sqlite3 *db, const struct catalog_entry *e, char **
     bool row = false;
     *names = NULL;
     *n = 0;
+    if (e->foreign)
+        return over_attributes(db, e, names, n, err);
     sqlite3_str *all = sqlite3_str_new(db);
     mn_status status = sql_prepare(db, SELECT_ATTRIBUTES, &st, err);
     if (status == MN_OK) {
@@ -316,25 +325,49 @@ mn_status catalog_attributes(sqlite3 *db, const struct catalog_entry *e, char **
     return status;
 }
 
-mn_status catalog_table_is_ours(sqlite3 *db, const struct catalog_entry *e, bool *ours,
-                                mn_error *err)
+mn_status catalog_table_fits(sqlite3 *db, const struct catalog_entry *e, bool *fits,
+                             char missing[MN_MAX_NAME + 1], mn_error *err)
 {
     sqlite3_stmt *st = NULL;
     int64_t n = 0;
-    mn_status status = sql_preparef(db, &st, err,
-                                    "SELECT count(*) FROM pragma_table_info(%Q) WHERE name IN "
-                                    "('id', 'version', 'payload', %Q)",
-                                    e->table, e->column);
+    mn_status status = MN_OK;
+    *missing = '\0';
+    *fits = false;
+    if (e->foreign) {
+        if (*e->id_column)
+            status = over_missing(db, e, missing, err);
+        *fits = status == MN_OK && *e->id_column && !*missing;
+        return status;
+    }
+    status = sql_preparef(db, &st, err,
+                          "SELECT count(*) FROM pragma_table_info(%Q, 'main') WHERE name IN "
+                          "('id', 'version', 'payload', %Q)",
+                          e->table, e->column);
     if (status == MN_OK)
         status = sql_stmt_int(st, 0, &n, err);
     sqlite3_finalize(st);
-    *ours = n == 4;
+    *fits = n == 4;
     return status;
+}
+
+mn_status catalog_log_of(sqlite3 *db, const struct catalog_entry *e, struct catalog_log *out,
+                         mn_error *err)
+{
+    *out = (struct catalog_log){
+        .table = {.number = e->table_number, .name = e->table, .key = out->key}};
+    memcpy(out->key, "id", 3);
+    mn_status st = MN_OK;
+    if (e->foreign) {
+        sqlite3_snprintf(sizeof out->key, out->key, "\"%w\"", e->id_column);
+        st = over_watched(db, e, &out->watched, err);
+    }
+    out->table.watched = out->watched;
+    return st;
 }
 
 /* ---- Names ----------------------------------------------------------------------------------- */
 
-static mn_status check_name(const char *what, const char *name, mn_error *err)
+static mn_status check_length(const char *what, const char *name, mn_error *err)
 {
     if (!name || !*name)
         return mn_fail(err, MN_INVALID, "the name of the %s is empty", what);
@@ -342,6 +375,15 @@ static mn_status check_name(const char *what, const char *name, mn_error *err)
     if (n > MN_MAX_NAME)
         return mn_fail(err, MN_INVALID, "the name of the %s has %zu bytes; at most %u are allowed",
                        what, n, MN_MAX_NAME);
+    return MN_OK;
+}
+
+static mn_status check_name(const char *what, const char *name, mn_error *err)
+{
+    mn_status st = check_length(what, name, err);
+    if (st)
+        return st;
+    size_t n = strlen(name);
     size_t bad = utf8_check(name, n);
     if (bad < n)
         return mn_fail(err, MN_INVALID, "the name of the %s is no valid UTF-8 at byte %zu", what,
@@ -371,6 +413,26 @@ static mn_status check_attribute_name(const char *name, mn_error *err)
 }
 
 /* ---- Changing -------------------------------------------------------------------------------- */
+
+/* What can be said of a collection over a table that is there without looking at it. */
+static mn_status check_over(const char *name, const mn_collection_opts *o, mn_error *err)
+{
+    mn_status st = check_length("table", o->table, err);
+    if (st == MN_OK)
+        st = check_length("vector column", o->column, err);
+    if (st)
+        mn_error_context(err, "collection '%s': ", name);
+    else if (o->beside)
+        st = mn_fail(err, MN_INVALID,
+                     "collection '%s': it is either beside '%s' or over table '%s', not both", name,
+                     o->beside, o->table);
+    else if (o->id_kind != MN_ID_INTEGER)
+        st = mn_fail(err, MN_INVALID,
+                     "collection '%s': the ids of table '%s' are its INTEGER PRIMARY KEY; text ids "
+                     "go with tables of Mneme's own",
+                     name, o->table);
+    return st;
+}
 
 mn_status catalog_check_opts(const char *name, const mn_collection_opts *o, mn_error *err)
 {
@@ -415,8 +477,16 @@ mn_status catalog_check_opts(const char *name, const mn_collection_opts *o, mn_e
                        "collection '%s' beside '%s': ids and attributes are those of '%s' and may "
                        "not be given",
                        name, o->beside, o->beside);
+    if (o->table)
+        st = check_over(name, o, err);
+    else if (o->column)
+        st = mn_fail(err, MN_INVALID,
+                     "collection '%s': a column, '%.60s', goes with a table that is there: name "
+                     "that too",
+                     name, o->column);
     for (size_t i = 0; i < o->n_attributes && st == MN_OK; i++) {
-        st = check_attribute_name(o->attributes[i], err);
+        st = o->table ? check_length("attribute", o->attributes[i], err)
+                      : check_attribute_name(o->attributes[i], err);
         for (size_t j = 0; j < i && st == MN_OK; j++)
             if (sqlite3_stricmp(o->attributes[i], o->attributes[j]) == 0)
                 st = mn_fail(err, MN_INVALID, "collection '%s': attribute '%s' stands twice", name,
@@ -425,18 +495,19 @@ mn_status catalog_check_opts(const char *name, const mn_collection_opts *o, mn_e
     return st;
 }
 
-/* MN_EXISTS if a collection, or a table or index not ours, has the name. */
-static mn_status check_free(sqlite3 *db, const char *name, mn_error *err)
+/* MN_EXISTS if a collection has the name or, where a table is to be made, a table or index. */
+static mn_status check_free(sqlite3 *db, const char *name, bool table, mn_error *err)
 {
     sqlite3_stmt *st = NULL;
     bool row = false;
     mn_status status = sql_prepare(db,
                                    "SELECT 'collection' FROM mneme_collections WHERE name = ?1 "
                                    "UNION ALL SELECT type FROM sqlite_master WHERE name = ?1 "
-                                   "COLLATE NOCASE AND type <> 'trigger'",
+                                   "COLLATE NOCASE AND type <> 'trigger' AND ?2",
                                    &st, err);
     if (status == MN_OK) {
         sqlite3_bind_text(st, 1, name, -1, SQLITE_STATIC);
+        sqlite3_bind_int(st, 2, table);
         status = sql_step(st, &row, err);
     }
     if (status == MN_OK && row)
@@ -476,8 +547,21 @@ static mn_status create_table(sqlite3 *db, const char *name, const mn_collection
         st = sql_execf(db, err, "INSERT INTO mneme_tables(name, id_kind) VALUES (%Q, %Q)", name,
                        o->id_kind == MN_ID_TEXT ? "text" : "integer");
     *number = sqlite3_last_insert_rowid(db);
+    struct changelog_table log = {.number = *number, .name = name, .key = "id"};
     /* A log that was just started has one entry: every table's log has a head. */
-    return st ? st : changelog_restart(db, *number, name, err);
+    return st ? st : changelog_restart(db, &log, err);
+}
+
+/* The triggers again, for other columns than before; or the log from its beginning. */
+static mn_status make_log(sqlite3 *db, const struct catalog_entry *e, bool restart, mn_error *err)
+{
+    struct catalog_log log;
+    mn_status st = catalog_log_of(db, e, &log, err);
+    if (st == MN_OK)
+        st = restart ? changelog_restart(db, &log.table, err)
+                     : changelog_create(db, &log.table, err);
+    sqlite3_free(log.watched);
+    return st;
 }
 
 static mn_status add_vector_column(sqlite3 *db, const struct catalog_entry *beside,
@@ -491,7 +575,7 @@ static mn_status add_vector_column(sqlite3 *db, const struct catalog_entry *besi
     mn_status st = rc == SQLITE_OK ? sql_exec(db, text, err) : sql_fail(NULL, rc, err, "catalog");
     sqlite3_free(text);
     /* The update trigger lists its columns: it must learn of the new one. Nobody's rows changed. */
-    return st ? st : changelog_create(db, beside->table_number, beside->table, err);
+    return st ? st : make_log(db, beside, false, err);
 }
 
 static mn_status column_is_free(sqlite3 *db, const char *table, const char *column, mn_error *err)
@@ -499,8 +583,9 @@ static mn_status column_is_free(sqlite3 *db, const char *table, const char *colu
     sqlite3_stmt *st = NULL;
     int64_t n = 0;
     mn_status status = sql_preparef(
-        db, &st, err, "SELECT count(*) FROM pragma_table_info(%Q) WHERE name = %Q COLLATE NOCASE",
-        table, column);
+        db, &st, err,
+        "SELECT count(*) FROM pragma_table_info(%Q, 'main') WHERE name = %Q COLLATE NOCASE", table,
+        column);
     if (status == MN_OK)
         status = sql_stmt_int(st, 0, &n, err);
     sqlite3_finalize(st);
@@ -509,15 +594,70 @@ static mn_status column_is_free(sqlite3 *db, const char *table, const char *colu
     return status;
 }
 
+static mn_status insert_collection(sqlite3 *db, const char *name, const mn_collection_opts *o,
+                                   int64_t table, const char *column, mn_error *err)
+{
+    return sql_execf(db, err,
+                     "INSERT INTO mneme_collections(name, table_number, vector_column, dtype, dim,"
+                     " metric, rerank, bits, recall)"
+                     " VALUES (%Q, %lld, %Q, %Q, %u, %Q, %Q, %u, %.17g)",
+                     name, (long long)table, column, mn_dtype_name(o->dtype), o->dim,
+                     mn_metric_name(o->metric), rerank_names[o->rerank], o->bits, o->recall);
+}
+
+/* Over a table that is there, for the first time or beside other collections over it. */
+static mn_status create_over(sqlite3 *db, const char *name, const mn_collection_opts *o,
+                             mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    int64_t table = 0;
+    struct catalog_entry e;
+    mn_status status = over_check(db, name, o, err);
+    if (status == MN_OK)
+        status = over_init(db, err);
+    if (status == MN_OK)
+        status =
+            sql_preparef(db, &st, err, "SELECT number FROM mneme_tables WHERE name = %Q", o->table);
+    if (status == MN_OK)
+        status = sql_stmt_int(st, 0, &table, err);
+    sqlite3_finalize(st);
+    bool first = table == 0;
+    if (status == MN_OK && first) {
+        status = sql_execf(db, err,
+                           "INSERT INTO mneme_tables(name, id_kind) SELECT name, 'key' FROM "
+                           "sqlite_master WHERE type = 'table' AND name = %Q COLLATE NOCASE",
+                           o->table);
+        table = sqlite3_last_insert_rowid(db);
+    }
+    if (status == MN_OK)
+        status = insert_collection(db, name, o, table, o->column, err);
+    int64_t number = sqlite3_last_insert_rowid(db);
+    for (size_t i = 0; i < o->n_attributes && status == MN_OK; i++)
+        status = sql_execf(db, err, "INSERT INTO mneme_attributes VALUES (%lld, %d, %Q)",
+                           (long long)number, (int)i + 1, o->attributes[i]);
+    if (status == MN_OK)
+        status = catalog_find(db, name, &e, err);
+    return status ? status : make_log(db, &e, first, err);
+}
+
 mn_status catalog_create(sqlite3 *db, const char *name, const mn_collection_opts *o, mn_error *err)
 {
     struct catalog_entry beside = {0};
     int64_t table = 0;
     mn_status st = catalog_check_opts(name, o, err);
     if (st == MN_OK)
-        st = check_free(db, name, err);
+        st = check_free(db, name, !o->table, err);
+    if (st == MN_OK && o->table) {
+        st = create_over(db, name, o, err);
+        return st ? st : catalog_schema_keep(db, err);
+    }
     if (st == MN_OK && o->beside)
         st = catalog_find(db, o->beside, &beside, err);
+    if (st == MN_OK && o->beside && beside.foreign)
+        st = mn_fail(err, MN_INVALID,
+                     "collection '%s' beside '%s': table '%s' is not Mneme's to change; give it a "
+                     "further column, then name table and column instead",
+                     name, o->beside, beside.table);
     if (st == MN_OK && o->beside && is_own_column(name))
         st = mn_fail(err, MN_INVALID, "a collection beside another may not be called '%s'", name);
     if (st == MN_OK && o->beside)
@@ -531,13 +671,7 @@ mn_status catalog_create(sqlite3 *db, const char *name, const mn_collection_opts
         st = create_table(db, name, o, &table, err);
     }
     if (st == MN_OK)
-        st = sql_execf(
-            db, err,
-            "INSERT INTO mneme_collections(name, table_number, vector_column, dtype, dim,"
-            " metric, rerank, bits, recall)"
-            " VALUES (%Q, %lld, %Q, %Q, %u, %Q, %Q, %u, %.17g)",
-            name, (long long)table, o->beside ? name : "vector", mn_dtype_name(o->dtype), o->dim,
-            mn_metric_name(o->metric), rerank_names[o->rerank], o->bits, o->recall);
+        st = insert_collection(db, name, o, table, o->beside ? name : "vector", err);
     return st ? st : catalog_schema_keep(db, err);
 }
 
@@ -551,13 +685,13 @@ static mn_status drop_column(sqlite3 *db, const struct catalog_entry *e, mn_erro
                            (long long)e->table_number);
     if (status == MN_OK)
         status = sql_execf(db, err, "ALTER TABLE \"%w\" DROP COLUMN \"%w\"", e->table, e->column);
-    return status ? status : changelog_create(db, e->table_number, e->table, err);
+    return status ? status : make_log(db, e, false, err);
 }
 
-static mn_status drop_table(sqlite3 *db, const struct catalog_entry *e, bool ours, mn_error *err)
+static mn_status drop_table(sqlite3 *db, const struct catalog_entry *e, bool fits, mn_error *err)
 {
     mn_status status = changelog_drop(db, e->table_number, err);
-    if (status == MN_OK && ours)
+    if (status == MN_OK && fits && !e->foreign)
         status = sql_execf(db, err, "DROP TABLE \"%w\"", e->table);
     return status ? status
                   : sql_execf(db, err, "DELETE FROM mneme_tables WHERE number = %lld",
@@ -568,9 +702,15 @@ mn_status catalog_drop(sqlite3 *db, const struct catalog_entry *e, mn_error *err
 {
     sqlite3_stmt *st = NULL;
     int64_t others = 0;
-    bool ours = false;
-    mn_status status = sql_execf(db, err, "DELETE FROM mneme_collections WHERE number = %lld",
-                                 (long long)e->number);
+    bool fits = false;
+    char missing[MN_MAX_NAME + 1];
+    mn_status status = catalog_table_fits(db, e, &fits, missing, err);
+    if (status == MN_OK)
+        status = sql_execf(db, err, "DELETE FROM mneme_collections WHERE number = %lld",
+                           (long long)e->number);
+    if (status == MN_OK && e->foreign)
+        status = sql_execf(db, err, "DELETE FROM mneme_attributes WHERE collection = %lld",
+                           (long long)e->number);
     if (status == MN_OK && e->number <= UINT32_MAX)
         status = extents_drop_collection(db, (uint32_t)e->number, err);
     if (status == MN_OK)
@@ -580,11 +720,11 @@ mn_status catalog_drop(sqlite3 *db, const struct catalog_entry *e, mn_error *err
     if (status == MN_OK)
         status = sql_stmt_int(st, 0, &others, err);
     sqlite3_finalize(st);
-    if (status == MN_OK)
-        status = catalog_table_is_ours(db, e, &ours, err);
     if (status == MN_OK && !others)
-        status = drop_table(db, e, ours, err);
-    else if (status == MN_OK && ours)
+        status = drop_table(db, e, fits, err);
+    else if (status == MN_OK && e->foreign && *e->id_column)
+        status = make_log(db, e, false, err);
+    else if (status == MN_OK && fits && !e->foreign)
         status = drop_column(db, e, err);
     return status ? status : catalog_schema_keep(db, err);
 }
@@ -606,7 +746,7 @@ mn_status catalog_add_attribute(sqlite3 *db, const struct catalog_entry *e, cons
     if (st == MN_OK)
         st = sql_execf(db, err, "ALTER TABLE \"%w\" ADD COLUMN \"%w\"", e->table, attribute);
     if (st == MN_OK)
-        st = changelog_create(db, e->table_number, e->table, err);
+        st = make_log(db, e, false, err);
     return st ? st : catalog_schema_keep(db, err);
 }
 
@@ -628,36 +768,50 @@ mn_status catalog_schema_keep(sqlite3 *db, mn_error *err)
                           (long long)now);
 }
 
-/* Number and name of each table, then its restart: the walk ends before the schema changes. */
+/* Restarts the log of one table, if it is there. */
+static mn_status reconcile_table(sqlite3 *db, const struct catalog_entry *e, mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    int64_t there = 0;
+    mn_status status = MN_OK;
+    if (e->foreign) {
+        if (!*e->id_column)
+            return MN_OK;
+        status = over_keep_names(db, e, err);
+        return status ? status : make_log(db, e, true, err);
+    }
+    status = sql_preparef(db, &st, err,
+                          "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = %Q "
+                          "COLLATE NOCASE",
+                          e->table);
+    if (status == MN_OK)
+        status = sql_stmt_int(st, 0, &there, err);
+    sqlite3_finalize(st);
+    return status || !there ? status : make_log(db, e, true, err);
+}
+
+/* One collection over each table in turn: no statement is open when the schema changes. */
 mn_status catalog_reconcile(sqlite3 *db, mn_error *err)
 {
     sqlite3_stmt *st = NULL;
-    bool row = false;
+    bool row = true;
     int64_t after = 0;
-    char name[MN_MAX_NAME + 1];
+    struct catalog_entry e;
     mn_status status = MN_OK;
-    for (;;) {
-        status =
-            sql_preparef(db, &st, err,
-                         "SELECT t.number, t.name FROM mneme_tables t JOIN sqlite_master m ON "
-                         "m.type = 'table' AND m.name = t.name COLLATE NOCASE WHERE t.number > "
-                         "%lld ORDER BY t.number LIMIT 1",
-                         (long long)after);
+    while (status == MN_OK && row) {
+        status = sql_preparef(db, &st, err,
+                              SELECT_ENTRIES " WHERE t.number > %lld ORDER BY t.number LIMIT 1",
+                              (long long)after);
         if (status == MN_OK)
             status = sql_step(st, &row, err);
-        if (status == MN_OK && row) {
-            after = sqlite3_column_int64(st, 0);
-            if (!copy_name(name, sqlite3_column_text(st, 1)))
-                status =
-                    mn_fail(err, MN_CORRUPT, "mneme_tables, row %" PRId64 ": no valid name", after);
-        }
+        if (status == MN_OK && row)
+            status = read_entry(st, &e, err);
         sqlite3_finalize(st);
         st = NULL;
         if (status || !row)
             break;
-        status = changelog_restart(db, after, name, err);
-        if (status)
-            break;
+        after = e.table_number;
+        status = reconcile_table(db, &e, err);
     }
     return status ? status : catalog_schema_keep(db, err);
 }

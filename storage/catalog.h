@@ -7,8 +7,12 @@
 #include <sqlite3.h>
 
 #include "mneme.h"
+#include "storage/changelog.h"
 
-enum { CATALOG_FORMAT = 1 }; /* written by this version; the oldest that it reads is 1 */
+enum {
+    CATALOG_FORMAT = 2,     /* the newest that this version reads and writes; the oldest is 1 */
+    CATALOG_FORMAT_OVER = 2 /* of a database with collections over tables that were there before */
+};
 
 struct catalog_entry {
     int64_t number; /* of the collection; never used again after a drop */
@@ -16,6 +20,9 @@ struct catalog_entry {
     char name[MN_MAX_NAME + 1];
     char table[MN_MAX_NAME + 1];
     char column[MN_MAX_NAME + 1];
+    char id_column[MN_MAX_NAME +
+                   1]; /* the table's INTEGER PRIMARY KEY; "": it has none, or is gone */
+    bool foreign;      /* Mneme did not make the table: no version, no payload */
     uint32_t dim;
     mn_dtype dtype;
     mn_metric metric;
@@ -58,10 +65,20 @@ mn_status catalog_add_attribute(sqlite3 *db, const struct catalog_entry *e, cons
 mn_status catalog_attributes(sqlite3 *db, const struct catalog_entry *e, char **names, size_t *n,
                              mn_error *err);
 
-/* Whether the table that the catalog names is still there, with the columns it was made with. A
- * foreign hand may have dropped or renamed it, and may have put a table of its own in its place. */
-mn_status catalog_table_is_ours(sqlite3 *db, const struct catalog_entry *e, bool *ours,
-                                mn_error *err);
+/* Whether the table that the catalog names is still there, with the columns that the collection
+ * needs. A foreign hand may have dropped or renamed it, and may have put a table of its own in its
+ * place. If not, `missing` takes the column that it lacks; "": all of them. */
+mn_status catalog_table_fits(sqlite3 *db, const struct catalog_entry *e, bool *fits,
+                             char missing[MN_MAX_NAME + 1], mn_error *err);
+
+/* The collection's table as its change log knows it. */
+struct catalog_log {
+    struct changelog_table table; /* borrows from the entry and from below: not to be copied */
+    char key[2 * MN_MAX_NAME + 3];
+    char *watched; /* for sqlite3_free */
+};
+mn_status catalog_log_of(sqlite3 *db, const struct catalog_entry *e, struct catalog_log *out,
+                         mn_error *err);
 
 /* The schema's version number now, and the one that our last own change left. They differ after a
  * foreign hand changed the schema; catalog_reconcile() mends triggers and logs then. */

@@ -13,6 +13,11 @@
  *   mneme_<table>_update   the same; it fires for every column but `version`, so that setting the
  *                          version in a trigger does not log again
  *   mneme_<table>_delete   logs the id
+ *
+ * In a table that Mneme did not make there is no version: the first two only log, and the update
+ * trigger fires for the columns that collections over it need, in the order of the catalog. (SQLite
+ * writes a renamed column into the trigger: so the catalog finds its new name, catalog_over.c.)
+ *
  *   mneme_<table>_replace_insert, _replace_update
  *                          SQLite fires no delete trigger for a row that REPLACE removes because of
  *                          a unique index (unless recursive_triggers is on). So the row that stands
@@ -35,15 +40,21 @@
 
 #define STAMP "random() & 0x7fffffff" /* 31 bits: four bytes in the record */
 
-/* Appends `"a", "b"`: the columns of `name` that the update trigger watches. */
-static mn_status append_watched(sqlite3 *db, const char *name, sqlite3_str *out, mn_error *err)
+/* Appends ` OF "a", "b"`: the columns that the update trigger watches; nothing if it is all. */
+static mn_status append_watched(sqlite3 *db, const struct changelog_table *t, sqlite3_str *out,
+                                mn_error *err)
 {
     sqlite3_stmt *st = NULL;
     bool row = false, first = true;
+    if (t->watched) {
+        sqlite3_str_appendf(out, "%s%s", *t->watched ? " OF " : "", t->watched);
+        return MN_OK;
+    }
     mn_status status = sql_preparef(
-        db, &st, err, "SELECT name FROM pragma_table_info(%Q) WHERE name <> 'version'", name);
+        db, &st, err, "SELECT name FROM pragma_table_info(%Q, 'main') WHERE name <> 'version'",
+        t->name);
     while (status == MN_OK && (status = sql_step(st, &row, err)) == MN_OK && row) {
-        sqlite3_str_appendf(out, "%s\"%w\"", first ? "" : ", ",
+        sqlite3_str_appendf(out, "%s\"%w\"", first ? " OF " : ", ",
                             (const char *)sqlite3_column_text(st, 0));
         first = false;
     }
@@ -51,25 +62,70 @@ static mn_status append_watched(sqlite3 *db, const char *name, sqlite3_str *out,
     return status;
 }
 
+static mn_status table_exists(sqlite3 *db, const char *name, bool *there, mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    int64_t n = 0;
+    mn_status status =
+        sql_preparef(db, &st, err, "SELECT count(*) FROM pragma_table_info(%Q, 'main')", name);
+    if (status == MN_OK)
+        status = sql_stmt_int(st, 0, &n, err);
+    sqlite3_finalize(st);
+    *there = n > 0;
+    return status;
+}
+
+/* Appends ` OF "a", "b"`: the columns of unique indexes; nothing if one is generated from others.
+ */
+static mn_status append_unique(sqlite3 *db, const char *name, sqlite3_str *out, mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    bool row = false, first = true, generated = false;
+    mn_status status = sql_preparef(
+        db, &st, err,
+        "SELECT DISTINCT c.name, c.hidden FROM pragma_index_list(%Q, 'main') l, "
+        "pragma_index_xinfo(l.name, 'main') x, pragma_table_xinfo(%Q, 'main') c WHERE "
+        "l.\"unique\" = 1 AND x.key = 1 AND c.cid = x.cid ORDER BY c.hidden DESC, c.cid",
+        name, name);
+    while (status == MN_OK && !generated && (status = sql_step(st, &row, err)) == MN_OK && row) {
+        generated = sqlite3_column_int(st, 1) != 0; /* such columns come first */
+        if (!generated)
+            sqlite3_str_appendf(out, "%s\"%w\"", first ? " OF " : ", ",
+                                (const char *)sqlite3_column_text(st, 0));
+        first = false;
+    }
+    sqlite3_finalize(st);
+    return status;
+}
+
 /* Appends `(a = NEW.a AND b = NEW.b)` for one unique index; *plain is false if it is over an
- * expression. A partial index is taken as if it were whole: that only logs too much. */
-static mn_status append_index_match(sqlite3 *db, const char *index, sqlite3_str *out, bool *plain,
-                                    mn_error *err)
+ * expression. A partial index is taken as if it were whole: that only logs too much. REPLACE puts
+ * the default where a NULL may not stand. */
+static mn_status append_index_match(sqlite3 *db, const char *name, const char *index,
+                                    sqlite3_str *out, bool *plain, mn_error *err)
 {
     sqlite3_stmt *st = NULL;
     bool row = false, first = true;
     *plain = true;
     mn_status status = sql_preparef(
-        db, &st, err, "SELECT name, coll FROM pragma_index_xinfo(%Q) WHERE key = 1", index);
+        db, &st, err,
+        "SELECT x.name, x.coll, c.dflt_value FROM pragma_index_xinfo(%Q, 'main') x LEFT JOIN "
+        "pragma_table_xinfo(%Q, 'main') c ON c.cid = x.cid AND c.\"notnull\" WHERE x.key = 1",
+        index, name);
     while (status == MN_OK && (status = sql_step(st, &row, err)) == MN_OK && row) {
         const char *column = (const char *)sqlite3_column_text(st, 0);
         const char *collation = (const char *)sqlite3_column_text(st, 1);
+        const char *otherwise = (const char *)sqlite3_column_text(st, 2);
         if (!column) {
             *plain = false;
             continue;
         }
-        sqlite3_str_appendf(out, "%s\"%w\" = NEW.\"%w\" COLLATE \"%w\"", first ? "(" : " AND ",
-                            column, column, collation ? collation : "BINARY");
+        sqlite3_str_appendf(out, "%s\"%w\" = ", first ? "(" : " AND ", column);
+        if (otherwise)
+            sqlite3_str_appendf(out, "ifnull(NEW.\"%w\", (%s))", column, otherwise);
+        else
+            sqlite3_str_appendf(out, "NEW.\"%w\"", column);
+        sqlite3_str_appendf(out, " COLLATE \"%w\"", collation ? collation : "BINARY");
         first = false;
     }
     sqlite3_str_appendall(out, first ? "(0)" : ")");
@@ -86,13 +142,14 @@ static mn_status append_conflicts(sqlite3 *db, const char *name, sqlite3_str *ou
     *n = 0;
     *plain = true;
     mn_status status = sql_preparef(
-        db, &st, err, "SELECT name FROM pragma_index_list(%Q) WHERE \"unique\" = 1 ORDER BY name",
-        name);
+        db, &st, err,
+        "SELECT name FROM pragma_index_list(%Q, 'main') WHERE \"unique\" = 1 ORDER BY name", name);
     while (status == MN_OK && (status = sql_step(st, &row, err)) == MN_OK && row) {
         bool one = true;
         if ((*n)++)
             sqlite3_str_appendall(out, " OR ");
-        status = append_index_match(db, (const char *)sqlite3_column_text(st, 0), out, &one, err);
+        status =
+            append_index_match(db, name, (const char *)sqlite3_column_text(st, 0), out, &one, err);
         *plain = *plain && one;
     }
     sqlite3_finalize(st);
@@ -106,7 +163,8 @@ static const char *const trigger_words[TRIGGERS] = {"insert", "update", "delete"
 
 /* Parts of the triggers' texts that depend on the table's columns. */
 struct parts {
-    char *watched;   /* column list of the update trigger */
+    char *watched;   /* behind UPDATE in the update trigger: the columns */
+    char *unique;    /* the same of a replace trigger: columns of unique indexes */
     char *conflicts; /* condition of the replace triggers; NULL: no unique index */
     bool plain;
 };
@@ -114,26 +172,40 @@ struct parts {
 static void parts_fini(struct parts *p)
 {
     sqlite3_free(p->watched);
+    sqlite3_free(p->unique);
     sqlite3_free(p->conflicts);
 }
 
-static mn_status parts_init(sqlite3 *db, const char *name, struct parts *p, mn_error *err)
+/* The text that was put together, for sqlite3_free; NULL if it is empty. */
+static mn_status take_text(sqlite3_str *from, char **out, mn_status status, mn_error *err)
+{
+    int rc = sqlite3_str_errcode(from);
+    *out = sqlite3_str_finish(from);
+    return status == MN_OK && rc != SQLITE_OK ? sql_fail(NULL, rc, err, "change log") : status;
+}
+
+static mn_status parts_init(sqlite3 *db, const struct changelog_table *t, struct parts *p,
+                            mn_error *err)
 {
     int n = 0;
+    bool there = false;
     memset(p, 0, sizeof *p);
-    sqlite3_str *watched = sqlite3_str_new(db), *conflicts = sqlite3_str_new(db);
-    mn_status status = append_watched(db, name, watched, err);
-    if (status == MN_OK)
-        status = append_conflicts(db, name, conflicts, &n, &p->plain, err);
-    int rc = sqlite3_str_errcode(watched) ? sqlite3_str_errcode(watched)
-                                          : sqlite3_str_errcode(conflicts);
-    p->watched = sqlite3_str_finish(watched);
-    p->conflicts = sqlite3_str_finish(conflicts);
-    if (status == MN_OK && rc != SQLITE_OK)
-        status = sql_fail(NULL, rc, err, "change log");
-    if (status == MN_OK && !p->watched)
+    mn_status status = table_exists(db, t->name, &there, err);
+    if (status == MN_OK && !there)
         status = mn_fail(err, MN_CORRUPT,
-                         "table '%s' is missing: it was dropped or renamed by hand", name);
+                         "table '%s' is missing: it was dropped or renamed by hand", t->name);
+    if (status)
+        return status;
+    sqlite3_str *watched = sqlite3_str_new(db), *unique = sqlite3_str_new(db);
+    sqlite3_str *conflicts = sqlite3_str_new(db);
+    status = append_watched(db, t, watched, err);
+    if (status == MN_OK && t->watched)
+        status = append_unique(db, t->name, unique, err);
+    if (status == MN_OK)
+        status = append_conflicts(db, t->name, conflicts, &n, &p->plain, err);
+    status = take_text(watched, &p->watched, status, err);
+    status = take_text(unique, &p->unique, status, err);
+    status = take_text(conflicts, &p->conflicts, status, err);
     if (n == 0 && p->conflicts) {
         sqlite3_free(p->conflicts);
         p->conflicts = NULL;
@@ -143,47 +215,64 @@ static mn_status parts_init(sqlite3 *db, const char *name, struct parts *p, mn_e
     return status;
 }
 
-/* The text of one trigger, for sqlite3_free; NULL if the table needs none, or out of memory. */
-static char *trigger_sql(enum trigger which, int64_t table, const char *name, const struct parts *p)
+/* Sets the version of row NEW in a table of Mneme's own: the number of its newest entry. */
+static char *version_sql(const struct changelog_table *t)
 {
-    long long t = table;
-    switch (which) {
+    return t->watched ? sqlite3_mprintf("")
+                      : sqlite3_mprintf("UPDATE \"%w\" SET version = last_insert_rowid() "
+                                        "WHERE id = NEW.id AND NEW.version IS NOT "
+                                        "last_insert_rowid(); ",
+                                        t->name);
+}
+
+/* The text of one trigger, for sqlite3_free; NULL if the table needs none, or out of memory. */
+static char *trigger_sql(enum trigger which, const struct changelog_table *t, const struct parts *p)
+{
+    long long n = t->number;
+    const char *name = t->name, *key = t->key;
+    char *version = version_sql(t), *sql = NULL;
+    switch (version ? which : TRIGGERS) {
     case ON_INSERT:
-        return sqlite3_mprintf("CREATE TRIGGER \"mneme_%lld_insert\" AFTER INSERT ON \"%w\" BEGIN "
-                               "INSERT INTO mneme_log_%lld(id, stamp) VALUES (NEW.id, " STAMP "); "
-                               "UPDATE \"%w\" SET version = last_insert_rowid() "
-                               "WHERE id = NEW.id AND NEW.version IS NOT last_insert_rowid(); END",
-                               t, name, t, name);
+        sql = sqlite3_mprintf("CREATE TRIGGER \"mneme_%lld_insert\" AFTER INSERT ON \"%w\" BEGIN "
+                              "INSERT INTO mneme_log_%lld(id, stamp) VALUES (NEW.%s, " STAMP
+                              "); %sEND",
+                              n, name, n, key, version);
+        break;
     case ON_UPDATE:
-        return sqlite3_mprintf(
-            "CREATE TRIGGER \"mneme_%lld_update\" AFTER UPDATE OF %s ON \"%w\" BEGIN "
-            "INSERT INTO mneme_log_%lld(id, stamp) SELECT OLD.id, " STAMP
-            " WHERE OLD.id <> NEW.id; "
-            "INSERT INTO mneme_log_%lld(id, stamp) VALUES (NEW.id, " STAMP "); "
-            "UPDATE \"%w\" SET version = last_insert_rowid() "
-            "WHERE id = NEW.id AND NEW.version IS NOT last_insert_rowid(); END",
-            t, p->watched, name, t, t, name);
+        sql = sqlite3_mprintf("CREATE TRIGGER \"mneme_%lld_update\" AFTER UPDATE%s ON \"%w\" BEGIN "
+                              "INSERT INTO mneme_log_%lld(id, stamp) SELECT OLD.%s, " STAMP
+                              " WHERE OLD.%s <> NEW.%s; "
+                              "INSERT INTO mneme_log_%lld(id, stamp) VALUES (NEW.%s, " STAMP
+                              "); %sEND",
+                              n, p->watched, name, n, key, key, key, n, key, version);
+        break;
     case ON_DELETE:
-        return sqlite3_mprintf("CREATE TRIGGER \"mneme_%lld_delete\" AFTER DELETE ON \"%w\" BEGIN "
-                               "INSERT INTO mneme_log_%lld(id, stamp) VALUES (OLD.id, " STAMP
-                               "); END",
-                               t, name, t);
+        sql =
+            sqlite3_mprintf("CREATE TRIGGER \"mneme_%lld_delete\" AFTER DELETE ON \"%w\" BEGIN "
+                            "INSERT INTO mneme_log_%lld(id, stamp) VALUES (OLD.%s, " STAMP "); END",
+                            n, name, n, key);
+        break;
     case ON_REPLACE_INSERT:
-        return sqlite3_mprintf(
+        sql = sqlite3_mprintf(
             "CREATE TRIGGER \"mneme_%lld_replace_insert\" BEFORE INSERT ON \"%w\" "
             "WHEN EXISTS (SELECT 1 FROM \"%w\" WHERE %s) BEGIN "
-            "INSERT INTO mneme_log_%lld(id, stamp) SELECT id, " STAMP " FROM \"%w\" WHERE %s; END",
-            t, name, name, p->conflicts, t, name, p->conflicts);
+            "INSERT INTO mneme_log_%lld(id, stamp) SELECT %s, " STAMP " FROM \"%w\" WHERE %s; END",
+            n, name, name, p->conflicts, n, key, name, p->conflicts);
+        break;
     case ON_REPLACE_UPDATE:
-        return sqlite3_mprintf(
-            "CREATE TRIGGER \"mneme_%lld_replace_update\" BEFORE UPDATE OF %s ON \"%w\" "
-            "WHEN EXISTS (SELECT 1 FROM \"%w\" WHERE id <> OLD.id AND (%s)) BEGIN "
-            "INSERT INTO mneme_log_%lld(id, stamp) SELECT id, " STAMP
-            " FROM \"%w\" WHERE id <> OLD.id AND (%s); END",
-            t, p->watched, name, name, p->conflicts, t, name, p->conflicts);
+        sql = sqlite3_mprintf(
+            "CREATE TRIGGER \"mneme_%lld_replace_update\" BEFORE UPDATE%s ON \"%w\" "
+            "WHEN EXISTS (SELECT 1 FROM \"%w\" WHERE %s <> OLD.%s AND (%s)) BEGIN "
+            "INSERT INTO mneme_log_%lld(id, stamp) SELECT %s, " STAMP
+            " FROM \"%w\" WHERE %s <> OLD.%s AND (%s); END",
+            n, t->watched ? p->unique : p->watched, name, name, key, key, p->conflicts, n, key,
+            name, key, key, p->conflicts);
+        break;
     default:
-        return NULL;
+        break;
     }
+    sqlite3_free(version);
+    return sql;
 }
 
 static bool trigger_needed(enum trigger which, const struct parts *p)
@@ -191,18 +280,18 @@ static bool trigger_needed(enum trigger which, const struct parts *p)
     return which < ON_REPLACE_INSERT || p->conflicts;
 }
 
-static mn_status make_triggers(sqlite3 *db, int64_t table, const char *name, mn_error *err)
+static mn_status make_triggers(sqlite3 *db, const struct changelog_table *t, mn_error *err)
 {
     struct parts p;
-    mn_status status = parts_init(db, name, &p, err);
+    mn_status status = parts_init(db, t, &p, err);
     if (status)
         return status;
     for (enum trigger which = 0; which < TRIGGERS && status == MN_OK; which++) {
-        status = sql_execf(db, err, "DROP TRIGGER IF EXISTS \"mneme_%lld_%s\"", (long long)table,
-                           trigger_words[which]);
+        status = sql_execf(db, err, "DROP TRIGGER IF EXISTS main.\"mneme_%lld_%s\"",
+                           (long long)t->number, trigger_words[which]);
         if (status || !trigger_needed(which, &p))
             continue;
-        char *sql = trigger_sql(which, table, name, &p);
+        char *sql = trigger_sql(which, t, &p);
         status = sql ? sql_exec(db, sql, err) : mn_fail(err, MN_NOMEM, "out of memory");
         sqlite3_free(sql);
     }
@@ -218,20 +307,21 @@ static mn_status make_log(sqlite3 *db, int64_t table, mn_error *err)
                      (long long)table);
 }
 
-mn_status changelog_create(sqlite3 *db, int64_t table, const char *name, mn_error *err)
+mn_status changelog_create(sqlite3 *db, const struct changelog_table *t, mn_error *err)
 {
-    mn_status status = make_log(db, table, err);
-    return status ? status : make_triggers(db, table, name, err);
+    mn_status status = make_log(db, t->number, err);
+    return status ? status : make_triggers(db, t, err);
 }
 
 mn_status changelog_drop(sqlite3 *db, int64_t table, mn_error *err)
 {
     mn_status status = MN_OK;
     for (enum trigger which = 0; which < TRIGGERS && status == MN_OK; which++)
-        status = sql_execf(db, err, "DROP TRIGGER IF EXISTS \"mneme_%lld_%s\"", (long long)table,
-                           trigger_words[which]);
-    return status ? status
-                  : sql_execf(db, err, "DROP TABLE IF EXISTS mneme_log_%lld", (long long)table);
+        status = sql_execf(db, err, "DROP TRIGGER IF EXISTS main.\"mneme_%lld_%s\"",
+                           (long long)table, trigger_words[which]);
+    return status
+               ? status
+               : sql_execf(db, err, "DROP TABLE IF EXISTS main.mneme_log_%lld", (long long)table);
 }
 
 /* Whether the log table is there and is one: its columns, and numbers that do not come back. */
@@ -274,23 +364,23 @@ static mn_status seed_sequence(sqlite3 *db, int64_t table, const char *name, mn_
                      (long long)table, name);
 }
 
-mn_status changelog_restart(sqlite3 *db, int64_t table, const char *name, mn_error *err)
+mn_status changelog_restart(sqlite3 *db, const struct changelog_table *t, mn_error *err)
 {
     bool stands = false;
-    mn_status status = log_stands(db, table, &stands, err);
+    long long n = t->number;
+    mn_status status = log_stands(db, t->number, &stands, err);
     if (status == MN_OK && !stands)
-        status = sql_execf(db, err, "DROP TABLE IF EXISTS mneme_log_%lld", (long long)table);
+        status = sql_execf(db, err, "DROP TABLE IF EXISTS main.mneme_log_%lld", n);
     if (status == MN_OK)
-        status = changelog_create(db, table, name, err);
+        status = changelog_create(db, t, err);
+    if (status == MN_OK && !t->watched)
+        status = seed_sequence(db, t->number, t->name, err);
     if (status == MN_OK)
-        status = seed_sequence(db, table, name, err);
-    if (status == MN_OK)
-        status = sql_execf(db, err, "DELETE FROM mneme_log_%lld", (long long)table);
+        status = sql_execf(db, err, "DELETE FROM main.mneme_log_%lld", n);
     /* Row 0 need not exist: whoever reads the entry finds no row and goes on. */
     if (status == MN_OK)
         status = sql_execf(db, err,
-                           "INSERT INTO mneme_log_%lld(id, stamp) VALUES (0, " STAMP ")",
-                           (long long)table);
+                           "INSERT INTO main.mneme_log_%lld(id, stamp) VALUES (0, " STAMP ")", n);
     return status;
 }
 
@@ -314,21 +404,21 @@ static mn_status trigger_stands(sqlite3 *db, int64_t table, enum trigger which, 
     return status;
 }
 
-mn_status changelog_check(sqlite3 *db, int64_t table, const char *name, bool *intact, mn_error *err)
+mn_status changelog_check(sqlite3 *db, const struct changelog_table *t, bool *intact, mn_error *err)
 {
     struct parts p;
     *intact = false;
-    mn_status status = parts_init(db, name, &p, err);
+    mn_status status = parts_init(db, t, &p, err);
     if (status)
         return status;
     bool all = false;
-    status = log_stands(db, table, &all, err);
+    status = log_stands(db, t->number, &all, err);
     for (enum trigger which = 0; which < TRIGGERS && status == MN_OK && all; which++) {
-        char *want = trigger_needed(which, &p) ? trigger_sql(which, table, name, &p) : NULL;
+        char *want = trigger_needed(which, &p) ? trigger_sql(which, t, &p) : NULL;
         if (trigger_needed(which, &p) && !want)
             status = mn_fail(err, MN_NOMEM, "out of memory");
         else
-            status = trigger_stands(db, table, which, want, &all, err);
+            status = trigger_stands(db, t->number, which, want, &all, err);
         sqlite3_free(want);
     }
     parts_fini(&p);
@@ -387,17 +477,17 @@ static mn_status nested_writes(sqlite3 *db, const char *name, const char *column
     return status == MN_NOMEM ? mn_fail(err, MN_NOMEM, "out of memory") : MN_OK;
 }
 
-mn_status changelog_watchable(sqlite3 *db, const char *name, const char *column, bool *watchable,
-                              mn_error *err)
+mn_status changelog_watchable(sqlite3 *db, const struct changelog_table *t, const char *column,
+                              bool *watchable, mn_error *err)
 {
     struct parts p;
     bool writes = false;
     *watchable = false;
-    mn_status status = parts_init(db, name, &p, err);
+    mn_status status = parts_init(db, t, &p, err);
     if (status)
         return status;
-    if (p.plain)
-        status = nested_writes(db, name, column, &writes, err);
+    if (p.plain && !t->watched) /* else our triggers write to their log alone */
+        status = nested_writes(db, t->name, column, &writes, err);
     *watchable = status == MN_OK && p.plain && !writes;
     parts_fini(&p);
     return status;

@@ -18,24 +18,33 @@ struct log_position {
     int64_t stamp; /* random number in that entry */
 };
 
-/* Creates log table and triggers of table `name`, number `table`. */
-mn_status changelog_create(sqlite3 *db, int64_t table, const char *name, mn_error *err);
+/* A table whose changes are logged. */
+struct changelog_table {
+    int64_t number;
+    const char *name;
+    const char *key; /* its INTEGER PRIMARY KEY, as it stands in SQL: id, or "a key" in quotes */
+    const char *watched; /* the columns whose change counts, quoted, joined by ", "; "": all; NULL:
+                            a table of Mneme's own, all but `version`, which the triggers set */
+};
+
+/* Creates log table and triggers, anew where they are there. */
+mn_status changelog_create(sqlite3 *db, const struct changelog_table *t, mn_error *err);
 mn_status changelog_drop(sqlite3 *db, int64_t table, mn_error *err);
 
 /* Sets *intact to whether log table and every trigger stand exactly as they must, given the
  * table's columns and unique indexes as they are now. */
-mn_status changelog_check(sqlite3 *db, int64_t table, const char *name, bool *intact,
+mn_status changelog_check(sqlite3 *db, const struct changelog_table *t, bool *intact,
                           mn_error *err);
 
 /* Makes the triggers anew and forgets all entries but a fresh one, so that nobody who followed
  * the log takes what he holds for current. */
-mn_status changelog_restart(sqlite3 *db, int64_t table, const char *name, mn_error *err);
+mn_status changelog_restart(sqlite3 *db, const struct changelog_table *t, mn_error *err);
 
 /* *watchable: every change of `column` and of which rows there are is logged. Not so with a unique
  * index over expressions (a row that REPLACE removes because of it is not), nor where a trigger of
  * the user's writes into the table from inside one of ours: such rows must be read each time. */
-mn_status changelog_watchable(sqlite3 *db, const char *name, const char *column, bool *watchable,
-                              mn_error *err);
+mn_status changelog_watchable(sqlite3 *db, const struct changelog_table *t, const char *column,
+                              bool *watchable, mn_error *err);
 
 /* SQL texts (for sqlite3_free) of the statements that follow a log; NULL when out of memory. */
 char *changelog_sql_head(int64_t table);  /* -> seq, stamp of the newest entry */

@@ -27,6 +27,9 @@ static mn_status status_of(sqlite3 *db, int rc)
 {
     if (rc == SQLITE_IOERR_NOMEM)
         return MN_NOMEM;
+    if (rc == SQLITE_CONSTRAINT_CHECK || rc == SQLITE_CONSTRAINT_NOTNULL ||
+        rc == SQLITE_CONSTRAINT_DATATYPE)
+        return MN_INVALID; /* the row itself is wrong, whatever else is there */
     switch (rc & 0xff) {
     case SQLITE_OK:
     case SQLITE_ROW:

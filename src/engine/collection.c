@@ -38,20 +38,22 @@ void colls_forget(mn_conn *conn)
 /* ---- Statements ------------------------------------------------------------------------------ */
 
 /* Writing a row. Parameters: 1 id, 2 text_id, 3 version, 4 payload, 5 vector, 6.. attributes; the
- * same numbers in INSERT and UPDATE. `many` takes the rows from the table mneme_put. */
+ * same numbers in INSERT and UPDATE. `many` takes the rows from the table mneme_put. A table that
+ * Mneme did not make has neither text_id nor version nor payload. */
 static char *insert_sql(const struct coll *c, bool many)
 {
     const struct catalog_entry *e = &c->entry;
-    bool text = e->id_kind == MN_ID_TEXT;
+    bool text = e->id_kind == MN_ID_TEXT, own = !e->foreign;
     sqlite3_str *s = sqlite3_str_new(NULL);
-    sqlite3_str_appendf(s, "INSERT INTO \"%w\"(id, %sversion, payload, \"%w\"", e->table,
-                        text ? "text_id, " : "", e->column);
+    sqlite3_str_appendf(s, "INSERT INTO main.\"%w\"(\"%w\", %s%s\"%w\"", e->table, e->id_column,
+                        text ? "text_id, " : "", own ? "version, payload, " : "", e->column);
     for (size_t i = 0; i < c->n_attrs; i++)
         sqlite3_str_appendf(s, ", \"%w\"", c->attrs[i]);
     if (many)
-        sqlite3_str_appendf(s, ") SELECT id, %sversion, payload, vector", text ? "text_id, " : "");
+        sqlite3_str_appendf(s, ") SELECT id, %s%svector", text ? "text_id, " : "",
+                            own ? "version, payload, " : "");
     else
-        sqlite3_str_appendf(s, ") VALUES (?1, %s?3, ?4, ?5", text ? "?2, " : "");
+        sqlite3_str_appendf(s, ") VALUES (?1, %s%s?5", text ? "?2, " : "", own ? "?3, ?4, " : "");
     for (size_t i = 0; i < c->n_attrs; i++)
         sqlite3_str_appendf(s, many ? ", a%d" : ", ?%d", many ? (int)i : 6 + (int)i);
     sqlite3_str_appendall(s, many ? " FROM mneme_put" : ")");
@@ -61,11 +63,11 @@ static char *insert_sql(const struct coll *c, bool many)
 static char *update_sql(const struct coll *c)
 {
     sqlite3_str *s = sqlite3_str_new(NULL);
-    sqlite3_str_appendf(s, "UPDATE \"%w\" SET version = ?3, payload = ?4, \"%w\" = ?5",
-                        c->entry.table, c->entry.column);
+    sqlite3_str_appendf(s, "UPDATE main.\"%w\" SET %s\"%w\" = ?5", c->entry.table,
+                        c->entry.foreign ? "" : "version = ?3, payload = ?4, ", c->entry.column);
     for (size_t i = 0; i < c->n_attrs; i++)
         sqlite3_str_appendf(s, ", \"%w\" = ?%d", c->attrs[i], 6 + (int)i);
-    sqlite3_str_appendall(s, " WHERE id = ?1");
+    sqlite3_str_appendf(s, " WHERE \"%w\" = ?1", c->entry.id_column);
     return sqlite3_str_finish(s);
 }
 
@@ -76,36 +78,37 @@ static char *update_keep_sql(const struct coll *c)
     const char *column = c->entry.column;
     int n = (int)c->n_attrs;
     sqlite3_str *s = sqlite3_str_new(NULL);
-    sqlite3_str_appendf(s,
-                        "UPDATE \"%w\" SET version = ?3, payload = coalesce(?4, payload), "
-                        "\"%w\" = coalesce(?5, \"%w\")",
-                        c->entry.table, column, column);
+    sqlite3_str_appendf(s, "UPDATE main.\"%w\" SET %s\"%w\" = coalesce(?5, \"%w\")", c->entry.table,
+                        c->entry.foreign ? "" : "version = ?3, payload = coalesce(?4, payload), ",
+                        column, column);
     for (int i = 0; i < n; i++)
         sqlite3_str_appendf(s, ", \"%w\" = iif(?%d, ?%d, \"%w\")", c->attrs[i], 6 + n + i, 6 + i,
                             c->attrs[i]);
-    sqlite3_str_appendall(s, " WHERE id = ?1");
+    sqlite3_str_appendf(s, " WHERE \"%w\" = ?1", c->entry.id_column);
     return sqlite3_str_finish(s);
 }
 
 static char *select_row_sql(const struct coll *c, bool with_vector)
 {
     char *columns = row_columns(c, with_vector);
-    char *sql =
-        columns ? sqlite3_mprintf("SELECT %s FROM \"%w\" WHERE id = ?1", columns, c->entry.table)
-                : NULL;
+    char *sql = columns ? sqlite3_mprintf("SELECT %s FROM main.\"%w\" WHERE \"%w\" = ?1", columns,
+                                          c->entry.table, c->entry.id_column)
+                        : NULL;
     sqlite3_free(columns);
     return sql;
 }
 
 static char *stmt_sql(const struct coll *c, enum coll_stmt_kind which)
 {
-    const char *table = c->entry.table, *column = c->entry.column;
+    const char *table = c->entry.table, *column = c->entry.column, *id = c->entry.id_column;
+    const char *version = c->entry.foreign ? "0" : "version";
     int64_t number = c->entry.table_number;
     switch (which) {
     case STMT_FIND_TEXT:
-        return sqlite3_mprintf("SELECT id, version FROM \"%w\" WHERE text_id = ?1", table);
+        return sqlite3_mprintf("SELECT id, version FROM main.\"%w\" WHERE text_id = ?1", table);
     case STMT_FIND_ID:
-        return sqlite3_mprintf("SELECT id, version FROM \"%w\" WHERE id = ?1", table);
+        return sqlite3_mprintf("SELECT \"%w\", %s FROM main.\"%w\" WHERE \"%w\" = ?1", id, version,
+                               table, id);
     case STMT_INSERT:
         return insert_sql(c, false);
     case STMT_INSERT_MANY:
@@ -115,26 +118,28 @@ static char *stmt_sql(const struct coll *c, enum coll_stmt_kind which)
     case STMT_UPDATE_KEEP:
         return update_keep_sql(c);
     case STMT_DELETE:
-        return sqlite3_mprintf("DELETE FROM \"%w\" WHERE id = ?1", table);
+        return sqlite3_mprintf("DELETE FROM main.\"%w\" WHERE \"%w\" = ?1", table, id);
     case STMT_GET:
         return select_row_sql(c, true);
     case STMT_GET_META:
         return select_row_sql(c, false);
     case STMT_GET_VECTOR:
-        return sqlite3_mprintf("SELECT \"%w\" FROM \"%w\" WHERE id = ?1", column, table);
+        return sqlite3_mprintf("SELECT \"%w\" FROM main.\"%w\" WHERE \"%w\" = ?1", column, table,
+                               id);
     case STMT_GET_RANGE:
-        return sqlite3_mprintf("SELECT id, \"%w\" FROM \"%w\" WHERE id BETWEEN ?1 AND ?2 AND "
-                               "\"%w\" IS NOT NULL ORDER BY id",
-                               column, table, column);
+        return sqlite3_mprintf("SELECT \"%w\", \"%w\" FROM main.\"%w\" WHERE \"%w\" BETWEEN ?1 "
+                               "AND ?2 AND \"%w\" IS NOT NULL ORDER BY \"%w\"",
+                               id, column, table, id, column, id);
     case STMT_SCAN:
-        return sqlite3_mprintf("SELECT id, \"%w\" FROM \"%w\" WHERE \"%w\" IS NOT NULL ORDER BY id",
-                               column, table, column);
+        return sqlite3_mprintf("SELECT \"%w\", \"%w\" FROM main.\"%w\" WHERE \"%w\" IS NOT NULL "
+                               "ORDER BY \"%w\"",
+                               id, column, table, column, id);
     case STMT_STREAM:
-        return sqlite3_mprintf("SELECT 1 FROM \"%w\" NOT INDEXED WHERE mneme_take(id, \"%w\") "
-                               "ORDER BY id",
-                               table, column);
+        return sqlite3_mprintf("SELECT 1 FROM main.\"%w\" NOT INDEXED WHERE mneme_take(\"%w\", "
+                               "\"%w\") ORDER BY \"%w\"",
+                               table, id, column, id);
     case STMT_MAX_ID:
-        return sqlite3_mprintf("SELECT max(id) FROM \"%w\"", table);
+        return sqlite3_mprintf("SELECT max(\"%w\") FROM main.\"%w\"", id, table);
     case STMT_LOG_HEAD:
         return changelog_sql_head(number);
     case STMT_LOG_AT:
@@ -254,17 +259,46 @@ mn_status coll_attr(const struct coll *c, const char *name, size_t *out, mn_erro
 
 /* ---- Loading --------------------------------------------------------------------------------- */
 
+/* Says what is wrong with the table of a collection that was made over it. */
+static mn_status fail_foreign(mn_conn *conn, const struct catalog_entry *e, const char *missing,
+                              mn_error *err)
+{
+    const char *path = conn->db->path;
+    if (!*e->id_column)
+        return mn_fail(err, MN_CORRUPT,
+                       "%s: collection '%s' is over table '%s', which is gone or has no INTEGER "
+                       "PRIMARY KEY any more; make it again, or drop the collection",
+                       path, e->name, e->table);
+    return mn_fail(err, MN_CORRUPT,
+                   "%s: collection '%s' needs column '%s' of table '%s', which has none of that "
+                   "name any more; add it again, or drop the collection",
+                   path, e->name, missing, e->table);
+}
+
 static mn_status table_is_there(mn_conn *conn, const struct catalog_entry *e, mn_error *err)
 {
-    bool ours = false;
-    mn_status st = catalog_table_is_ours(conn->sql, e, &ours, err);
-    if (st || ours)
+    bool fits = false;
+    char missing[MN_MAX_NAME + 1];
+    mn_status st = catalog_table_fits(conn->sql, e, &fits, missing, err);
+    if (st || fits)
         return st;
+    if (e->foreign)
+        return fail_foreign(conn, e, missing, err);
     return mn_fail(err, MN_CORRUPT,
                    "%s: collection '%s' needs table '%s' with the columns id, version, payload "
                    "and '%s'; a foreign hand dropped, renamed or changed it: restore it, or drop "
                    "the collection",
                    conn->db->path, e->name, e->table, e->column);
+}
+
+static mn_status look_whether_watched(mn_conn *conn, struct coll *c, mn_error *err)
+{
+    struct catalog_log log;
+    mn_status st = catalog_log_of(conn->sql, &c->entry, &log, err);
+    if (st == MN_OK)
+        st = changelog_watchable(conn->sql, &log.table, c->entry.column, &c->watched, err);
+    sqlite3_free(log.watched);
+    return st;
 }
 
 static mn_status load_attributes(mn_conn *conn, struct coll *c, mn_error *err)
@@ -299,7 +333,7 @@ static mn_status coll_load(mn_conn *conn, const char *name, bool trusted, struct
     if (st == MN_OK)
         st = load_attributes(conn, c, err);
     if (st == MN_OK && trusted)
-        st = changelog_watchable(conn->sql, c->entry.table, c->entry.column, &c->watched, err);
+        st = look_whether_watched(conn, c, err);
     if (st) {
         coll_free(conn, c);
         return st;
@@ -369,17 +403,22 @@ static mn_status settle_schema(mn_conn *conn, mn_error *err)
     return st;
 }
 
-mn_status coll_get(mn_conn *conn, const char *name, struct coll **out, mn_error *err)
+/* Looks whether the schema moved. */
+static mn_status look_at_schema(mn_conn *conn, mn_error *err)
 {
     int64_t now = 0;
+    mn_status st = schema_version(conn, &now, err);
+    return st == MN_OK && now != conn->schema ? settle_schema(conn, err) : st;
+}
+
+mn_status coll_get(mn_conn *conn, const char *name, struct coll **out, mn_error *err)
+{
     *out = NULL;
     if (!name || !*name)
         return mn_fail(err, MN_INVALID, "the collection's name is empty");
     mn_status st = need_catalog(conn, name, err);
     if (st == MN_OK)
-        st = schema_version(conn, &now, err);
-    if (st == MN_OK && now != conn->schema)
-        st = settle_schema(conn, err);
+        st = look_at_schema(conn, err);
     if (st)
         return st;
     for (struct coll *c = conn->colls; c; c = c->next) {
@@ -472,8 +511,9 @@ static mn_status ensure_catalog(mn_conn *conn, mn_error *err)
     enum catalog_state state = CATALOG_ABSENT;
     mn_status st = catalog_check(conn->sql, &state, err);
     if (st == MN_OK && state == CATALOG_ABSENT)
-        st = catalog_init(conn->sql, err);
-    return st;
+        return catalog_init(conn->sql, err);
+    /* What a foreign hand did must not pass for part of the change that follows. */
+    return st ? st : look_at_schema(conn, err);
 }
 
 mn_status mn_create(mn_conn *conn, const char *name, const mn_collection_opts *opts, mn_error *err)
@@ -524,6 +564,8 @@ mn_status mn_drop(mn_conn *conn, const char *name, mn_error *err)
     if (st == MN_OK) {
         st = name ? need_catalog(conn, name, err)
                   : mn_fail(err, MN_INVALID, "the collection's name is empty");
+        if (st == MN_OK)
+            st = look_at_schema(conn, err);
         if (st == MN_OK)
             st = catalog_find(conn->sql, name, &e, err);
         if (st == MN_OK) {
@@ -618,6 +660,8 @@ static mn_status fill_info(mn_conn *conn, const struct catalog_entry *e, mn_coll
     memcpy(out->name, e->name, sizeof out->name);
     memcpy(out->table, e->table, sizeof out->table);
     memcpy(out->column, e->column, sizeof out->column);
+    memcpy(out->id_column, e->id_column, sizeof out->id_column);
+    out->foreign = e->foreign;
     out->dim = e->dim;
     out->dtype = e->dtype;
     out->metric = e->metric;

@@ -167,9 +167,10 @@ static mn_status unite_missing(mn_conn *conn, struct coll *c, const int64_t *hel
     sqlite3_stmt *st = NULL;
     bool row = false, good = true;
     size_t at = 0, next = 0;
-    mn_status status = sql_preparef(conn->sql, &st, err,
-                                    "SELECT id FROM \"%w\" WHERE \"%w\" IS NOT NULL ORDER BY id",
-                                    c->entry.table, c->entry.column);
+    mn_status status =
+        sql_preparef(conn->sql, &st, err,
+                     "SELECT \"%w\" FROM main.\"%w\" WHERE \"%w\" IS NOT NULL ORDER BY \"%w\"",
+                     c->entry.id_column, c->entry.table, c->entry.column, c->entry.id_column);
     while (status == MN_OK && good && (status = sql_step(st, &row, err)) == MN_OK && row) {
         int64_t id = sqlite3_column_int64(st, 0);
         while (good && next < n_listed && listed[next] <= id)

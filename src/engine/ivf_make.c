@@ -859,11 +859,13 @@ mn_status ivf_build(mn_conn *conn, struct coll *c, const struct ivf_sink *sink, 
         r.chunk = CHUNK_BYTES / c->vector_bytes;
         r.chunk = r.chunk < 1 ? 1 : r.chunk > CHUNK_ROWS ? CHUNK_ROWS : r.chunk;
         r.buffer = mn_alloc_array(a, r.chunk, c->vector_bytes, MN_TAG_SEARCH);
-        st = r.buffer ? sql_preparef(conn->sql, &r.st, err,
-                                     "SELECT id, \"%w\" FROM \"%w\" WHERE id >= ?1 AND \"%w\" IS "
-                                     "NOT NULL ORDER BY id",
-                                     c->entry.column, c->entry.table, c->entry.column)
-                      : mn_fail(err, MN_NOMEM, "index: out of memory under the cap");
+        st = r.buffer
+                 ? sql_preparef(conn->sql, &r.st, err,
+                                "SELECT \"%w\", \"%w\" FROM main.\"%w\" WHERE \"%w\" >= ?1 AND "
+                                "\"%w\" IS NOT NULL ORDER BY \"%w\"",
+                                c->entry.id_column, c->entry.column, c->entry.table,
+                                c->entry.id_column, c->entry.column, c->entry.id_column)
+                 : mn_fail(err, MN_NOMEM, "index: out of memory under the cap");
         if (st == MN_OK)
             st = build_from(conn, c, &r, sink, out, err);
         sqlite3_finalize(r.st);

@@ -236,7 +236,12 @@ static mn_status verify_log(struct verify *v, struct catalog_entry *e, mn_error 
         return as_finding(v, e->name, status, err);
     }
     long long number = (long long)c->entry.table_number;
-    status = changelog_check(v->conn->sql, number, c->entry.table, &intact, err);
+    struct catalog_log log;
+    status = catalog_log_of(v->conn->sql, &c->entry, &log, err);
+    if (status == MN_OK)
+        status = changelog_check(v->conn->sql, &log.table, &intact, err);
+    sqlite3_free(log.watched);
+    const char *version = c->entry.foreign ? "0" : "version";
     if (status == MN_OK && !intact)
         report(v, c->entry.table,
                "the triggers that keep the change log are not as they must be; the next write "
@@ -244,9 +249,9 @@ static mn_status verify_log(struct verify *v, struct catalog_entry *e, mn_error 
     if (status == MN_OK)
         status = sql_preparef(
             v->conn->sql, &st, err,
-            "SELECT total(typeof(version) <> 'integer' OR version > (SELECT seq FROM "
-            "sqlite_sequence WHERE name = 'mneme_log_%lld')), count(\"%w\") FROM \"%w\"",
-            number, c->entry.column, c->entry.table);
+            "SELECT total(typeof(%s) <> 'integer' OR %s > (SELECT seq FROM "
+            "sqlite_sequence WHERE name = 'mneme_log_%lld')), count(\"%w\") FROM main.\"%w\"",
+            version, version, number, c->entry.column, c->entry.table);
     if (status == MN_OK)
         status = sql_step(st, &row, err);
     if (status == MN_OK && row) {

@@ -114,6 +114,12 @@ static mn_status check_rows(const struct put *p, mn_error *err)
         else if (r->text_id)
             st = mn_fail(err, MN_INVALID, "%s has a text id, but collection '%s' has integer ids",
                          what, p->c->entry.name);
+        else if (p->c->entry.foreign && r->payload)
+            st =
+                mn_fail(err, MN_INVALID,
+                        "%s has a payload, but collection '%s' is over table '%s', which has none; "
+                        "name a column of it as an attribute",
+                        what, p->c->entry.name, p->c->entry.table);
         else if ((r->id == MN_AUTO_ID) != automatic)
             st = mn_fail(err, MN_INVALID,
                          "%s: some rows have an id and some want one assigned; put them in two "
@@ -500,6 +506,13 @@ static mn_status trim_log(mn_conn *conn, struct coll *c, int64_t before, int64_t
     return sql_run(st, err);
 }
 
+static mn_status no_versions(const char *call, const struct coll *c, mn_error *err)
+{
+    return mn_fail(err, MN_INVALID,
+                   "%s: collection '%s' is over table '%s', whose rows have no version to compare",
+                   call, c->entry.name, c->entry.table);
+}
+
 /* The versions as stored, where other triggers made the prediction wrong. */
 static mn_status read_versions(struct put *p, mn_error *err)
 {
@@ -539,7 +552,9 @@ static mn_status put_rows(struct put *p, mn_error *err)
         status = log_next(p->conn, p->c, &after, err);
     if (status)
         return status;
-    if (p->opts->versions) {
+    if (p->opts->versions && p->c->entry.foreign) {
+        memset(p->opts->versions, 0, p->n * sizeof *p->opts->versions);
+    } else if (p->opts->versions) {
         for (size_t i = 0; i < p->n; i++)
             p->opts->versions[i] = before + 1 + (int64_t)i;
         if (after != before + (int64_t)p->n)
@@ -559,6 +574,8 @@ static mn_status put_checked(mn_conn *conn, const char *name, const mn_row *rows
                      "put: collection '%s' holds bit vectors, which are not made "
                      "from f32; quantise them first",
                      name);
+    if (st == MN_OK && opts->mode == MN_PUT_IF_VERSION && p.c->entry.foreign)
+        st = no_versions("put", p.c, err);
     if (st == MN_OK)
         st = check_rows(&p, err);
     if (st)
@@ -638,6 +655,8 @@ static mn_status delete_all(mn_conn *conn, const char *name, const mn_id *ids, s
     struct coll *c;
     int64_t before = 0, after = 0;
     mn_status st = coll_get(conn, name, &c, err);
+    if (st == MN_OK && version && c->entry.foreign)
+        st = no_versions("delete", c, err);
     if (st == MN_OK)
         st = log_next(conn, c, &before, err);
     for (size_t i = 0; i < n && st == MN_OK; i++) {

@@ -10,11 +10,14 @@
 
 char *row_columns(const struct coll *c, bool with_vector)
 {
+    const struct catalog_entry *e = &c->entry;
     sqlite3_str *s = sqlite3_str_new(NULL);
-    sqlite3_str_appendf(s, "id, %s, version", c->entry.id_kind == MN_ID_TEXT ? "text_id" : "NULL");
+    sqlite3_str_appendf(s, "\"%w\", %s, %s", e->id_column,
+                        e->id_kind == MN_ID_TEXT ? "text_id" : "NULL",
+                        e->foreign ? "0" : "version");
     for (size_t i = 0; i < c->n_attrs; i++)
         sqlite3_str_appendf(s, ", \"%w\"", c->attrs[i]);
-    sqlite3_str_appendall(s, ", payload");
+    sqlite3_str_appendall(s, e->foreign ? ", NULL" : ", payload");
     if (with_vector)
         sqlite3_str_appendf(s, ", \"%w\"", c->entry.column);
     return sqlite3_str_finish(s);
@@ -385,8 +388,8 @@ mn_status mn_iter_open(mn_conn *conn, const char *name, int64_t first, mn_iter *
             it->attr_names[i] = p;
         it->coll.attrs = it->attr_names;
         st = sql_preparef(conn->sql, &it->st, err,
-                          "SELECT %s FROM \"%w\" WHERE id >= ?1 ORDER BY id", columns,
-                          c->entry.table);
+                          "SELECT %s FROM main.\"%w\" WHERE \"%w\" >= ?1 ORDER BY \"%w\"", columns,
+                          c->entry.table, c->entry.id_column, c->entry.id_column);
     }
     if (st == MN_OK) {
         /* The first step comes before the scope ends, so that the statement keeps the snapshot. */

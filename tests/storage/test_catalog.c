@@ -67,8 +67,8 @@ TEST(newer_and_broken_formats_are_refused)
         const char *says;
     } cases[] = {
         {"UPDATE mneme_meta SET value = 7 WHERE key = 'format'", MN_OK, ""}, /* readable by us */
-        {"UPDATE mneme_meta SET value = 2 WHERE key = 'min_reader'", MN_NEWER,
-         "needs a Mneme that reads format 2; this one reads up to 1: upgrade it"},
+        {"UPDATE mneme_meta SET value = 3 WHERE key = 'min_reader'", MN_NEWER,
+         "needs a Mneme that reads format 3; this one reads up to 2: upgrade it"},
         {"DELETE FROM mneme_meta", MN_CORRUPT, "no valid format number"},
         {"UPDATE mneme_meta SET value = 'x' WHERE key = 'format'", MN_CORRUPT, "no valid format"},
         {"UPDATE mneme_meta SET value = -1 WHERE key = 'min_reader'", MN_CORRUPT,

@@ -26,6 +26,8 @@ static int64_t number(const char *text)
     return value;
 }
 
+static const struct changelog_table own = {.number = 3, .name = "t", .key = "id"};
+
 /* Table "t" with its log, number 3. */
 static void begin(const char *columns)
 {
@@ -34,8 +36,8 @@ static void begin(const char *columns)
     snprintf(text, sizeof text, "CREATE TABLE t(id INTEGER PRIMARY KEY, version INTEGER%s)",
              columns);
     sql(text);
-    CHECK_OK(changelog_create(db, 3, "t", &err), err);
-    CHECK_OK(changelog_restart(db, 3, "t", &err), err);
+    CHECK_OK(changelog_create(db, &own, &err), err);
+    CHECK_OK(changelog_restart(db, &own, &err), err);
 }
 
 static void end(void)
@@ -46,14 +48,14 @@ static void end(void)
 static bool intact(void)
 {
     bool is;
-    CHECK_OK(changelog_check(db, 3, "t", &is, &err), err);
+    CHECK_OK(changelog_check(db, &own, &is, &err), err);
     return is;
 }
 
 static bool watchable(const char *column)
 {
     bool is;
-    CHECK_OK(changelog_watchable(db, "t", column, &is, &err), err);
+    CHECK_OK(changelog_watchable(db, &own, column, &is, &err), err);
     return is;
 }
 
@@ -169,7 +171,7 @@ TEST(a_schema_changed_by_hand_is_noticed_and_mended)
         int64_t highest = number("SELECT max(version) FROM t");
         sql(changes[i]);
         CHECKF(!intact(), "%s", changes[i]);
-        CHECK_OK(changelog_restart(db, 3, "t", &err), err);
+        CHECK_OK(changelog_restart(db, &own, &err), err);
         CHECKF(intact(), "%s", changes[i]);
         CHECK_EQ(number("SELECT count(*) FROM mneme_log_3"), 1);
         CHECKF(head() > highest, "%s: %" PRId64 " after %" PRId64, changes[i], head(), highest);
@@ -199,7 +201,7 @@ TEST(a_sequence_number_never_comes_back)
     CHECK_EQ(number(next), at);
     sql("UPDATE t SET a = 1 WHERE id = 1");
     CHECK_EQ(head(), at + 1);
-    CHECK_OK(changelog_restart(db, 3, "t", &err), err);
+    CHECK_OK(changelog_restart(db, &own, &err), err);
     CHECK_EQ(head(), at + 2);
     sqlite3_free(next);
     end();
@@ -268,9 +270,10 @@ TEST(tables_whose_changes_escape_the_log_are_not_watched)
         "END");
     CHECK(watchable("vector")); /* our delete trigger fires there */
     sql("CREATE TRIGGER q AFTER UPDATE ON t BEGIN INSERT INTO nowhere VALUES (1); END");
-    CHECK_OK(changelog_watchable(db, "t", "vector", &(bool){0}, &err), err);
+    CHECK_OK(changelog_watchable(db, &own, "vector", &(bool){0}, &err), err);
     bool is;
-    CHECK_EQ(changelog_watchable(db, "nothing", "vector", &is, &err), MN_CORRUPT);
+    const struct changelog_table nothing = {.number = 4, .name = "nothing", .key = "id"};
+    CHECK_EQ(changelog_watchable(db, &nothing, "vector", &is, &err), MN_CORRUPT);
     CHECK_HAS(err.message, "'nothing' is missing");
     mn_error_clear(&err);
     end();
@@ -282,12 +285,12 @@ TEST(names_are_quoted)
     sql("CREATE TABLE \"a \"\"b\"\"; drop\"(id INTEGER PRIMARY KEY, version, \"select \"\"\" "
         "UNIQUE)");
     bool is;
-    const char *name = "a \"b\"; drop";
-    CHECK_OK(changelog_create(db, 1, name, &err), err);
+    const struct changelog_table t = {.number = 1, .name = "a \"b\"; drop", .key = "id"};
+    CHECK_OK(changelog_create(db, &t, &err), err);
     sql("INSERT INTO \"a \"\"b\"\"; drop\"(\"select \"\"\") VALUES (1)");
     sql("REPLACE INTO \"a \"\"b\"\"; drop\"(\"select \"\"\") VALUES (1)");
     CHECK_EQ(number("SELECT count(*) FROM mneme_log_1"), 3);
-    CHECK_OK(changelog_check(db, 1, name, &is, &err), err);
+    CHECK_OK(changelog_check(db, &t, &is, &err), err);
     CHECK(is);
     end();
 }

@@ -566,8 +566,9 @@ typedef struct mn_search_stats {
  *   found    [nq]: min(k, rows that match)
  *
  * Fails with MN_NOTFOUND (collection, attribute of a condition), MN_INVALID (nq, k, a NaN in a
- * query: names query and element; zero vector under cosine; a condition that is none), MN_DEADLINE,
- * MN_INTERRUPTED, MN_NOMEM (under the cap), MN_CORRUPT, MN_IO. On failure hits and found say nothing.
+ * query: names query and element; zero vector under cosine; a condition that is none),
+ * MN_DEADLINE, MN_INTERRUPTED, MN_NOMEM (under the cap), MN_CORRUPT, MN_IO. On failure hits and
+ * found say nothing.
  */
 MN_API MN_CHECKED mn_status mn_search(mn_conn *conn, const char *name, const void *queries,
                                       size_t nq, uint32_t k, const mn_search_opts *opts,

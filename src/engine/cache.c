@@ -423,7 +423,7 @@ static mn_status read_run(mn_conn *conn, struct coll *c, int64_t first, int64_t 
     sqlite3_bind_int64(st, 2, last);
     while (*room && (status = sql_step(st, &more, err)) == MN_OK && more) {
         struct row_vector row;
-        row_vector_at(c, st, 1, &row);
+        row_vector_at(conn->db, c, st, 1, &row);
         *room = take_row(conn->db, v, s, sqlite3_column_int64(st, 0), &row);
     }
     sqlite3_reset(st);

@@ -21,6 +21,7 @@ static void coll_free(mn_conn *conn, struct coll *c)
     for (size_t i = 0; i < STMT_COUNT; i++)
         sqlite3_finalize(c->stmts[i]);
     sqlite3_free(c->attr_block);
+    coll_json_fini(conn->db, c);
     mn_free(conn->db->alloc, c->attrs);
     mn_free(conn->db->alloc, c);
 }
@@ -334,11 +335,13 @@ static mn_status coll_load(mn_conn *conn, const char *name, bool trusted, struct
         st = load_attributes(conn, c, err);
     if (st == MN_OK && trusted)
         st = look_whether_watched(conn, c, err);
+    c->vector_bytes = mn_vector_bytes(c->entry.dtype, c->entry.dim);
+    if (st == MN_OK)
+        st = coll_json_init(conn->db, c, err);
     if (st) {
         coll_free(conn, c);
         return st;
     }
-    c->vector_bytes = mn_vector_bytes(c->entry.dtype, c->entry.dim);
     c->indexable = tables == 1 && c->entry.metric != MN_HAMMING;
     c->next = conn->colls;
     conn->colls = c;

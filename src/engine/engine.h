@@ -115,6 +115,8 @@ struct coll {
     char *attr_block;   /* sqlite3_free; the names behind each other */
     const char **attrs; /* [n_attrs] into attr_block */
     size_t n_attrs;
+    void *json;         /* a vector read from JSON, [vector_bytes]; NULL unless entry.foreign */
+    float *json_wide;   /* [dim], for that */
     bool indexable;     /* the database has the table mneme_indexes */
     bool watched;       /* the change log can be believed: vectors may be held in memory */
     sqlite3_stmt *stmts[STMT_COUNT];
@@ -252,8 +254,8 @@ mn_status coll_log_since(mn_conn *conn, struct coll *c, const char *caller, int6
 char *row_columns(const struct coll *c, bool with_vector);
 /* Reads the row that `st` over row_columns() stands on. Pointers are SQLite's, valid until the
  * statement moves. attrs: [c->n_attrs]. */
-mn_status row_read(const struct coll *c, sqlite3_stmt *st, bool with_vector, mn_row *row,
-                   mn_attr *attrs, mn_error *err);
+mn_status row_read(const mn_db *db, const struct coll *c, sqlite3_stmt *st, bool with_vector,
+                   mn_row *row, mn_attr *attrs, mn_error *err);
 /* Checks a text id of the caller; `what` says where it stands: "row 3". */
 mn_status text_id_check(const char *text_id, const char *what, mn_error *err);
 /* int64 id of a row named by the caller; *found false if there is none. */
@@ -262,12 +264,21 @@ mn_status row_resolve(mn_conn *conn, struct coll *c, const mn_id *id, size_t pos
 
 /* The vector of one row. */
 struct row_vector {
-    const void *bytes; /* of the collection's dtype, borrowed from SQLite; NULL: none */
+    const void *bytes; /* of the collection's dtype, borrowed from SQLite or, where it was JSON,
+                          from the collection until its next vector is read; NULL: none */
     bool bad;          /* there is a value, which is no vector of the collection */
+    bool nomem;        /* SQLite could not hand it out; the statement's next step fails */
     sqlite3_stmt *st;  /* what it is borrowed from */
 };
+/* Whether rows of the collection may hold JSON, and memory for reading it; coll_json_fini() gives
+ * that back. */
+mn_status coll_json_init(mn_db *db, struct coll *c, mn_error *err);
+void coll_json_fini(mn_db *db, struct coll *c);
+/* A text as a vector of the collection; NULL: it is none. */
+const void *row_vector_json(const mn_db *db, const struct coll *c, const void *text, size_t n);
 /* What stands in a column of `st`: valid until the statement moves. */
-void row_vector_at(const struct coll *c, sqlite3_stmt *st, int column, struct row_vector *out);
+void row_vector_at(const mn_db *db, const struct coll *c, sqlite3_stmt *st, int column,
+                   struct row_vector *out);
 /* That of a row in the open scope, none if there is no such row; for row_vector_end unless it
  * fails. */
 mn_status row_vector_get(mn_conn *conn, struct coll *c, int64_t id, struct row_vector *out,

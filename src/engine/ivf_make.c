@@ -422,6 +422,7 @@ struct rows {
     int64_t *ids;     /* [n] ascending; freed when no more rows are wanted by ordinal */
     size_t n;
     size_t at;                   /* ordinal that st stands on; n: nowhere */
+    const void *vector;          /* its vector, until st moves */
     const struct ivf_core *core; /* for widening; may be a stand-in */
     char *buffer;                /* [chunk] vectors */
     size_t chunk;                /* CHUNK_ROWS, or fewer of very many elements */
@@ -437,6 +438,7 @@ static mn_status rows_changed(const struct rows *r, int64_t id, mn_error *err)
 static mn_status rows_seek(struct rows *r, size_t ordinal, mn_error *err)
 {
     bool row = true;
+    struct row_vector v = {0};
     mn_status st = MN_OK;
     if (r->at >= r->n || ordinal < r->at || ordinal - r->at > SKIP) {
         sqlite3_reset(r->st);
@@ -447,8 +449,10 @@ static mn_status rows_seek(struct rows *r, size_t ordinal, mn_error *err)
             st = sql_step(r->st, &row, err);
     }
     r->at = st == MN_OK && row ? ordinal : r->n;
-    if (st == MN_OK && (!row || sqlite3_column_int64(r->st, 0) != r->ids[ordinal] ||
-                        (size_t)sqlite3_column_bytes(r->st, 1) != r->c->vector_bytes))
+    if (st == MN_OK && row)
+        row_vector_at(r->conn->db, r->c, r->st, 1, &v);
+    r->vector = v.bytes;
+    if (st == MN_OK && (!v.bytes || sqlite3_column_int64(r->st, 0) != r->ids[ordinal]))
         st = rows_changed(r, r->ids[ordinal], err);
     return st;
 }
@@ -461,7 +465,7 @@ static mn_status rows_raw(struct rows *r, const uint32_t *ordinals, size_t n, ch
     for (size_t i = 0; i < n && st == MN_OK; i++) {
         st = rows_seek(r, ordinals[i], err);
         if (st == MN_OK)
-            memcpy(out + i * r->c->vector_bytes, sqlite3_column_blob(r->st, 1), r->c->vector_bytes);
+            memcpy(out + i * r->c->vector_bytes, r->vector, r->c->vector_bytes);
         if (st == MN_OK && i % 1024 == 1023)
             st = conn_tick(r->conn, err);
     }
@@ -477,7 +481,7 @@ static mn_status rows_fetch(void *ctx, const uint32_t *ordinals, size_t n, float
     for (size_t i = 0; i < n && st == MN_OK; i++) {
         st = rows_seek(r, ordinals[i], err);
         if (st == MN_OK)
-            ivf_widen(r->core, r->conn->db->kernels, sqlite3_column_blob(r->st, 1),
+            ivf_widen(r->core, r->conn->db->kernels, r->vector,
                       out + i * r->c->entry.dim);
         if (st == MN_OK && i % 1024 == 1023)
             st = conn_tick(r->conn, err);
@@ -509,13 +513,12 @@ static mn_status list_rows(mn_conn *conn, struct coll *c, const struct ivf_core 
             *ids = more;
         }
         float norm = 0;
-        if (sqlite3_column_type(st, 1) != SQLITE_BLOB ||
-            (size_t)sqlite3_column_bytes(st, 1) != c->vector_bytes)
+        struct row_vector v;
+        row_vector_at(conn->db, c, st, 1, &v);
+        if (!v.bytes)
             continue;
-        scan_norms(conn->db->kernels, c->entry.dtype, c->entry.dim, sqlite3_column_blob(st, 1), 1,
-                   &norm);
-        if (norm - norm != 0 ||
-            !ivf_widen(like, conn->db->kernels, sqlite3_column_blob(st, 1), wide))
+        scan_norms(conn->db->kernels, c->entry.dtype, c->entry.dim, v.bytes, 1, &norm);
+        if (norm - norm != 0 || !ivf_widen(like, conn->db->kernels, v.bytes, wide))
             continue;
         (*ids)[(*n)++] = sqlite3_column_int64(st, 0);
         if (*n % 4096 == 0)
@@ -582,7 +585,7 @@ static mn_status gather_vectors(struct make *m, struct rows *r, const struct clu
     for (size_t i = 0; i < r->n && st == MN_OK; i++) {
         st = rows_seek(r, i, err);
         if (st == MN_OK)
-            memcpy(gathered_at(g, next[cl->of[i]]++), sqlite3_column_blob(r->st, 1),
+            memcpy(gathered_at(g, next[cl->of[i]]++), r->vector,
                    g->vector_bytes);
         if (st == MN_OK && i % 1024 == 1023)
             st = conn_tick(m->conn, err);

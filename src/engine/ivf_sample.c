@@ -187,11 +187,13 @@ static mn_status scan_rows(struct sample *s, struct scan *scan, char *block, mn_
     if (status)
         return status;
     do {
+        struct row_vector v = {0};
         status = sql_step(st, &row, err);
-        if (status == MN_OK && row && sqlite3_column_type(st, 1) == SQLITE_BLOB &&
-            (size_t)sqlite3_column_bytes(st, 1) == bytes) {
+        if (status == MN_OK && row)
+            row_vector_at(s->conn->db, s->c, st, 1, &v);
+        if (v.bytes) {
             ids[n] = sqlite3_column_int64(st, 0);
-            memcpy(block + n++ * bytes, sqlite3_column_blob(st, 1), bytes);
+            memcpy(block + n++ * bytes, v.bytes, bytes);
         }
         if (status == MN_OK && n && (n == most || !row)) {
             struct scan_block b = {.ids = ids, .vectors = block, .n = n};

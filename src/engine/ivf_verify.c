@@ -258,13 +258,11 @@ static mn_status check_copy(struct check *k, const struct place *p, const void *
 }
 
 /* Whether the row can stand in an index at all: foreign clients may write what is no vector. */
-static bool can_stand(const struct check *k, sqlite3_stmt *st)
+static bool can_stand(const struct check *k, const void *vector)
 {
     mn_error e = {0};
-    return sqlite3_column_type(st, 1) == SQLITE_BLOB &&
-           (size_t)sqlite3_column_bytes(st, 1) == k->c->vector_bytes &&
-           scan_check_vector(k->c->entry.dtype, k->c->entry.metric, k->c->entry.dim,
-                             sqlite3_column_blob(st, 1), "row", &e) == MN_OK;
+    return vector && scan_check_vector(k->c->entry.dtype, k->c->entry.metric, k->c->entry.dim,
+                                       vector, "row", &e) == MN_OK;
 }
 
 /* Walks rows and places together. Rows changed since are the log's business. */
@@ -282,10 +280,14 @@ static mn_status check_rows(struct check *k, mn_error *err)
                        k->places[at].id);
         bool in_index = at < k->n && k->places[at].id == id;
         bool changed = view_changed(k->v, id);
-        if (!in_index && !changed && can_stand(k, st))
+        struct row_vector v;
+        row_vector_at(k->conn->db, k->c, st, 1, &v);
+        if (!in_index && !changed && can_stand(k, v.bytes))
             report(k, "row %" PRId64 " is neither in the index nor among the changed rows", id);
-        if (in_index && !changed)
-            status = check_copy(k, &k->places[at], sqlite3_column_blob(st, 1), err);
+        if (in_index && !changed && !v.bytes)
+            report(k, "row %" PRId64 " stands in the index, but has no vector", id);
+        else if (in_index && !changed)
+            status = check_copy(k, &k->places[at], v.bytes, err);
         at += in_index;
         if (status == MN_OK && ++k->conn->done % 1024 == 0)
             status = conn_tick(k->conn, err);

@@ -271,21 +271,25 @@ static void verify_vector(struct verify *v, const struct coll *c, sqlite3_stmt *
     mn_error e = {0};
     char where[MN_MAX_NAME + 40], what[64];
     int64_t id = sqlite3_column_int64(st, 0);
-    size_t bytes = (size_t)sqlite3_column_bytes(st, 1);
-    bool size_ok = sqlite3_column_type(st, 1) == SQLITE_BLOB && bytes == c->vector_bytes;
+    struct row_vector row;
+    row_vector_at(v->conn->db, c, st, 1, &row);
     snprintf(what, sizeof what, "vector");
-    if (size_ok && scan_check_vector(c->entry.dtype, c->entry.metric, c->entry.dim,
-                                     sqlite3_column_blob(st, 1), what, &e) == MN_OK)
+    if (row.bytes && scan_check_vector(c->entry.dtype, c->entry.metric, c->entry.dim, row.bytes,
+                                       what, &e) == MN_OK)
         return;
     if (++*bad > MAX_ROW_FINDINGS) {
         v->findings++;
         return;
     }
     snprintf(where, sizeof where, "%s, row %" PRId64, c->entry.name, id);
-    if (size_ok)
+    if (row.bytes)
         report(v, where, "%s", e.message);
+    else if (c->entry.foreign)
+        report(v, where, "the value is neither a blob of %zu bytes nor a JSON array of %u numbers",
+               c->vector_bytes, c->entry.dim);
     else
-        report(v, where, "the vector has %zu bytes, not %zu", bytes, c->vector_bytes);
+        report(v, where, "the vector has %d bytes, not %zu", sqlite3_column_bytes(st, 1),
+               c->vector_bytes);
 }
 
 static mn_status verify_rows(struct verify *v, const struct catalog_entry *e, mn_error *err)

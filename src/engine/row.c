@@ -5,6 +5,7 @@
 
 #include "src/engine/engine.h"
 #include "src/engine/iter.h"
+#include "src/engine/json_vector.h"
 #include "storage/base/utf8.h"
 #include "storage/sql.h"
 
@@ -51,8 +52,8 @@ static mn_value read_value(sqlite3_stmt *st, int column)
     return v;
 }
 
-mn_status row_read(const struct coll *c, sqlite3_stmt *st, bool with_vector, mn_row *row,
-                   mn_attr *attrs, mn_error *err)
+mn_status row_read(const mn_db *db, const struct coll *c, sqlite3_stmt *st, bool with_vector,
+                   mn_row *row, mn_attr *attrs, mn_error *err)
 {
     int column = 3;
     *row = (mn_row){.id = sqlite3_column_int64(st, 0),
@@ -65,16 +66,17 @@ mn_status row_read(const struct coll *c, sqlite3_stmt *st, bool with_vector, mn_
     row->payload = (const char *)sqlite3_column_text(st, column);
     row->payload_len = (size_t)sqlite3_column_bytes(st, column);
     column++;
-    if (!with_vector || sqlite3_column_type(st, column) == SQLITE_NULL)
+    if (!with_vector)
         return MN_OK;
-    if ((size_t)sqlite3_column_bytes(st, column) != c->vector_bytes ||
-        sqlite3_column_type(st, column) != SQLITE_BLOB)
+    struct row_vector v;
+    row_vector_at(db, c, st, column, &v);
+    row->vector = v.bytes;
+    if (v.bad && !c->entry.foreign)
         return mn_fail(err, MN_CORRUPT,
                        "collection '%s', row %" PRId64
                        ": the vector has %d bytes, not %zu: another "
                        "program wrote it; put or delete the row",
                        c->entry.name, row->id, sqlite3_column_bytes(st, column), c->vector_bytes);
-    row->vector = sqlite3_column_blob(st, column);
     return MN_OK;
 }
 
@@ -280,7 +282,7 @@ static mn_status get_one(struct get *g, const mn_id *id, size_t position, mn_err
     status = sql_step(st, &found, err);
     if (status || !found)
         return status;
-    status = row_read(g->c, st, g->with_vector, &row, g->attrs, err);
+    status = row_read(g->conn->db, g->c, st, g->with_vector, &row, g->attrs, err);
     if (status == MN_OK) {
         rows->rows[position] = row_dup(rows->alloc, &row, rows->names, g->c->vector_bytes);
         if (!rows->rows[position])
@@ -387,10 +389,12 @@ mn_status mn_iter_open(mn_conn *conn, const char *name, int64_t first, mn_iter *
         for (size_t i = 0; i < c->n_attrs; i++, p += strlen(p) + 1)
             it->attr_names[i] = p;
         it->coll.attrs = it->attr_names;
+        st = coll_json_init(conn->db, &it->coll, err);
+    }
+    if (st == MN_OK)
         st = sql_preparef(conn->sql, &it->st, err,
                           "SELECT %s FROM main.\"%w\" WHERE \"%w\" >= ?1 ORDER BY \"%w\"", columns,
                           c->entry.table, c->entry.id_column, c->entry.id_column);
-    }
     if (st == MN_OK) {
         /* The first step comes before the scope ends, so that the statement keeps the snapshot. */
         sqlite3_bind_int64(it->st, 1, first);
@@ -432,7 +436,7 @@ mn_status mn_iter_next(mn_iter *it, const mn_row **row, mn_error *err)
     if (st == MN_OK && !it->ahead)
         it->ended = true;
     if (st == MN_OK && it->ahead) {
-        st = row_read(&it->coll, it->st, true, &it->row, it->attrs, err);
+        st = row_read(conn->db, &it->coll, it->st, true, &it->row, it->attrs, err);
         if (st == MN_OK)
             *row = &it->row;
     }
@@ -448,6 +452,7 @@ void iter_free(mn_iter *it)
         return;
     struct mn_alloc *a = it->conn->db->alloc;
     sqlite3_finalize(it->st);
+    coll_json_fini(it->conn->db, &it->coll);
     mn_free(a, it->names);
     mn_free(a, it->attr_names);
     mn_free(a, it->attrs);
@@ -468,13 +473,49 @@ void mn_iter_close(mn_iter *it)
 
 /* ---- The vector alone ------------------------------------------------------------------------ */
 
-void row_vector_at(const struct coll *c, sqlite3_stmt *st, int column, struct row_vector *out)
+mn_status coll_json_init(mn_db *db, struct coll *c, mn_error *err)
+{
+    c->json = NULL;
+    c->json_wide = NULL;
+    if (!c->entry.foreign)
+        return MN_OK;
+    c->json = mn_alloc(db->alloc, c->vector_bytes, MN_TAG_HANDLE);
+    c->json_wide = mn_alloc_array(db->alloc, c->entry.dim, sizeof *c->json_wide, MN_TAG_HANDLE);
+    if (c->json && c->json_wide)
+        return MN_OK;
+    coll_json_fini(db, c);
+    return mn_fail(err, MN_NOMEM, "collection '%s': out of memory", c->entry.name);
+}
+
+void coll_json_fini(mn_db *db, struct coll *c)
+{
+    mn_free(db->alloc, c->json);
+    mn_free(db->alloc, c->json_wide);
+    c->json = NULL;
+    c->json_wide = NULL;
+}
+
+const void *row_vector_json(const mn_db *db, const struct coll *c, const void *text, size_t n)
+{
+    const struct catalog_entry *e = &c->entry;
+    bool good = c->json && text &&
+                json_vector(db->kernels, e->dtype, e->dim, text, n, c->json_wide, c->json);
+    return good ? c->json : NULL;
+}
+
+void row_vector_at(const mn_db *db, const struct coll *c, sqlite3_stmt *st, int column,
+                   struct row_vector *out)
 {
     int type = sqlite3_column_type(st, column);
-    bool good = type == SQLITE_BLOB && (size_t)sqlite3_column_bytes(st, column) == c->vector_bytes;
-    *out = (struct row_vector){.bytes = good ? sqlite3_column_blob(st, column) : NULL,
-                               .bad = !good && type != SQLITE_NULL,
-                               .st = st};
+    *out = (struct row_vector){.st = st};
+    if (type == SQLITE_BLOB && (size_t)sqlite3_column_bytes(st, column) == c->vector_bytes) {
+        out->bytes = sqlite3_column_blob(st, column);
+    } else if (type == SQLITE_TEXT && c->json) {
+        const void *text = sqlite3_column_text(st, column);
+        out->nomem = !text;
+        out->bytes = row_vector_json(db, c, text, (size_t)sqlite3_column_bytes(st, column));
+    }
+    out->bad = !out->bytes && type != SQLITE_NULL;
 }
 
 mn_status row_vector_get(mn_conn *conn, struct coll *c, int64_t id, struct row_vector *out,
@@ -489,8 +530,13 @@ mn_status row_vector_get(mn_conn *conn, struct coll *c, int64_t id, struct row_v
     sqlite3_bind_int64(st, 1, id);
     status = sql_step(st, &row, err);
     if (status == MN_OK && row)
-        row_vector_at(c, st, 0, out);
+        row_vector_at(conn->db, c, st, 0, out);
     out->st = st;
+    if (status == MN_OK && out->nomem) {
+        sqlite3_reset(st);
+        status = mn_fail(err, MN_NOMEM, "collection '%s', row %" PRId64 ": out of memory",
+                         c->entry.name, id);
+    }
     return status;
 }
 

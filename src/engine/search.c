@@ -58,7 +58,7 @@ static mn_status admit_row(struct search *s, int64_t id, bool *keep, mn_error *e
     if (status)
         return status;
     if (there) {
-        status = row_read(s->c, st, false, &row, s->attrs, err);
+        status = row_read(s->conn->db, s->c, st, false, &row, s->attrs, err);
         *keep = status == MN_OK && conditions_hold(&s->where, &row);
         s->stats.rows_checked += s->where.n > 0;
         if (*keep && s->opts.filter) {

@@ -30,6 +30,24 @@ static void set_page_cache(mn_conn *conn, size_t bytes)
     sqlite3_exec(conn->sql, sql, NULL, NULL, NULL);
 }
 
+/* The value as a vector of the collection; NULL: it is none, or SQLite cannot hand it out. */
+static const void *vector_of(const mn_db *db, const struct stream *s, sqlite3_value *value,
+                             bool *nomem)
+{
+    int type = sqlite3_value_type(value);
+    const void *bytes = NULL;
+    if (type == SQLITE_BLOB && (size_t)sqlite3_value_bytes(value) == s->vector_bytes)
+        bytes = sqlite3_value_blob(value);
+    else if (type == SQLITE_TEXT && s->c->json)
+        bytes = sqlite3_value_text(value);
+    else
+        return NULL;
+    *nomem = !bytes;
+    if (type == SQLITE_BLOB)
+        return bytes;
+    return row_vector_json(db, s->c, bytes, (size_t)sqlite3_value_bytes(value));
+}
+
 static void on_row(sqlite3_context *context, int n, sqlite3_value **args)
 {
     mn_conn *conn = sqlite3_user_data(context);
@@ -38,16 +56,16 @@ static void on_row(sqlite3_context *context, int n, sqlite3_value **args)
         sqlite3_result_error(context, "mneme_take: is only for searches", -1);
         return;
     }
-    int type = sqlite3_value_type(args[1]);
-    if (type == SQLITE_BLOB && (size_t)sqlite3_value_bytes(args[1]) == s->vector_bytes) {
-        const void *vector = sqlite3_value_blob(args[1]);
-        if (!vector) {
-            sqlite3_result_error_nomem(context);
-            return;
-        }
+    bool nomem = false;
+    const void *vector = vector_of(conn->db, s, args[1], &nomem);
+    if (nomem) {
+        sqlite3_result_error_nomem(context);
+        return;
+    }
+    if (vector) {
         memcpy(s->vectors + s->n * s->vector_bytes, vector, s->vector_bytes);
         s->ids[s->n++] = sqlite3_value_int64(args[0]);
-    } else if (type != SQLITE_NULL) {
+    } else if (sqlite3_value_type(args[1]) != SQLITE_NULL) {
         s->bad(s->ctx, sqlite3_value_int64(args[0]));
     }
     sqlite3_result_int(context, s->n == s->stop);
@@ -64,6 +82,7 @@ mn_status stream_register(mn_conn *conn, mn_error *err)
 mn_status stream_begin(mn_conn *conn, struct coll *c, struct stream *s, mn_error *err)
 {
     s->n = s->stop = 0;
+    s->c = c;
     s->vector_bytes = c->vector_bytes;
     s->st = NULL;
     s->small = !conn_may_be_dirty(conn); /* unwritten pages stay in the cache while they can */

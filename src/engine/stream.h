@@ -12,7 +12,8 @@ struct stream {
     size_t stop;   /* stream_fill() returns when there are so many; more than n */
     void (*bad)(void *ctx, int64_t id); /* told of a row whose value is no vector */
     void *ctx;
-    size_t vector_bytes; /* set by stream_begin(), as the rest */
+    const struct coll *c; /* set by stream_begin(), as the rest */
+    size_t vector_bytes;
     sqlite3_stmt *st;
     bool small; /* with a small page cache, to be set back */
 };

@@ -5,7 +5,7 @@
 #ifndef MN_FORMATS_JSCAN_H
 #define MN_FORMATS_JSCAN_H
 
-#include "src/formats/number.h"
+#include "storage/base/number.h"
 
 /* A cursor over text [at, end). After a failure `why` is a clause and `where` the byte it is
  * about; further calls must not be made. */

@@ -1,5 +1,5 @@
 #include "src/formats/reader.h"
-#include "src/formats/number.h"
+#include "storage/base/number.h"
 #include "src/formats/text.h"
 #include "storage/base/alloc.h"
 #include "storage/base/error.h"

@@ -1,6 +1,6 @@
 /* Writers of JSON lines, CSV and word vectors. What they write reads back as it was: see jsonl.c
  * and csv.c for how types show. */
-#include "src/formats/number.h"
+#include "storage/base/number.h"
 #include "src/formats/source.h"
 #include "src/formats/text.h"
 #include "src/formats/writer.h"

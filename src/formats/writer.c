@@ -2,7 +2,7 @@
  * n = 0 first and mended at close, or with the caller's n where the file is a pipe. */
 #include "src/formats/writer.h"
 #include "src/formats/npy_header.h"
-#include "src/formats/number.h"
+#include "storage/base/number.h"
 #include "src/formats/reader.h"
 #include "src/formats/source.h"
 #include "storage/base/alloc.h"

@@ -7,7 +7,7 @@
 
 #include "src/faiss/truth.h"
 #include "src/formats/formats.h"
-#include "src/formats/number.h"
+#include "storage/base/number.h"
 #include "src/shell/print.h"
 #include "src/shell/queries.h"
 #include "src/shell/shell.h"

@@ -224,4 +224,319 @@ TEST(what_cannot_be_indexed_is_refused_with_a_sentence)
     end(&o);
 }
 
+/* ---- JSON ------------------------------------------------------------------------------------ */
+
+TEST(blobs_and_json_stand_in_one_column)
+{
+    static const struct {
+        const char *value; /* in SQL */
+        bool vector;
+    } values[] = {
+        {"'[1, 0]'", true},
+        {"' [ 1.0 ,\n0e0 ]\t'", true},
+        {"'[1E0,-0]'", true},
+        {"json_array(1, 0)", true},
+        {"x'0000803f00000000'", true},
+        {"CAST('[1,0]' AS BLOB)", false}, /* 5 bytes */
+        {"'[1]'", false},
+        {"'[1,0,0]'", false},
+        {"'[1,0,]'", false},
+        {"'[1,0'", false},
+        {"'[1 0]'", false},
+        {"'[1,0]x'", false},
+        {"'[1,null]'", false},
+        {"'[1,\"0\"]'", false},
+        {"'[1,NaN]'", false},
+        {"'[1,1e40]'", false},
+        {"'[1,01]'", false},
+        {"'[1,.5]'", false},
+        {"'[1,+1]'", false},
+        {"'[[1,0]]'", false},
+        {"'{}'", false},
+        {"''", false},
+        {"17", false},
+        {"1.5", false},
+        {"zeroblob(8)", true},
+        {"zeroblob(7)", false},
+        {"x'0000c07f00000000'", false}, /* NaN */
+    };
+    struct over o;
+    mn_hit hit;
+    uint32_t found;
+    begin(&o, docs);
+    sql(&o, "DELETE FROM docs");
+    CHECK_OK(create(&o, "docs", "docs", "emb"), o.err);
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
+        char text[200];
+        snprintf(text, sizeof text, "REPLACE INTO docs(key, emb) VALUES (1, %s)", values[i].value);
+        sql(&o, text);
+        mn_search_stats stats;
+        for (int load = 0; load < 2; load++) { /* from the rows, and from memory */
+            CHECK_OK(mn_search(o.conn, "docs", (float[]){1, 0}, 1, 1,
+                               &(mn_search_opts){.stats = &stats}, &hit, &found, &o.err),
+                     o.err);
+            CHECKF(found == values[i].vector, "%s: found %u", values[i].value, found);
+            CHECKF(found || stats.rows_invalid || strstr(values[i].value, "c07f"), "%s: invalid",
+                   values[i].value);
+        }
+        mn_rows *rows;
+        CHECK_OK(mn_get(o.conn, "docs", &(mn_id){.id = 1}, 1, &rows, &o.err), o.err);
+        CHECK(mn_rows_at(rows, 0));
+        const float *v = mn_rows_at(rows, 0)->vector;
+        CHECKF(!found || (v && v[1] == 0 && (v[0] == 1 || values[i].value[0] == 'z')), "%s: get",
+               values[i].value);
+        mn_rows_free(rows);
+        mn_iter *it;
+        const mn_row *row;
+        CHECK_OK(mn_iter_open(o.conn, "docs", INT64_MIN, &it, &o.err), o.err);
+        CHECK_OK(mn_iter_next(it, &row, &o.err), o.err);
+        CHECKF(row && (!found || row->vector), "%s: iterate", values[i].value);
+        mn_iter_close(it);
+        uint64_t findings;
+        CHECK_OK(mn_verify(o.conn, NULL, NULL, &findings, &o.err), o.err);
+        CHECKF(findings == !values[i].vector, "%s: %llu findings", values[i].value,
+               (unsigned long long)findings);
+    }
+    end(&o);
+}
+
+TEST(json_is_rounded_to_the_dtype)
+{
+    static const struct {
+        mn_dtype dtype;
+        uint32_t dim;
+        const char *json;
+        const unsigned char bytes[4]; /* "" and bad: it cannot be rounded */
+        bool bad;
+    } cases[] = {{MN_I8, 2, "[1.4, -127.6]", {1, 0x80}, false},
+                 {MN_I8, 2, "[1, 128]", {0}, true},
+                 {MN_F16, 2, "[1, -2]", {0, 0x3c, 0, 0xc0}, false},
+                 {MN_F16, 2, "[1, 65520]", {0}, true},
+                 {MN_BF16, 2, "[1, -2]", {0x80, 0x3f, 0, 0xc0}, false},
+                 {MN_BIT, 8, "[1,0,0,0,0,1,0,0]", {0x21}, false},
+                 {MN_BIT, 8, "[1,0,0,0,0,1,0,2]", {0}, true}};
+    struct over o;
+    begin(&o, "");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[200];
+        mn_rows *rows;
+        snprintf(text, sizeof text,
+                 "CREATE TABLE t%zu(id INTEGER PRIMARY KEY, v); INSERT INTO t%zu VALUES (1, '%s')",
+                 i, i, cases[i].json);
+        sql(&o, text);
+        snprintf(text, sizeof text, "t%zu", i);
+        mn_collection_opts opts = {.dim = cases[i].dim,
+                                   .dtype = cases[i].dtype,
+                                   .metric = cases[i].dtype == MN_BIT ? MN_HAMMING : MN_L2,
+                                   .table = text,
+                                   .column = "v"};
+        CHECK_OK(mn_create(o.conn, text, &opts, &o.err), o.err);
+        CHECK_OK(mn_get(o.conn, text, &(mn_id){.id = 1}, 1, &rows, &o.err), o.err);
+        const void *v = mn_rows_at(rows, 0)->vector;
+        CHECKF(!v == cases[i].bad, "%s", cases[i].json);
+        CHECKF(!v || memcmp(v, cases[i].bytes, mn_vector_bytes(opts.dtype, opts.dim)) == 0, "%s",
+               cases[i].json);
+        mn_rows_free(rows);
+    }
+    end(&o);
+}
+
+/* ---- A stock client at random ---------------------------------------------------------------- */
+
+enum { DIM = 8, PARENTS = 12 };
+
+/* The rows as a plain SELECT and SQLite's own JSON give them. */
+static void load(struct brute *b, sqlite3 *db, const char *select)
+{
+    sqlite3_stmt *st, *each;
+    b->n = 0;
+    b->invalid = 0;
+    CHECK(sqlite3_prepare_v2(db, select, -1, &st, NULL) == SQLITE_OK);
+    CHECK(sqlite3_prepare_v2(db,
+                             "SELECT value FROM json_each(?1) WHERE json_valid(?1) AND "
+                             "json_type(?1) = 'array'",
+                             -1, &each, NULL) == SQLITE_OK);
+    while (sqlite3_step(st) == SQLITE_ROW) {
+        int type = sqlite3_column_type(st, 1);
+        float v[DIM];
+        int n = 0;
+        if (type == SQLITE_BLOB && sqlite3_column_bytes(st, 1) == sizeof v) {
+            brute_add(b, sqlite3_column_int64(st, 0), sqlite3_column_blob(st, 1));
+            continue;
+        }
+        if (type == SQLITE_TEXT) {
+            sqlite3_bind_value(each, 1, sqlite3_column_value(st, 1));
+            for (; sqlite3_step(each) == SQLITE_ROW; n++)
+                if (n < DIM)
+                    v[n] = (float)sqlite3_column_double(each, 0);
+            sqlite3_reset(each);
+        }
+        if (n == DIM)
+            brute_add(b, sqlite3_column_int64(st, 0), v);
+        else if (type != SQLITE_NULL)
+            b->invalid++;
+    }
+    sqlite3_finalize(each);
+    sqlite3_finalize(st);
+}
+
+/* A value for the vector column, in SQL: mostly a vector. */
+static const char *value(struct test_rng *r)
+{
+    static char text[300];
+    float v[DIM];
+    size_t n = 0;
+    indexed_vector(MN_F32, DIM, 1, test_rand(r), v);
+    switch (test_below(r, 12)) {
+    case 0:
+        return "NULL";
+    case 1:
+        return "'[1, 2, 3]'";
+    case 2:
+        return "x'0102'";
+    case 3:
+    case 4:
+    case 5:
+        n = (size_t)snprintf(text, sizeof text, "'[");
+        for (int i = 0; i < DIM; i++)
+            n += (size_t)snprintf(text + n, sizeof text - n, "%s%.9g", i ? "," : "", (double)v[i]);
+        snprintf(text + n, sizeof text - n, "]'");
+        return text;
+    default:
+        n = (size_t)snprintf(text, sizeof text, "x'");
+        for (size_t i = 0; i < sizeof v; i++)
+            n += (size_t)snprintf(text + n, sizeof text - n, "%02x", ((unsigned char *)v)[i]);
+        snprintf(text + n, sizeof text - n, "'");
+        return text;
+    }
+}
+
+/* One statement of the stock client; those that fail on a constraint change nothing. */
+static void step(struct over *o, struct test_rng *r)
+{
+    char text[600];
+    long long id = (long long)test_below(r, 700) + 1, other = (long long)test_below(r, 700) + 1;
+    int url = (int)test_below(r, 900), parent = (int)test_below(r, PARENTS) + 1;
+    switch (test_below(r, 14)) {
+    case 0:
+    case 1:
+    case 2:
+        snprintf(text, sizeof text, "INSERT INTO docs VALUES (%lld, %d, %d, 'en', %d, %s)", id, url,
+                 parent, url, value(r));
+        break;
+    case 3:
+        snprintf(text, sizeof text, "REPLACE INTO docs VALUES (%lld, %d, %d, 'de', 3, %s)", id, url,
+                 parent, value(r));
+        break;
+    case 4:
+        snprintf(text, sizeof text, "UPDATE OR REPLACE docs SET url = %d WHERE key = %lld", url,
+                 id);
+        break;
+    case 5:
+        snprintf(text, sizeof text, "UPDATE OR REPLACE docs SET key = %lld WHERE key = %lld", other,
+                 id);
+        break;
+    case 6:
+        snprintf(text, sizeof text, "UPDATE docs SET key = %lld, emb = %s WHERE key = %lld", other,
+                 value(r), id);
+        break;
+    case 7:
+    case 8:
+        snprintf(text, sizeof text, "UPDATE docs SET emb = %s WHERE key BETWEEN %lld AND %lld",
+                 value(r), id, id + 3);
+        break;
+    case 9:
+        snprintf(text, sizeof text, "DELETE FROM docs WHERE key BETWEEN %lld AND %lld", id, id + 2);
+        break;
+    case 10:
+        snprintf(text, sizeof text,
+                 "DELETE FROM parents WHERE id = %d AND %d = 0; INSERT OR IGNORE INTO parents "
+                 "VALUES (%d)",
+                 parent, (int)test_below(r, 8), parent);
+        break;
+    case 11:
+        snprintf(text, sizeof text,
+                 "INSERT INTO docs VALUES (%lld, %d, %d, 'fr', 4, %s) ON CONFLICT(key) DO UPDATE "
+                 "SET emb = excluded.emb",
+                 id, url, parent, value(r));
+        break;
+    case 12:
+        snprintf(text, sizeof text,
+                 "BEGIN; DELETE FROM docs WHERE key < %lld; SAVEPOINT s; UPDATE docs SET emb = "
+                 "NULL; ROLLBACK",
+                 id);
+        break;
+    default:
+        snprintf(text, sizeof text, "UPDATE docs SET parent = %d WHERE key = %lld", parent, id);
+    }
+    sqlite3_exec(o->plain, text, NULL, NULL, NULL);
+}
+
+static bool odd(void *ctx, int64_t id)
+{
+    (void)ctx;
+    return id % 2 != 0;
+}
+
+static bool odd_row(void *ctx, const mn_row *row)
+{
+    return odd(ctx, row->id);
+}
+
+TEST(any_change_by_a_stock_client_is_answered_as_brute_force_does)
+{
+    struct over o;
+    struct test_rng r = {2026};
+    struct brute b = {.dtype = MN_F32, .metric = MN_L2, .dim = DIM};
+    struct indexed_recall sum = {0};
+    const char *const attributes[] = {"lang", "year"};
+    mn_collection_opts opts = {
+        .dim = DIM, .table = "docs", .column = "emb", .attributes = attributes, .n_attributes = 2};
+    begin(&o,
+          "PRAGMA foreign_keys = ON; CREATE TABLE parents(id INTEGER PRIMARY KEY);"
+          "CREATE TABLE docs(key INTEGER PRIMARY KEY, url UNIQUE, parent REFERENCES parents(id) "
+          "ON DELETE CASCADE ON UPDATE CASCADE, lang, year, emb);"
+          "WITH RECURSIVE k(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM k WHERE i < 12) INSERT "
+          "INTO parents SELECT i FROM k");
+    CHECK_OK(mn_create(o.conn, "docs", &opts, &o.err), o.err);
+    sql(&o, "BEGIN");
+    for (int i = 1; i < 700; i++) {
+        char text[600];
+        snprintf(text, sizeof text, "INSERT INTO docs VALUES (%d, %d, %d, 'en', %d, %s)", i, i,
+                 i % PARENTS + 1, i, value(&r));
+        sql(&o, text);
+    }
+    sql(&o, "COMMIT");
+    for (int round = 0; round < 60; round++) {
+        float query[DIM];
+        for (uint64_t n = test_below(&r, 30); n; n--)
+            step(&o, &r);
+        load(&b, o.plain, "SELECT key, emb FROM docs ORDER BY key");
+        indexed_vector(MN_F32, DIM, 3, (uint64_t)round, query);
+        struct indexed_query q = {.name = "docs", .vector = query, .k = round % 3 ? 10 : 50};
+        q.opts.recall = round % 4 ? 0.95 : 1.0;
+        if (round % 5 == 4) {
+            q.keep = odd;
+            q.opts.filter = odd_row;
+        }
+        const char *wrong = indexed_check(o.conn, &b, &q, &sum);
+        CHECKF(!wrong, "round %d, %zu rows: %s", round, b.n, wrong);
+        if (round % 16 == 7)
+            CHECK_OK(mn_fold(o.conn, "docs", &o.err), o.err);
+        if (round % 16 == 15)
+            reopen(&o);
+        if (round % 16 == 3) {
+            uint64_t findings;
+            CHECK_OK(mn_verify(o.conn, NULL, NULL, &findings, &o.err), o.err);
+            CHECK_EQ(findings, b.invalid);
+        }
+    }
+    printf("    %.3f of the nearest found; %llu searches by the index, %llu by the rows\n",
+           sum.found / sum.wanted, (unsigned long long)sum.by_index,
+           (unsigned long long)sum.by_rows);
+    CHECK(sum.by_index > 20 && sum.by_rows > 10 && sum.found > 0.9 * sum.wanted);
+    brute_free(&b);
+    end(&o);
+}
+
 TEST_MAIN

@@ -1,6 +1,6 @@
 /* Numbers, JSON, UTF-8 and base64 against other implementations: the C library and jansson. */
 #include "src/formats/jscan.h"
-#include "src/formats/number.h"
+#include "storage/base/number.h"
 #include "src/formats/text.h"
 #include "tests/test.h"
 

@@ -4,7 +4,7 @@
  * the digits that the double lost decide: those few, and all longer numbers, go to strtof_l.
  *
  * Writing: the fewest decimals k for which round(x * 10^k) / 10^k reads back as x; else %.9g. */
-#include "src/formats/number.h"
+#include "storage/base/number.h"
 
 #include <float.h>
 #include <locale.h>

@@ -1,7 +1,7 @@
 /* Numbers between text and binary, independent of the locale, correctly rounded both ways. Knows no
  * file. Thread-safe. */
-#ifndef MN_FORMATS_NUMBER_H
-#define MN_FORMATS_NUMBER_H
+#ifndef MN_STORAGE_BASE_NUMBER_H
+#define MN_STORAGE_BASE_NUMBER_H
 
 #include <stdbool.h>
 #include <stddef.h>

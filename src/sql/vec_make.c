@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "src/formats/npy_header.h"
-#include "src/formats/number.h"
+#include "storage/base/number.h"
 #include "src/formats/text.h"
 #include "src/sql/vec.h"
 #include "src/sql/vec_npy.h"

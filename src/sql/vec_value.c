@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "src/engine/engine.h"
-#include "src/formats/number.h"
+#include "storage/base/number.h"
 #include "storage/base/error.h"
 
 enum { FLAG_RESULT_SUBTYPE = 0x001000000 }; /* since 3.45; headers of older versions lack it */

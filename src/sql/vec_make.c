@@ -4,12 +4,12 @@
 #include <string.h>
 
 #include "src/formats/npy_header.h"
-#include "storage/base/number.h"
 #include "src/formats/text.h"
 #include "src/sql/vec.h"
 #include "src/sql/vec_npy.h"
 #include "src/sql/vec_value.h"
 #include "storage/base/error.h"
+#include "storage/base/number.h"
 
 /* The type that an argument names; float32 if it is left out. */
 static bool type_argument(sqlite3_context *ctx, int n, sqlite3_value **args, int i,

@@ -7,8 +7,8 @@
 #include <string.h>
 
 #include "src/engine/engine.h"
-#include "storage/base/number.h"
 #include "storage/base/error.h"
+#include "storage/base/number.h"
 
 enum { FLAG_RESULT_SUBTYPE = 0x001000000 }; /* since 3.45; headers of older versions lack it */
 

@@ -7,6 +7,7 @@
  *       min_reader  lowest format number that can read it; above CATALOG_FORMAT we refuse
  *       db_id       32 hex digits, random: which database this is
  *       schema      PRAGMA schema_version as our last own change of the schema left it
+ *       log:NUMBER  where a table and the triggers of its log stood in the schema then
  *       and what storage/extents.c keeps about the sidecar, once there is one
  *   mneme_tables(number, name, id_kind)
  *       one row per table of rows; id_kind is 'integer' or 'text' for those that Mneme made, 'key'
@@ -729,6 +730,16 @@ mn_status catalog_drop(sqlite3 *db, const struct catalog_entry *e, mn_error *err
     return status ? status : catalog_schema_keep(db, err);
 }
 
+mn_status catalog_rename(sqlite3 *db, const struct catalog_entry *e, const char *to, mn_error *err)
+{
+    mn_status st = check_name("collection", to, err);
+    if (st == MN_OK)
+        st = check_free(db, to, false, err);
+    return st ? st
+              : sql_execf(db, err, "UPDATE mneme_collections SET name = %Q WHERE number = %lld", to,
+                          (long long)e->number);
+}
+
 mn_status catalog_add_attribute(sqlite3 *db, const struct catalog_entry *e, const char *attribute,
                                 mn_error *err)
 {
@@ -759,16 +770,67 @@ mn_status catalog_schema(sqlite3 *db, int64_t *now, int64_t *ours, mn_error *err
               : sql_int(db, "SELECT value FROM mneme_meta WHERE key = 'schema'", -1, ours, err);
 }
 
+/* Where a table (named by its trigger, as it may have been renamed), its log, and what is on them
+ * stand in the schema: a table that was dropped and made anew, with its triggers copied word by
+ * word, stands elsewhere; and what was there may have written past the log (changelog_watchable),
+ * all but an index that is not unique. VACUUM moves them too, which costs a restart of the logs. */
+#define LOG_TABLE                                                                                  \
+    "(SELECT tbl_name FROM sqlite_master WHERE type = 'trigger' AND name = 'mneme_' || t.number "  \
+    "|| '_insert')"
+#define LOG_PLACE                                                                                  \
+    "SELECT group_concat(rowid || '/' || rootpage, ' ') FROM (SELECT rowid, rootpage FROM "        \
+    "sqlite_master WHERE tbl_name IN (" LOG_TABLE ", 'mneme_log_' || t.number) AND (type <> "      \
+    "'index' OR name NOT IN (SELECT name FROM pragma_index_list(" LOG_TABLE ") WHERE NOT "         \
+    "\"unique\")) ORDER BY rowid)"
+
 mn_status catalog_schema_keep(sqlite3 *db, mn_error *err)
 {
     int64_t now = 0;
     mn_status st = sql_int(db, "PRAGMA schema_version", 0, &now, err);
     return st ? st
-              : sql_execf(db, err, "UPDATE mneme_meta SET value = %lld WHERE key = 'schema'",
+              : sql_execf(db, err,
+                          "UPDATE mneme_meta SET value = %lld WHERE key = 'schema';"
+                          "DELETE FROM mneme_meta WHERE key GLOB 'log:*';"
+                          "INSERT INTO mneme_meta SELECT 'log:' || t.number, (" LOG_PLACE
+                          ") FROM mneme_tables t",
                           (long long)now);
 }
 
-/* Restarts the log of one table, if it is there. */
+/* Whether table and triggers are those that our last own change left: then nothing was written past
+ * the log, whatever else the foreign hand did. */
+static mn_status log_is_whole(sqlite3 *db, const struct catalog_entry *e, bool *whole,
+                              mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    struct catalog_log log;
+    int64_t same = 0;
+    *whole = false;
+    mn_status status =
+        sql_preparef(db, &st, err,
+                     "SELECT (SELECT value FROM mneme_meta WHERE key = 'log:' || t.number) = "
+                     "(" LOG_PLACE ") FROM mneme_tables t WHERE t.number = %lld",
+                     (long long)e->table_number);
+    if (status == MN_OK)
+        status = sql_stmt_int(st, 0, &same, err);
+    sqlite3_finalize(st);
+    if (status || !same)
+        return status;
+    status = catalog_log_of(db, e, &log, err);
+    if (status == MN_OK)
+        status = changelog_check(db, &log.table, whole, err);
+    sqlite3_free(log.watched);
+    return status;
+}
+
+/* The triggers as they must be; from a new beginning of the log, unless nothing was missed. */
+static mn_status mend_log(sqlite3 *db, const struct catalog_entry *e, mn_error *err)
+{
+    bool whole = false;
+    mn_status st = log_is_whole(db, e, &whole, err);
+    return st || whole ? st : make_log(db, e, true, err);
+}
+
+/* Mends the log of one table, if it is there. */
 static mn_status reconcile_table(sqlite3 *db, const struct catalog_entry *e, mn_error *err)
 {
     sqlite3_stmt *st = NULL;
@@ -778,7 +840,7 @@ static mn_status reconcile_table(sqlite3 *db, const struct catalog_entry *e, mn_
         if (!*e->id_column)
             return MN_OK;
         status = over_keep_names(db, e, err);
-        return status ? status : make_log(db, e, true, err);
+        return status ? status : mend_log(db, e, err);
     }
     status = sql_preparef(db, &st, err,
                           "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = %Q "
@@ -787,7 +849,7 @@ static mn_status reconcile_table(sqlite3 *db, const struct catalog_entry *e, mn_
     if (status == MN_OK)
         status = sql_stmt_int(st, 0, &there, err);
     sqlite3_finalize(st);
-    return status || !there ? status : make_log(db, e, true, err);
+    return status || !there ? status : mend_log(db, e, err);
 }
 
 /* One collection over each table in turn: no statement is open when the schema changes. */

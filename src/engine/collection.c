@@ -4,7 +4,7 @@
  * call, inside its snapshot.
  *
  * A version that Mneme itself did not leave means that a foreign hand changed the schema: triggers
- * may have been gone for a while. Until a writer has restarted the change logs (catalog_reconcile),
+ * may have been gone for a while. Until a writer has checked the change logs (catalog_reconcile),
  * no collection is "watched" and searches read the rows. A write does that first; a search does it
  * afterwards, if nobody else is writing.
  */
@@ -374,7 +374,7 @@ static mn_status need_catalog(mn_conn *conn, const char *name, mn_error *err)
         return mn_fail(err, MN_NOTFOUND,
                        "%s: no collection '%s': the database has none yet; create it first",
                        db->path, name);
-    if (st == MN_OK) {
+    if (st == MN_OK && !conn_may_be_dirty(conn)) { /* an uncommitted one may go again */
         pthread_mutex_lock(&db->lock);
         db->has_catalog = true;
         pthread_mutex_unlock(&db->lock);
@@ -392,9 +392,12 @@ static mn_status settle_schema(mn_conn *conn, mn_error *err)
     if (st)
         return st;
     conn->trusted = now == ours;
-    if (!conn->trusted && (conn->scope == TXN_WRITE || conn->txn == TXN_WRITE)) {
+    /* Inside a statement of the application only if that is to change the schema anyway. */
+    bool may = conn->scope == TXN_WRITE || conn->txn == TXN_WRITE ||
+               (conn->txn == TXN_HOST && conn->schema_dirty);
+    if (!conn->trusted && may) {
         db_log(conn->db, MN_LOG_WARN, "schema",
-               "%s: the schema was changed by another program; change logs restarted",
+               "%s: the schema was changed by another program; change logs were checked",
                conn->db->path);
         st = catalog_reconcile(conn->sql, err);
         conn->schema_dirty = true;
@@ -402,7 +405,9 @@ static mn_status settle_schema(mn_conn *conn, mn_error *err)
             st = schema_version(conn, &now, err);
         conn->trusted = st == MN_OK;
     }
-    conn->schema = st == MN_OK ? now : -1;
+    /* The number of an uncommitted change may come again for another one. */
+    bool passing = conn->hosted && conn_may_be_dirty(conn);
+    conn->schema = st == MN_OK && !passing ? now : -1;
     return st;
 }
 
@@ -452,7 +457,7 @@ void conn_mend_schema(mn_conn *conn)
         return; /* somebody writes: he, or the next search, does it */
     st = scope_end(conn, settle_schema(conn, &err), &err);
     if (st)
-        db_log(conn->db, MN_LOG_WARN, "schema", "change logs could not be restarted: %s",
+        db_log(conn->db, MN_LOG_WARN, "schema", "change logs could not be checked: %s",
                err.message);
     colls_forget(conn);
 }
@@ -486,6 +491,10 @@ static mn_status prepare_database(mn_conn *conn, const mn_collection_opts *opts,
         return st;
     if (conn->db->opts.flags & MN_OPEN_READONLY)
         return mn_fail(err, MN_READONLY, "%s: was opened read-only", conn->db->path);
+    if (conn->hosted) /* inside a transaction it is switched to WAL afterwards: host_use_wal */
+        return conn->txn == TXN_NONE && conn->db->keeper
+                   ? db_use_wal(conn->db, conn->db->keeper, &was, err)
+                   : MN_OK;
     if (conn->txn != TXN_NONE)
         return mn_fail(err, MN_MISUSE,
                        "%s: the first collection of a database cannot be created inside a "
@@ -537,6 +546,26 @@ mn_status mn_create(mn_conn *conn, const char *name, const mn_collection_opts *o
         st = ensure_catalog(conn, err);
         if (st == MN_OK)
             st = catalog_create(conn->sql, name, opts, err);
+        st = scope_end(conn, st, err);
+    }
+    return conn_leave(conn, st, err);
+}
+
+mn_status coll_rename(mn_conn *conn, const char *name, const char *to, mn_error *err)
+{
+    struct catalog_entry e;
+    mn_status st = conn_enter(conn, err);
+    if (st)
+        return st;
+    st = scope_schema(conn, err);
+    if (st == MN_OK) {
+        conn->schema_dirty = true;
+        st = ensure_catalog(conn, err);
+        if (st == MN_OK)
+            st = catalog_find(conn->sql, name, &e, err);
+        if (st == MN_OK)
+            st = catalog_rename(conn->sql, &e, to, err);
+        colls_forget(conn);
         st = scope_end(conn, st, err);
     }
     return conn_leave(conn, st, err);

@@ -6,6 +6,7 @@
 #include "src/engine/batch.h"
 #include "src/engine/cache.h"
 #include "src/engine/engine.h"
+#include "src/engine/host.h"
 #include "src/engine/iter.h"
 #include "src/engine/stream.h"
 #include "storage/sql.h"
@@ -56,7 +57,8 @@ mn_status mn_connect(mn_db *db, mn_conn **out, mn_error *err)
     return conn_open(db, true, out, err);
 }
 
-mn_status conn_open(mn_db *db, bool counted, mn_conn **out, mn_error *err)
+/* A connection without its SQLite handle; for conn_free. */
+static mn_status conn_create(mn_db *db, bool counted, mn_conn **out, mn_error *err)
 {
     mn_error_clear(err);
     if (!db || !out)
@@ -75,7 +77,38 @@ mn_status conn_open(mn_db *db, bool counted, mn_conn **out, mn_error *err)
     bool first = counted && db->conns++ == 0;
     pthread_mutex_unlock(&db->lock);
     conn->page_cache = first ? FIRST_PAGE_CACHE : FURTHER_PAGE_CACHE;
-    mn_status st = db_open_sqlite(db, conn->page_cache, &conn->sql, err);
+    *out = conn;
+    return MN_OK;
+}
+
+mn_status conn_open_hosted(mn_db *db, sqlite3 *sql, mn_conn **out, mn_error *err)
+{
+    mn_conn *conn;
+    mn_status st = conn_create(db, true, &conn, err);
+    if (out)
+        *out = NULL;
+    if (st)
+        return st;
+    conn->sql = sql;
+    conn->hosted = true;
+    st = batch_register(conn, err);
+    if (st == MN_OK)
+        st = stream_register(conn, err);
+    if (st)
+        conn_free(conn);
+    else
+        *out = conn;
+    return st;
+}
+
+mn_status conn_open(mn_db *db, bool counted, mn_conn **out, mn_error *err)
+{
+    mn_conn *conn;
+    mn_status st = conn_create(db, counted, &conn, err);
+    if (st)
+        return st;
+    *out = NULL;
+    st = db_open_sqlite(db, conn->page_cache, &conn->sql, err);
     if (st == MN_OK)
         st = db_limit_wal(conn->sql, err);
     if (st == MN_OK)
@@ -96,6 +129,15 @@ mn_status conn_open(mn_db *db, bool counted, mn_conn **out, mn_error *err)
     return MN_OK;
 }
 
+void conn_rest(mn_conn *conn)
+{
+    colls_forget(conn);
+    sqlite3_finalize(conn->schema_now);
+    sqlite3_finalize(conn->poll);
+    conn->schema_now = conn->poll = NULL;
+    txn_finalize(conn);
+}
+
 void mn_disconnect(mn_conn *conn)
 {
     if (!conn || db_forked(conn->db))
@@ -103,13 +145,11 @@ void mn_disconnect(mn_conn *conn)
     mn_db *db = conn->db;
     while (conn->iters)
         mn_iter_close(conn->iters);
-    colls_forget(conn);
+    conn_rest(conn);
     view_release(db, conn->own_view);
     askers_destroy(conn);
-    if (conn->schema_now)
-        sqlite3_finalize(conn->schema_now);
-    txn_finalize(conn);
-    sqlite3_close(conn->sql); /* rolls back what is open */
+    if (!conn->hosted)
+        sqlite3_close(conn->sql); /* rolls back what is open */
     conn_free(conn);
 }
 
@@ -147,6 +187,8 @@ mn_status conn_enter(mn_conn *conn, mn_error *err)
         return mn_fail(err, MN_MISUSE,
                        "the connection is in a call: use one per thread, and none in a callback");
     atomic_store_explicit(&conn->interrupted, false, memory_order_relaxed);
+    if (conn->hosted)
+        host_look(conn);
     conn->deadline_us = 0;
     conn->busy_since_us = 0;
     conn->stage = NULL;
@@ -185,6 +227,8 @@ mn_status conn_tick_aside(const mn_conn *conn, mn_error *err)
 
 mn_status conn_tick(mn_conn *conn, mn_error *err)
 {
+    if (conn->hosted && host_interrupted(conn))
+        atomic_store_explicit(&conn->interrupted, true, memory_order_relaxed);
     mn_status st = conn_tick_aside(conn, err);
     if (st)
         return st;

@@ -429,16 +429,13 @@ static struct index_limits limits_or_default(const struct index_limits *l)
     };
 }
 
-/* A new handle, in no registry yet. Takes `path` (from malloc), also on failure. */
-static mn_status db_create(char *path, const mn_open_opts *opts, const struct db_stage *stage,
-                           mn_db **out, mn_error *err)
+/* The parts that every handle has; `path` is from malloc and is taken. NULL without memory. */
+static mn_db *db_alloc(char *path, const mn_open_opts *opts, const struct index_limits *limits)
 {
-    const char *vfs = stage->vfs;
-    mn_status st = MN_OK;
-    mn_db *db = calloc(1, sizeof *db);
+    mn_db *db = path ? calloc(1, sizeof *db) : NULL;
     if (!db) {
         free(path);
-        return mn_fail(err, MN_NOMEM, "open: out of memory");
+        return NULL;
     }
     pthread_mutex_init(&db->lock, NULL);
     pthread_mutex_init(&db->sidecar_lock, NULL);
@@ -447,12 +444,25 @@ static mn_status db_create(char *path, const mn_open_opts *opts, const struct db
     db->refs = 1;
     db->fork_count = atomic_load(&forks);
     db->kernels = kernels_select(ISA_COUNT);
-    db->memory = strcmp(path, ":memory:") == 0;
-    db->limits = limits_or_default(&stage->limits);
+    db->limits = limits_or_default(limits);
     db->alloc = mn_alloc_create(opts->allocator, opts->memory_bytes);
-    if (!db->alloc)
-        st = mn_fail(err, MN_NOMEM, "%s: out of memory", path);
-    if (st == MN_OK && db->memory)
+    if (db->alloc)
+        return db;
+    db_free(db);
+    return NULL;
+}
+
+/* A new handle, in no registry yet. Takes `path` (from malloc), also on failure. */
+static mn_status db_create(char *path, const mn_open_opts *opts, const struct db_stage *stage,
+                           mn_db **out, mn_error *err)
+{
+    const char *vfs = stage->vfs;
+    mn_status st = MN_OK;
+    mn_db *db = db_alloc(path, opts, &stage->limits);
+    if (!db)
+        return mn_fail(err, MN_NOMEM, "open: out of memory");
+    db->memory = strcmp(path, ":memory:") == 0;
+    if (db->memory)
         st = memory_db_create(&db->vfs, err);
     else if (st == MN_OK && vfs && !(db->vfs = strdup(vfs)))
         st = mn_fail(err, MN_NOMEM, "%s: out of memory", path);
@@ -583,6 +593,37 @@ mn_status db_open_vfs(const char *path, const mn_open_opts *opts, const char *vf
                       mn_error *err)
 {
     return db_open_on(path, opts, &(struct db_stage){.vfs = vfs}, out, err);
+}
+
+/* One that is open already in this process is taken as it is. */
+static mn_status open_beside(sqlite3 *sql, const char *path, mn_db **out, mn_error *err)
+{
+    const char *file = sqlite3_db_filename(sql, "main");
+    sqlite3_vfs *vfs = NULL, *usual = sqlite3_vfs_find(NULL);
+    mn_open_opts opts = {.flags = MN_OPEN_MUST_EXIST};
+    if (sqlite3_uri_boolean(file, "immutable", 0))
+        opts.flags |= MN_OPEN_READONLY | MN_OPEN_IMMUTABLE;
+    else if (sqlite3_db_readonly(sql, "main") == 1)
+        opts.flags |= MN_OPEN_READONLY;
+    sqlite3_file_control(sql, "main", SQLITE_FCNTL_VFS_POINTER, &vfs);
+    struct db_stage stage = {.vfs = vfs && vfs != usual ? vfs->zName : NULL};
+    mn_status st = db_open_on(path, &opts, &stage, out, err);
+    if (st != MN_MISUSE)
+        return st;
+    mn_error_clear(err);
+    return db_open_on(path, NULL, &stage, out, err);
+}
+
+mn_status db_open_hosted(sqlite3 *sql, mn_db **out, mn_error *err)
+{
+    const char *path = sqlite3_db_filename(sql, "main");
+    mn_open_opts opts;
+    if (path && *path)
+        return open_beside(sql, path, out, err);
+    pthread_once(&fork_once, watch_forks);
+    mn_status st = check_opts(NULL, &opts, err);
+    *out = st == MN_OK ? db_alloc(strdup(":memory:"), &opts, &(struct index_limits){0}) : NULL;
+    return st == MN_OK && !*out ? mn_fail(err, MN_NOMEM, "open: out of memory") : st;
 }
 
 mn_status mn_open(const char *path, const mn_open_opts *opts, mn_db **out, mn_error *err)

@@ -79,7 +79,9 @@ struct mn_db {
     mn_db *next;                   /* registry lock */
 };
 
-enum txn { TXN_NONE, TXN_READ, TXN_WRITE };
+/* TXN_HOST: the call runs inside a statement of the application on a hosted connection, in whatever
+ * transaction that has; see host.c. */
+enum txn { TXN_NONE, TXN_READ, TXN_WRITE, TXN_HOST };
 enum txn_stmt { TXN_BEGIN_READ, TXN_BEGIN_WRITE, TXN_COMMIT, TXN_ROLLBACK, TXN_STMTS };
 
 /* Statements over one collection, prepared at first use. */
@@ -127,6 +129,10 @@ struct mn_conn {
     sqlite3 *sql;             /* set in connect */
     size_t page_cache;        /* of sql, bytes; set in connect */
     bool counted;             /* set in connect; among db->conns: the folder's own is not */
+    bool hosted;              /* set in connect; sql is the application's own, see host.c */
+    bool inside;              /* hosted: the running call serves one of its statements */
+    sqlite3_stmt *poll;       /* hosted: "SELECT 1"; fails once the application interrupts */
+    uint64_t polled_us;       /* hosted: when that was last asked */
     _Atomic bool in_call;     /* exchanged at each entry: two threads, or a callback's re-entry */
     _Atomic bool interrupted; /* set by mn_interrupt, cleared at each entry */
     enum txn txn;             /* what the caller began */
@@ -187,6 +193,9 @@ mn_status db_use_wal(mn_db *db, sqlite3 *sql, bool *was, mn_error *err);
 mn_status db_limit_wal(sqlite3 *sql, mn_error *err);
 struct pool *db_pool(mn_db *db); /* made when first wanted; NULL when memory runs out */
 struct parallel db_parallel(mn_db *db); /* the pool for index/, as many threads as the database's */
+/* A database for connections on `sql`, whose file it shares; for mn_close. One without a file is
+ * private to the handle and has no index. */
+mn_status db_open_hosted(sqlite3 *sql, mn_db **out, mn_error *err);
 uint64_t clock_us(void);         /* monotonic */
 uint64_t clock_thread_us(void);  /* CPU time of the calling thread */
 
@@ -195,10 +204,16 @@ uint64_t clock_thread_us(void);  /* CPU time of the calling thread */
 /* mn_connect; `counted`: close waits for it to be disconnected. */
 mn_status conn_open(mn_db *db, bool counted, mn_conn **out, mn_error *err);
 
+/* A connection on a handle that is the application's; mn_disconnect leaves it open. */
+mn_status conn_open_hosted(mn_db *db, sqlite3 *sql, mn_conn **out, mn_error *err);
+
 /* Every public function that takes a connection begins with conn_enter and, if that succeeded,
  * ends with conn_leave, which hands its status through. */
 mn_status conn_enter(mn_conn *conn, mn_error *err);
 mn_status conn_leave(mn_conn *conn, mn_status st, mn_error *err);
+
+/* Finalizes the statements that the connection keeps; it prepares them again when it needs them. */
+void conn_rest(mn_conn *conn);
 
 /* Sleeps until what another connection holds may be tried again, a little longer each time, at most
  * 20 ms. False: the call has waited as long as it may, or must end. */
@@ -235,6 +250,8 @@ void conn_mend_schema(mn_conn *conn);
 /* The same, waiting for who is writing, for a call over that collection which could do nothing
  * without its change log. */
 mn_status conn_trust_schema(mn_conn *conn, const char *name, mn_error *err);
+/* Gives the collection another name, as ALTER TABLE does to the virtual table over it. */
+mn_status coll_rename(mn_conn *conn, const char *name, const char *to, mn_error *err);
 /* Position of an attribute, or MN_NOTFOUND that names it. */
 mn_status coll_attr(const struct coll *c, const char *name, size_t *out, mn_error *err);
 /* Head of the collection's change log in the snapshot of the open scope. */

@@ -593,6 +593,7 @@ static void *run(void *arg)
         if (st == MN_OK) {
             conn->stage = "fold";
             st = fold_first(conn, name, mode, &due, &err);
+            conn_mend_schema(conn); /* for searches that may not: host.c */
             if (st == MN_OK && due)
                 st = fold_collection(conn, name, mode, &err);
             if (st == MN_OK || st == MN_BUSY) {

@@ -563,6 +563,8 @@ static mn_status search_run(struct search *s, const char *name, const void *quer
     st = scope_end(s->conn, search_scoped(s, name, queries, done, out, err), err);
     if (opts && opts->stats)
         *opts->stats = s->stats;
+    if (s->conn->hosted && !s->conn->trusted)
+        folder_tell(s->conn->db, name); /* it can mend what the application's statement may not */
     conn_mend_schema(s->conn);
     return st;
 }

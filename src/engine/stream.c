@@ -85,7 +85,8 @@ mn_status stream_begin(mn_conn *conn, struct coll *c, struct stream *s, mn_error
     s->c = c;
     s->vector_bytes = c->vector_bytes;
     s->st = NULL;
-    s->small = !conn_may_be_dirty(conn); /* unwritten pages stay in the cache while they can */
+    /* Unwritten pages stay in the cache while they can; an application's cache is its own. */
+    s->small = !conn->hosted && !conn_may_be_dirty(conn);
     if (s->small)
         set_page_cache(conn, STREAM_PAGE_CACHE);
     return coll_stmt(conn, c, STMT_STREAM, &s->st, err);

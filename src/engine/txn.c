@@ -16,19 +16,24 @@ mn_status txn_prepare(mn_conn *conn, mn_error *err)
                                                [TXN_ROLLBACK] = "ROLLBACK"};
     mn_status st = MN_OK;
     for (int i = 0; i < TXN_STMTS && st == MN_OK; i++)
-        st = sql_prepare(conn->sql, sql[i], &conn->txn_stmts[i], err);
+        if (!conn->txn_stmts[i])
+            st = sql_prepare(conn->sql, sql[i], &conn->txn_stmts[i], err);
     return st;
 }
 
 void txn_finalize(mn_conn *conn)
 {
-    for (int i = 0; i < TXN_STMTS; i++)
+    for (int i = 0; i < TXN_STMTS; i++) {
         sqlite3_finalize(conn->txn_stmts[i]);
+        conn->txn_stmts[i] = NULL;
+    }
 }
 
 /* SQLite's code; SQLITE_OK when it was done. */
 static int run(mn_conn *conn, enum txn_stmt which)
 {
+    if (!conn->txn_stmts[which] && txn_prepare(conn, NULL)) /* a hosted connection had a rest */
+        return SQLITE_NOMEM;
     int rc = sqlite3_step(conn->txn_stmts[which]);
     sqlite3_reset(conn->txn_stmts[which]);
     return rc == SQLITE_DONE ? SQLITE_OK : rc;
@@ -69,7 +74,7 @@ static mn_status check_alive(mn_conn *conn, mn_error *err)
         return mn_fail(err, MN_NOMEM,
                        "%s: an earlier failure could not be undone yet; free memory, or disconnect",
                        conn->db->path);
-    if (conn->txn == TXN_NONE || !sqlite3_get_autocommit(conn->sql))
+    if (conn->txn == TXN_NONE || conn->txn == TXN_HOST || !sqlite3_get_autocommit(conn->sql))
         return MN_OK;
     conn->txn = TXN_NONE;
     forget_own_writes(conn, true);
@@ -148,6 +153,8 @@ mn_status scope_write(mn_conn *conn, mn_error *err)
         return mn_fail(err, MN_MISUSE,
                        "the transaction was begun for reading; commit it, then "
                        "begin one for writing");
+    if (conn->txn == TXN_HOST)
+        return MN_OK; /* the statement's own undoing covers what is written for it */
     if (conn->txn == TXN_WRITE) {
         st = sql_exec(conn->sql, "SAVEPOINT " CALL_SAVEPOINT, err);
         conn->savepoint = st == MN_OK;
@@ -187,7 +194,8 @@ static mn_status end_savepoint(mn_conn *conn, mn_status st, mn_error *err)
  * none, the transaction is gone, and what came after was read in another snapshot. */
 static mn_status check_lost(mn_conn *conn, mn_error *err)
 {
-    if ((conn->scope == TXN_NONE && conn->txn == TXN_NONE) || !sqlite3_get_autocommit(conn->sql))
+    if ((conn->scope == TXN_NONE && (conn->txn == TXN_NONE || conn->txn == TXN_HOST)) ||
+        !sqlite3_get_autocommit(conn->sql))
         return MN_OK;
     return mn_fail(err, MN_NOMEM,
                    "%s: out of memory: SQLite gave up the snapshot of this call; free memory, "

@@ -6,7 +6,7 @@
 #include "src/sql/vec_value.h"
 #include "storage/base/json_member.h"
 
-static void call_contains(sqlite3_context *ctx, int n, sqlite3_value **args)
+void json_contains(sqlite3_context *ctx, int n, sqlite3_value **args)
 {
     (void)n;
     mn_value value = {.type = MN_BLOB};
@@ -40,5 +40,5 @@ int json_contains_register(sqlite3 *db)
 {
     return sqlite3_create_function_v2(db, "json_contains", 2,
                                       SQLITE_UTF8 | SQLITE_DETERMINISTIC | SQLITE_INNOCUOUS, NULL,
-                                      call_contains, NULL, NULL, NULL);
+                                      json_contains, NULL, NULL, NULL);
 }

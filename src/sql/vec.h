@@ -16,5 +16,7 @@ int vec_register_change(sqlite3 *db);    /* vec_change.c */
 int vec_register_sum(sqlite3 *db);       /* vec_sum.c */
 int vec_register_each(sqlite3 *db);      /* vec_each.c */
 int json_contains_register(sqlite3 *db); /* json_contains.c */
+/* The function itself, for who overloads it. */
+void json_contains(sqlite3_context *ctx, int n, sqlite3_value **args);
 
 #endif

@@ -367,6 +367,9 @@ static mn_status read_header(struct format_reader *r, mn_error *err)
         csv->columns[i].name = name;
         name += csv->fields[i].len + 1;
     }
+    csv->vector = csv->n_columns;
+    if (r->opts.plain)
+        return check_names(r, err);
     const char *given = r->opts.vector_column;
     bool prefix = given && find_column(csv, given) == csv->n_columns;
     mn_status st = choose(r, r->opts.id_column, ids, &id, err);
@@ -424,7 +427,7 @@ static mn_status csv_open(struct format_reader *r, mn_error *err)
         st = make_columns(r, err);
     if (st != MN_OK)
         return st;
-    return is_header(csv) ? read_header(r, err) : without_header(r, err);
+    return r->opts.plain || is_header(csv) ? read_header(r, err) : without_header(r, err);
 }
 
 static void csv_close(struct format_reader *r)
@@ -581,7 +584,7 @@ static mn_status csv_next(struct format_reader *r, bool *got, mn_error *err)
     uint32_t element = 0;
     for (size_t i = 0; i < csv->n_columns && st == MN_OK; i++)
         st = read_field(r, i, &element, err);
-    if (st == MN_OK && csv->vector == csv->n_columns)
+    if (st == MN_OK && csv->vector == csv->n_columns && !r->opts.plain)
         st = reader_take_floats(r, element, err);
     *got = st == MN_OK;
     return st;

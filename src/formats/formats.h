@@ -90,6 +90,9 @@ struct format_opts {
     bool native;                /* deliver the file's element type (but f64 as f32); else f32 */
     bool partial;               /* deliver what stands before damage: sizes stated by a header are
                                    not compared with the file's size at open */
+    bool plain;                 /* jsonl, csv: every member or column is an attribute and stays as
+                                   it is; no id, no payload, no vector: rec.vector is NULL. The
+                                   first record of csv is the header. Others: no difference */
     uint32_t dim;               /* 0: any; else every vector must have it */
     enum format_ids ids;
     const char *ids_path;       /* ids from this file instead: one a line, ivecs, or npy of ints */
@@ -115,7 +118,7 @@ struct format_record {
     size_t id_len;        /* 1 .. MN_MAX_TEXT_ID */
     enum format_dtype dtype; /* of vector: F32 unless format_opts.native */
     uint32_t dim;            /* 1 .. MN_MAX_DIM, the same in all records of a file */
-    const void *vector;      /* [dim] of dtype, aligned to 64 */
+    const void *vector;      /* [dim] of dtype, aligned to 64; NULL: format_opts.plain */
     const mn_attr *attrs;    /* jsonl, csv. Texts are valid UTF-8 */
     size_t n_attrs;
     const char *payload; /* NULL: none. Valid UTF-8, payload_len bytes */

@@ -38,8 +38,11 @@ static mn_status jsonl_open(struct format_reader *r, mn_error *err)
 }
 
 /* Which role a member of this name plays; ROLES: an attribute. */
-static int role_of(struct jsonl *state, const char *name)
+static int role_of(const struct format_reader *r, const char *name)
 {
+    struct jsonl *state = r->state;
+    if (r->opts.plain)
+        return ROLES;
     for (int role = 0; role < ROLES; role++) {
         if (state->column[role]) {
             if (strcmp(name, state->column[role]) == 0)
@@ -224,7 +227,7 @@ static mn_status read_member(struct format_reader *r, struct jscan *j, const cha
     const char *at = j->at;
     if (!jscan_string(j, &name, &len) || !jscan_char(j, ':'))
         return reader_fail_json(r, j, r->rec.line, line, err);
-    int role = strlen(name) == len ? role_of(state, name) : ROLES;
+    int role = strlen(name) == len ? role_of(r, name) : ROLES;
     if (role == ROLES) {
         mn_value value;
         if (!read_value(j, &value))
@@ -258,6 +261,8 @@ static mn_status read_object(struct format_reader *r, char *line, size_t len, mn
     if (jscan_peek(&j) != JSCAN_END)
         return reader_fail_at(r, r->rec.line, (uint64_t)(j.at - line) + 1, err,
                               "something follows the object; each needs a line of its own");
+    if (r->opts.plain)
+        return MN_OK;
     if (!state->has[VECTOR] && state->column[VECTOR])
         return reader_fail(r, err, "there is no '%s'", state->column[VECTOR]);
     if (!state->has[VECTOR])

@@ -88,11 +88,11 @@ static void vector_cell(struct get *g, struct table *table, const void *vector)
 
 static void table_begin(struct get *g)
 {
-    table_column(&g->table, "id", g->info.id_kind == MN_ID_INTEGER);
-    table_column(&g->table, "version", true);
+    table_column_add(&g->table, "id", g->info.id_kind == MN_ID_INTEGER);
+    table_column_add(&g->table, "version", true);
     row_columns_add(&g->names, &g->table);
     if (!g->given->no_vector)
-        table_column(&g->table, "vector", false);
+        table_column_add(&g->table, "vector", false);
 }
 
 static void table_add(struct get *g, const mn_row *row)

@@ -138,9 +138,9 @@ const struct command cmd_list = {
 static void info_defaults(void)
 {
     struct table table = {0};
-    table_column(&table, "default", false);
-    table_column(&table, "value", false);
-    table_column(&table, "meaning", false);
+    table_column_add(&table, "default", false);
+    table_column_add(&table, "value", false);
+    table_column_add(&table, "meaning", false);
     for (const mn_default *d = mn_defaults(); d->name; d++) {
         table_cell(&table, d->name, strlen(d->name), 0);
         table_cell(&table, d->value, strlen(d->value), 0);
@@ -153,13 +153,13 @@ static void info_defaults(void)
 static void info_table(const mn_collection_info *all, size_t n)
 {
     struct table table = {0};
-    table_column(&table, "collection", false);
-    table_column(&table, "dim", true);
-    table_column(&table, "type", false);
-    table_column(&table, "metric", false);
-    table_column(&table, "ids", false);
-    table_column(&table, "attributes", false);
-    table_column(&table, "table.column", false);
+    table_column_add(&table, "collection", false);
+    table_column_add(&table, "dim", true);
+    table_column_add(&table, "type", false);
+    table_column_add(&table, "metric", false);
+    table_column_add(&table, "ids", false);
+    table_column_add(&table, "attributes", false);
+    table_column_add(&table, "table.column", false);
     for (size_t i = 0; i < n; i++) {
         const mn_collection_info *c = &all[i];
         struct text place = {0};

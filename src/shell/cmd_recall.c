@@ -299,15 +299,15 @@ static void show_json(const struct recall *r, const struct measured *m)
 
 static void table_begin(struct table *t)
 {
-    table_column(t, "search", false);
-    table_column(t, "recall", true);
-    table_column(t, "+-", true);
-    table_column(t, "median", true);
-    table_column(t, "p99", true);
-    table_column(t, "CPU", true);
-    table_column(t, "codes", true);
-    table_column(t, "vectors", true);
-    table_column(t, "pages read", true);
+    table_column_add(t, "search", false);
+    table_column_add(t, "recall", true);
+    table_column_add(t, "+-", true);
+    table_column_add(t, "median", true);
+    table_column_add(t, "p99", true);
+    table_column_add(t, "CPU", true);
+    table_column_add(t, "codes", true);
+    table_column_add(t, "vectors", true);
+    table_column_add(t, "pages read", true);
 }
 
 static void table_add(struct table *t, const struct measured *m)

@@ -133,9 +133,9 @@ static void show_heading(struct search *s, const struct origin *o, uint32_t n)
 
 static void table_begin(struct search *s)
 {
-    table_column(&s->table, "rank", true);
-    table_column(&s->table, "id", s->info.id_kind == MN_ID_INTEGER);
-    table_column(&s->table, "distance", true);
+    table_column_add(&s->table, "rank", true);
+    table_column_add(&s->table, "id", s->info.id_kind == MN_ID_INTEGER);
+    table_column_add(&s->table, "distance", true);
     if (!s->given->ids_only)
         row_columns_add(&s->names, &s->table);
 }

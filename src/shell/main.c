@@ -1,4 +1,5 @@
-/* The program `mneme`: one table of commands, one way in and out.
+/* The program `mneme`: one table of commands, one way in and out; what is no command is the SQL
+ * shell's (repl.c).
  *
  * A command is a `struct command` in its own cmd_*.c: its options, its help and its function. main
  * finds it by its first word, lets options.c fill its struct, and runs it. Exit codes are in
@@ -11,6 +12,7 @@
 #include <unistd.h>
 
 #include "src/shell/print.h"
+#include "src/shell/repl.h"
 #include "src/shell/shell.h"
 
 static const struct command *const commands[] = {
@@ -21,7 +23,7 @@ static const struct command *const commands[] = {
 
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
-static const struct command *command_find(const char *name)
+const struct command *command_find(const char *name)
 {
     for (size_t i = 0; i < N_COMMANDS; i++)
         if (strcmp(commands[i]->name, name) == 0)
@@ -29,21 +31,35 @@ static const struct command *command_find(const char *name)
     return NULL;
 }
 
+size_t command_count(void)
+{
+    return N_COMMANDS;
+}
+
+const struct command *command_at(size_t i)
+{
+    return commands[i];
+}
+
 static void help_all(void)
 {
     out_printf("Mneme: a vector database in a SQLite file.\n\n"
-               "usage: mneme COMMAND DB ... [options]\n");
+               "usage: mneme PATH [SQL or .command]...   the SQL shell\n"
+               "       mneme COMMAND DB ... [options]    one thing, then the end\n");
     out_heading("Commands");
     for (size_t i = 0; i < N_COMMANDS; i++)
         out_printf("  %-8s  %s\n", commands[i]->name, commands[i]->summary);
-    out_printf("\n`mneme help COMMAND` or `mneme COMMAND --help` says more; `mneme --version`.\n");
+    out_printf("\n`mneme help COMMAND` or `mneme COMMAND --help` says more, `mneme PATH -help`\n"
+               "all of the shell; `mneme --version`. A file named like a command: ./search.\n");
     out_heading("Examples");
-    out_printf("  mneme import app.db words glove.txt --metric cosine --dtype f16\n"
+    out_printf("  mneme app.db\n"
+               "  mneme app.db \"SELECT count(*) FROM words\"\n"
+               "  mneme import app.db words glove.txt --metric cosine --dtype f16\n"
                "  mneme search app.db words --word ocean --k 5\n"
                "  mneme stats app.db\n");
     out_heading("Exit codes");
     out_printf("  0    done\n"
-               "  1    problems were found, or the row is not there\n"
+               "  1    problems were found, the row is not there, or a statement of SQL failed\n"
                "  2    the command line is wrong\n"
                "  3    it could not be done; the message says why\n"
                "  130  interrupted\n");
@@ -51,14 +67,6 @@ static void help_all(void)
 
 static int unknown_command(const char *word)
 {
-    struct stat st;
-    size_t len = strlen(word);
-    bool database = (len > 3 && strcmp(word + len - 3, ".db") == 0) ||
-                    (stat(word, &st) == 0 && S_ISREG(st.st_mode));
-    if (database)
-        return usage_error("the SQL shell is not in this version: open %s with `sqlite3 %s`; "
-                           "`mneme info %s` says what is in it",
-                           word, word, word);
     const char *names[N_COMMANDS + 1];
     for (size_t i = 0; i < N_COMMANDS; i++)
         names[i] = commands[i]->name;
@@ -66,7 +74,17 @@ static int unknown_command(const char *word)
     const char *near = nearest_word(word, names, N_COMMANDS + 1);
     if (near)
         return usage_error("unknown command %s; did you mean %s?", word, near);
-    return usage_error("unknown command %s; `mneme help` lists the commands", word);
+    return usage_error("unknown command %s; `mneme help` lists the commands, and `mneme ./%s` "
+                       "opens a database of that name",
+                       word, word);
+}
+
+/* A word that is no command opens the shell, if it looks like a file or is one: a mistyped command
+ * must not make a database. */
+static bool is_database(const char *word)
+{
+    struct stat st;
+    return strpbrk(word, "./:") != NULL || (stat(word, &st) == 0 && !S_ISDIR(st.st_mode));
 }
 
 static int help(int argc, char **argv)
@@ -85,7 +103,7 @@ static int help(int argc, char **argv)
 }
 
 /* argv[0] is the command's name. */
-static int command_run(const struct command *command, int argc, char **argv)
+int command_run(const struct command *command, int argc, char **argv)
 {
     void *given = need(calloc(1, command->size));
     char **args = need(calloc((size_t)argc + 1, sizeof *args));
@@ -116,11 +134,12 @@ static int program(int argc, char **argv)
         out_printf("mneme %s (SQLite %s)\n", mn_version(), sqlite3_libversion());
         return 0;
     }
-    if (word[0] == '-')
-        return usage_error("unknown option %s; a command comes first: `mneme help` lists them",
-                           word);
     const struct command *command = command_find(word);
-    return command ? command_run(command, argc - 1, argv + 1) : unknown_command(word);
+    if (command)
+        return command_run(command, argc - 1, argv + 1);
+    if (word[0] == '-' || is_database(word))
+        return repl_main(argc - 1, argv + 1);
+    return unknown_command(word);
 }
 
 int main(int argc, char **argv)

@@ -82,8 +82,16 @@ void text_free(struct text *t)
 static struct {
     bool out_terminal, err_terminal; /* set in out_init */
     bool out_colours, err_colours;
-    int failed; /* errno of the first write that failed */
+    int failed;      /* errno of the first write that failed */
+    FILE *file;      /* NULL: stdout */
+    int behind;      /* `failed` of stdout while `file` is written */
+    bool behind_terminal, behind_colours; /* out_terminal, out_colours of stdout, likewise */
 } screen;
+
+static FILE *out_file(void)
+{
+    return screen.file ? screen.file : stdout;
+}
 
 void out_init(void)
 {
@@ -112,14 +120,14 @@ void out_printf(const char *format, ...)
         return;
     va_list args;
     va_start(args, format);
-    out_check(vfprintf(stdout, format, args) >= 0);
+    out_check(vfprintf(out_file(), format, args) >= 0);
     va_end(args);
 }
 
 void out_write(const void *bytes, size_t n)
 {
     if (!screen.failed && n)
-        out_check(fwrite(bytes, 1, n, stdout) == n);
+        out_check(fwrite(bytes, 1, n, out_file()) == n);
 }
 
 void out_heading(const char *title)
@@ -130,7 +138,7 @@ void out_heading(const char *title)
 void out_flush(void)
 {
     if (!screen.failed)
-        out_check(fflush(stdout) == 0);
+        out_check(fflush(out_file()) == 0);
 }
 
 bool out_fine(void)
@@ -144,6 +152,28 @@ int out_finish(void)
     if (!screen.failed || screen.failed == EPIPE)
         return 0;
     return error_exit("standard output could not be written: %s", strerror(screen.failed));
+}
+
+void out_redirect(FILE *file)
+{
+    out_flush();
+    screen.file = file;
+    screen.behind = screen.failed;
+    screen.behind_terminal = screen.out_terminal;
+    screen.behind_colours = screen.out_colours;
+    screen.failed = 0;
+    screen.out_terminal = screen.out_colours = false;
+}
+
+int out_restore(void)
+{
+    out_flush();
+    int failed = screen.failed;
+    screen.file = NULL;
+    screen.failed = screen.behind;
+    screen.out_terminal = screen.behind_terminal;
+    screen.out_colours = screen.behind_colours;
+    return failed;
 }
 
 bool out_is_terminal(void)
@@ -167,6 +197,14 @@ static size_t columns_of(int fd)
 size_t out_columns(void)
 {
     return screen.out_terminal ? columns_of(STDOUT_FILENO) : 0;
+}
+
+size_t out_lines(void)
+{
+    struct winsize size;
+    if (!screen.out_terminal)
+        return 0;
+    return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_row > 0 ? size.ws_row : 24;
 }
 
 size_t err_columns(void)
@@ -370,7 +408,7 @@ void text_float(struct text *t, float x)
 
 /* ---- Tables --------------------------------------------------------------------------------- */
 
-void table_column(struct table *t, const char *name, bool right)
+void table_column_add(struct table *t, const char *name, bool right)
 {
     if (t->n_columns == TABLE_MOST_COLUMNS)
         return;
@@ -381,7 +419,7 @@ void table_column(struct table *t, const char *name, bool right)
 
 void table_column_optional(struct table *t, const char *name)
 {
-    table_column(t, name, false);
+    table_column_add(t, name, false);
     t->columns[t->n_columns - 1].optional = true;
 }
 

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 /* ---- Text being built ----------------------------------------------------------------------- */
 
@@ -37,9 +38,15 @@ bool out_fine(void);
  * reported. */
 int out_finish(void);
 
+/* Sends all that follows to `file`, which is no terminal, until out_restore: that flushes, leaves
+ * the file open and returns 0 or the errno of the first write that failed. */
+void out_redirect(FILE *file);
+int out_restore(void);
+
 bool out_is_terminal(void);
 bool err_is_terminal(void); /* and one that can move its cursor */
 size_t out_columns(void);   /* width of the terminal; 0: no terminal */
+size_t out_lines(void);     /* its height; 0: no terminal */
 size_t err_columns(void);
 
 /* Escape sequences, or "" where colours are not wanted. */
@@ -83,7 +90,7 @@ struct table {
 };
 
 /* `right`: numbers, aligned to the right. */
-void table_column(struct table *t, const char *name, bool right);
+void table_column_add(struct table *t, const char *name, bool right);
 void table_column_optional(struct table *t, const char *name);
 void table_cell(struct table *t, const char *s, size_t n,
                 size_t most); /* row by row; see text_visible */

@@ -90,6 +90,10 @@ static mn_conn *volatile interrupt_conn; /* the open session's; read by the hand
 
 static pthread_t main_thread; /* set in interrupt_init */
 
+enum { INTERRUPTS_MOST = 5 };        /* a shell that hears none of so many is stuck */
+static void (*interrupt_also)(void); /* set before signals matter; NULL: the second one ends us */
+static volatile sig_atomic_t ended;  /* SIGTERM came */
+
 static void on_signal(int number)
 {
     /* A search's helper thread may be the one that is asked: only the main thread knows for sure
@@ -98,11 +102,17 @@ static void on_signal(int number)
         pthread_kill(main_thread, number);
         return;
     }
-    if (interrupts++)
+    int most = interrupt_also ? INTERRUPTS_MOST : 1;
+    if (number == SIGTERM)
+        ended = 1;
+    if (interrupts >= most)
         _exit(EXIT_INTERRUPTED);
+    interrupts = interrupts + 1;
     mn_conn *conn = interrupt_conn;
     if (conn)
         mn_interrupt(conn);
+    if (interrupt_also)
+        interrupt_also();
 }
 
 void interrupt_init(void)
@@ -118,6 +128,23 @@ void interrupt_init(void)
 bool interrupted(void)
 {
     return interrupts > 0;
+}
+
+void interrupt_keep(void (*also)(void))
+{
+    interrupt_also = also;
+}
+
+void interrupt_forget(void)
+{
+    if (!ended)
+        interrupts = 0;
+    interrupt_told = false;
+}
+
+bool asked_to_end(void)
+{
+    return ended;
 }
 
 /* ---- A database ----------------------------------------------------------------------------- */

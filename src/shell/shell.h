@@ -17,6 +17,12 @@ extern const struct command cmd_import, cmd_search, cmd_get, cmd_delete, cmd_exp
     cmd_stats, cmd_list, cmd_verify, cmd_backup, cmd_truth, cmd_create, cmd_drop, cmd_fold,
     cmd_rebuild, cmd_compact, cmd_recall;
 
+/* Commands by name; run with argv[0] as the name. They return the program's exit code. */
+const struct command *command_find(const char *name);
+int command_run(const struct command *command, int argc, char **argv);
+size_t command_count(void);
+const struct command *command_at(size_t i);
+
 /* ---- Errors: one line "mneme: ..." on stderr ------------------------------------------------- */
 
 __attribute__((format(printf, 1, 2))) int usage_error(const char *format, ...); /* EXIT_USAGE */
@@ -37,6 +43,13 @@ void *need(void *memory);
 /* The first SIGINT or SIGTERM asks for an orderly end, a second one ends at once. */
 void interrupt_init(void);
 bool interrupted(void);
+
+/* For the SQL shell, which outlives Ctrl-C: signals also call `also` (which may only do what a
+ * handler may), and only many of them, unheard, end the program. interrupt_forget() makes the next
+ * one the first again. asked_to_end(): SIGTERM came. */
+void interrupt_keep(void (*also)(void));
+void interrupt_forget(void);
+bool asked_to_end(void);
 
 /* ---- A database ----------------------------------------------------------------------------- */
 

@@ -565,6 +565,7 @@ static int next_batch(struct cursor *c)
         st = search_all(c, conn, name, &opts, INFINITY, &err);
     else
         st = search_some(c, conn, name, &opts, k < MN_MAX_K ? k : MN_MAX_K, &err);
+    session_searched(t->s);
     session_leave(t->s);
     if (st)
         return fail(c, st, &err);

@@ -219,6 +219,7 @@ static mn_status run(struct session *s, mn_conn *conn, const struct request *r, 
         st = c->hits ? mn_search(conn, r->collection, query, 1, (uint32_t)r->k, &opts, c->hits,
                                  &c->n, err)
                      : mn_fail(err, MN_NOMEM, "out of memory");
+        session_searched(s);
     }
     where_fini(&where);
     sqlite3_free(query);

@@ -19,10 +19,11 @@ struct session {
     sqlite3 *sql;
     mn_conn *conn; /* NULL: not wanted yet */
     unsigned refs;
-    unsigned depth; /* of session_enter */
-    bool guarded;   /* mneme_guard is connected */
-    bool settled;   /* in write-ahead logging, as far as is known */
-    mn_search_stats stats;
+    unsigned depth;             /* of session_enter */
+    bool guarded;               /* mneme_guard is connected */
+    bool settled;               /* in write-ahead logging, as far as is known */
+    mn_search_stats last;       /* of the running search, where one explains */
+    struct searches *explained; /* mneme_explain()'s; NULL */
 };
 
 struct session *session_create(sqlite3 *sql)
@@ -53,9 +54,37 @@ sqlite3 *session_sql(const struct session *s)
     return s->sql;
 }
 
+struct searches *session_explain(struct session *s, struct searches *all)
+{
+    struct searches *before = s->explained;
+    s->explained = all;
+    return before;
+}
+
 mn_search_stats *session_stats(struct session *s)
 {
-    return &s->stats;
+    return s->explained ? &s->last : NULL;
+}
+
+void session_searched(struct session *s)
+{
+    if (!s->explained)
+        return;
+    mn_search_stats *to = &s->explained->sum, *from = &s->last;
+    s->explained->n++;
+    to->rows_scanned += from->rows_scanned;
+    to->rows_pending += from->rows_pending;
+    to->rows_checked += from->rows_checked;
+    to->probed += from->probed;
+    to->codes += from->codes;
+    to->reranked += from->reranked;
+    to->reads += from->reads;
+    to->codes_skipped += from->codes_skipped;
+    to->postings_skipped += from->postings_skipped;
+    to->wall_us += from->wall_us;
+    to->cpu_us += from->cpu_us;
+    to->plan = from->plan;
+    to->matches = from->matches;
 }
 
 /* ---- The guard ------------------------------------------------------------------------------- */

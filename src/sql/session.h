@@ -39,8 +39,17 @@ void session_tell(struct session *s, const char *collection);
  * later. */
 void session_settle(struct session *s);
 
-/* What the last search of the connection did. */
+/* While mneme_explain() runs a statement: what its searches did, all together. */
+struct searches {
+    uint64_t n;
+    mn_search_stats sum; /* .plan and .matches: of the last one */
+};
+/* From now on searches are counted in *all; NULL: no longer. Returns what was counted in before. */
+struct searches *session_explain(struct session *s, struct searches *all);
+
+/* For mn_search_opts.stats; NULL when nobody explains. Followed by session_searched(). */
 mn_search_stats *session_stats(struct session *s);
+void session_searched(struct session *s);
 
 /* SQLite's code for the status. */
 int session_code(mn_status st);

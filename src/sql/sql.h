@@ -16,7 +16,9 @@ struct sql_function {
 int sql_register_functions(struct session *s, const struct sql_function *functions, size_t n);
 
 int functions_register(struct session *s); /* functions.c */
+int explain_register(struct session *s);   /* explain.c */
 int index_register(struct session *s);     /* index_table.c */
 int knn_register(struct session *s);       /* knn.c */
+int recall_register(struct session *s);    /* recall.c */
 
 #endif

@@ -205,6 +205,7 @@ int bench_ann(int argc, char **argv);
 int bench_io(int argc, char **argv);
 int bench_churn(int argc, char **argv);
 int bench_live(int argc, char **argv);
+int bench_sql(int argc, char **argv);
 int bench_all(int argc, char **argv);
 int bench_worker(int argc, char **argv); /* hidden: what the others start */
 

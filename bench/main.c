@@ -22,6 +22,7 @@ static const struct subcommand subcommands[] = {
      "search beside a writer, puts beside a fold, the first answer after opening"},
     {"io", bench_io, "the disk's own limit: random reads at several queue depths"},
     {"put", bench_put, "import, single puts, bytes on disk, open time, memory"},
+    {"sql", bench_sql, "SQL beside the C API: searches, and inserts into an indexed table"},
     {"all", bench_all, "the whole table of targets, into a folder of JSON files"},
     {"worker", bench_worker, NULL},
 };

@@ -88,9 +88,11 @@ static mn_status option_metric(struct column *c, const char *value, size_t len, 
     char word[16] = "";
     if (len < sizeof word)
         memcpy(word, value, len);
-    if (!mn_metric_parse(word, &c->vector.metric))
-        return mn_fail(err, MN_INVALID, "%s: metric '%.*s'; it must be l2, cosine, ip or hamming",
-                       what, (int)len, value);
+    c->l1 = strcmp(word, "l1") == 0;
+    if (!c->l1 && !mn_metric_parse(word, &c->vector.metric))
+        return mn_fail(err, MN_INVALID,
+                       "%s: metric '%.*s'; it must be l2, cosine, ip, l1 or hamming", what,
+                       (int)len, value);
     return MN_OK;
 }
 
@@ -263,6 +265,11 @@ static mn_status parse_column(const char *arg, struct column *c, mn_error *err)
     return parse_plain(arg, p, c, err);
 }
 
+bool column_has_collection(const struct column *c)
+{
+    return c->kind == COLUMN_VECTOR && !c->l1;
+}
+
 /* ---- All of them ----------------------------------------------------------------------------- */
 
 void declaration_fini(struct declaration *d)
@@ -313,7 +320,8 @@ static mn_status check_all(struct declaration *d, mn_error *err)
             return mn_fail(err, MN_INVALID,
                            "column 'id' must be the INTEGER PRIMARY KEY; give this one another "
                            "name");
-        if (c->kind == COLUMN_VECTOR && vectors++ == 0)
+        vectors += c->kind == COLUMN_VECTOR;
+        if (column_has_collection(c) && d->first_vector == 0)
             d->first_vector = i;
         if (c->ttl && d->ttl)
             return mn_fail(err, MN_INVALID, "two columns are TTL: '%s' is the second", c->name);

@@ -22,6 +22,7 @@ struct column {
     bool partition;         /* PARTITION KEY: has an index of SQLite's */
     bool ttl;               /* TTL: seconds since 1970 from which on the row is no longer there */
     struct vector_type vector;
+    bool l1;                /* metric=l1: sums of differences, by an exact scan, without an index */
     mn_rerank rerank;       /* of vectors: options of the index */
     uint32_t bits;
     double recall;
@@ -31,10 +32,13 @@ struct declaration {
     struct column *columns; /* [n] in the order of the statement, the id first */
     size_t n;
     size_t ttl;             /* which column is TTL; 0: none */
-    size_t first_vector;    /* the one whose collection has the table's name */
+    size_t first_vector;    /* the one whose collection has the table's name; 0: all are l1 */
 };
 
 enum { MOST_VECTOR_COLUMNS = 16 };
+
+/* A vector column that the engine searches: all but those of metric l1. */
+bool column_has_collection(const struct column *c);
 
 /* Parses `n` arguments as SQLite hands them over. A table without INTEGER PRIMARY KEY gets a
  * column "id". Fails with MN_INVALID (names the argument), MN_NOMEM; *d is then empty. */

@@ -112,6 +112,11 @@ static mn_status take_options(struct request *r, const char *p, mn_error *err)
         p = value + value_len;
         p += quoted && *p == '"';
     }
+    if (st == MN_OK && r->c.l1)
+        return mn_fail(
+            err, MN_INVALID,
+            "mneme_index: metric l1 has no index; order by vec_distance_l1() instead, or "
+            "make a table USING mneme, which scans for it");
     if (st == MN_OK && !metric && r->c.vector.dtype == MN_BIT)
         r->c.vector.metric = MN_HAMMING;
     return st;

@@ -221,7 +221,7 @@ static mn_status create_all(const struct table *t, mn_conn *conn, mn_error *err)
             attributes[n++] = t->d.columns[i].name;
     mn_status st = create_rows(t, conn->sql, err);
     for (size_t i = 1; i < t->d.n && st == MN_OK; i++)
-        if (t->d.columns[i].kind == COLUMN_VECTOR)
+        if (column_has_collection(&t->d.columns[i]))
             st = create_collection(t, conn, i, attributes, n, err);
     sqlite3_free(attributes);
     return st;
@@ -264,7 +264,7 @@ static int on_destroy(sqlite3_vtab *base)
     if (st)
         return session_refuse(base, st, &err);
     for (size_t i = 1; i < t->d.n && st == MN_OK; i++) {
-        if (t->d.columns[i].kind != COLUMN_VECTOR)
+        if (!column_has_collection(&t->d.columns[i]))
             continue;
         table_collection(t, i, name);
         st = mn_drop(conn, name, &err);
@@ -297,7 +297,7 @@ static int on_rename(sqlite3_vtab *base, const char *to)
     forget_statements(t);
     mn_status st = session_enter(t->s, &conn, &err); /* conn is NULL if it fails */
     for (size_t i = 1; i < t->d.n && st == MN_OK; i++) {
-        if (t->d.columns[i].kind != COLUMN_VECTOR)
+        if (!column_has_collection(&t->d.columns[i]))
             continue;
         table_collection(t, i, name);
         table_collection(&renamed, i, new_name);
@@ -540,7 +540,7 @@ static int on_commit(sqlite3_vtab *base)
     char name[2 * MN_MAX_NAME + 2];
     session_settle(t->s); /* a database's first table was made in a rollback journal */
     for (size_t i = 1; i < t->d.n && t->changed; i++) {
-        if (t->d.columns[i].kind != COLUMN_VECTOR)
+        if (!column_has_collection(&t->d.columns[i]))
             continue;
         table_collection(t, i, name);
         session_tell(t->s, name);

@@ -45,8 +45,10 @@ static void add(sqlite3_context *ctx, sqlite3_value **args, int sign)
         return;
     }
     if (a.type == MN_BIT)
-        sqlite3_result_error(ctx, sign > 0 ? "Cannot add two bitvectors together."
-                                           : "Cannot subtract two bitvectors together.", -1);
+        sqlite3_result_error(ctx,
+                             sign > 0 ? "Cannot add two bitvectors together."
+                                      : "Cannot subtract two bitvectors together.",
+                             -1);
     else
         add_two(ctx, &a, &b, sign, sign > 0 ? "vec_add" : "vec_sub");
     vec_free(&a);
@@ -158,9 +160,10 @@ static void scale(sqlite3_context *ctx, const struct vec *v, sqlite3_value **arg
     const struct kernels *kn = sqlite3_user_data(ctx);
     int type = sqlite3_value_numeric_type(args[1]);
     if (v->type == MN_BIT || (type != SQLITE_INTEGER && type != SQLITE_FLOAT)) {
-        sqlite3_result_error(ctx, v->type == MN_BIT
-                             ? "Cannot scale a bitvector."
-                             : "vec_scale: the 2nd argument must be a number", -1);
+        sqlite3_result_error(ctx,
+                             v->type == MN_BIT ? "Cannot scale a bitvector."
+                                               : "vec_scale: the 2nd argument must be a number",
+                             -1);
         return;
     }
     double by = sqlite3_value_double(args[1]);
@@ -188,10 +191,11 @@ static void quantize_binary(sqlite3_context *ctx, const struct vec *v, sqlite3_v
     (void)args;
     const struct kernels *kn = sqlite3_user_data(ctx);
     if (v->type == MN_BIT || v->dim % 8 != 0) {
-        sqlite3_result_error(ctx, v->type == MN_BIT
-                             ? "Can only binary quantize float or int8 vectors"
-                             : "Binary quantization requires vectors with a length divisible by 8",
-                             -1);
+        sqlite3_result_error(
+            ctx,
+            v->type == MN_BIT ? "Can only binary quantize float or int8 vectors"
+                              : "Binary quantization requires vectors with a length divisible by 8",
+            -1);
         return;
     }
     uint8_t *out = sqlite3_malloc64(v->dim / 8);

@@ -127,8 +127,8 @@ static double sum_l1(const struct kernels *kn, const struct pair *p)
 static bool refused(enum metric m, mn_dtype type, mn_error *err)
 {
     static const char *const names[] = {
-        [L2] = "L2 distance",        [L1] = "L1 distance",  [COSINE] = "cosine distance",
-        [IP] = "inner product",      [DOT] = "dot product", [HAMMING] = "hamming distance"};
+        [L2] = "L2 distance",   [L1] = "L1 distance",  [COSINE] = "cosine distance",
+        [IP] = "inner product", [DOT] = "dot product", [HAMMING] = "hamming distance"};
     if ((type == MN_BIT) == (m == HAMMING))
         return false;
     if (type == MN_BIT)
@@ -239,17 +239,21 @@ static void call_named(sqlite3_context *ctx, int n, sqlite3_value **args)
     if (!name && sqlite3_value_type(args[2]) != SQLITE_NULL)
         mn_fail(&err, MN_NOMEM, "out of memory");
     else
-        mn_fail(&err, MN_INVALID, "vec_distance: the metric is '%.40s'; it may be l2, l1, cosine, "
-                "ip or hamming", name ? name : "NULL");
+        mn_fail(&err, MN_INVALID,
+                "vec_distance: the metric is '%.40s'; it may be l2, l1, cosine, "
+                "ip or hamming",
+                name ? name : "NULL");
     vec_fail(ctx, &err);
 }
 
 int vec_register_distance(sqlite3 *db)
 {
-    static const struct vec_function functions[] = {
-        {"vec_distance_l2", 2, call_l2},           {"vec_distance_l1", 2, call_l1},
-        {"vec_distance_cosine", 2, call_cosine},   {"vec_distance_ip", 2, call_ip},
-        {"vec_distance_hamming", 2, call_hamming}, {"vec_dot", 2, call_dot},
-        {"vec_distance", 3, call_named}};
+    static const struct vec_function functions[] = {{"vec_distance_l2", 2, call_l2},
+                                                    {"vec_distance_l1", 2, call_l1},
+                                                    {"vec_distance_cosine", 2, call_cosine},
+                                                    {"vec_distance_ip", 2, call_ip},
+                                                    {"vec_distance_hamming", 2, call_hamming},
+                                                    {"vec_dot", 2, call_dot},
+                                                    {"vec_distance", 3, call_named}};
     return vec_register_functions(db, functions, sizeof functions / sizeof *functions);
 }

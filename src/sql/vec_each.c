@@ -49,8 +49,8 @@ static int each_connect(sqlite3 *db, void *kn, int argc, const char *const *argv
     return connect_each(db, kn, false, out);
 }
 
-static int npy_connect(sqlite3 *db, void *kn, int argc, const char *const *argv,
-                       sqlite3_vtab **out, char **message)
+static int npy_connect(sqlite3 *db, void *kn, int argc, const char *const *argv, sqlite3_vtab **out,
+                       char **message)
 {
     (void)argc;
     (void)argv;

@@ -57,9 +57,10 @@ static void convert(sqlite3_context *ctx, struct vec *v, mn_dtype type, const ch
         return;
     }
     if (v->type == MN_BIT || type == MN_BIT) {
-        mn_fail(&err, MN_INVALID, v->type == MN_BIT
-                ? "%s: bit vectors are not turned into numbers"
-                : "%s: vec_quantize_binary() makes bit vectors of numbers", what);
+        mn_fail(&err, MN_INVALID,
+                v->type == MN_BIT ? "%s: bit vectors are not turned into numbers"
+                                  : "%s: vec_quantize_binary() makes bit vectors of numbers",
+                what);
         vec_fail(ctx, &err);
     } else {
         float *floats = vec_floats(kn, v);
@@ -308,8 +309,10 @@ static void bits_from(sqlite3_context *ctx, const struct vec *v)
     mn_error err;
     mn_error_clear(&err);
     if (v->dim % 8 != 0)
-        mn_fail(&err, MN_INVALID, "vec_from_json: bit vectors have a multiple of 8 elements, this "
-                "has %zu", v->dim);
+        mn_fail(&err, MN_INVALID,
+                "vec_from_json: bit vectors have a multiple of 8 elements, this "
+                "has %zu",
+                v->dim);
     for (size_t i = 0; i < v->dim; i++)
         if (from[i] != 0 && from[i] != 1)
             mn_fail(&err, MN_INVALID, "vec_from_json: element %zu is %d; bits are 0 or 1", i,
@@ -396,13 +399,17 @@ static void call_from_base64(sqlite3_context *ctx, int n, sqlite3_value **args)
         return;
     }
     if (!base64_decode(text, len, data, &bytes))
-        mn_fail(&err, MN_INVALID, "vec_from_base64: the text of %zu bytes is no base64 (RFC 4648, "
-                "padded)", len);
+        mn_fail(&err, MN_INVALID,
+                "vec_from_base64: the text of %zu bytes is no base64 (RFC 4648, "
+                "padded)",
+                len);
     else if (bytes == 0)
         mn_fail(&err, MN_INVALID, "zero-length vectors are not supported.");
     else if (each > 1 && bytes % each != 0)
-        mn_fail(&err, MN_INVALID, "vec_from_base64: the text holds %zu bytes; a %s vector needs a "
-                "multiple of %zu", bytes, vec_type_name(type), each);
+        mn_fail(&err, MN_INVALID,
+                "vec_from_base64: the text holds %zu bytes; a %s vector needs a "
+                "multiple of %zu",
+                bytes, vec_type_name(type), each);
     if (err.code == MN_OK) {
         vec_result(ctx, type, data, type == MN_BIT ? 8 * bytes : bytes / each);
     } else {
@@ -425,7 +432,8 @@ static void call_from_npy(sqlite3_context *ctx, int n, sqlite3_value **args)
     }
     sqlite3_int64 row = n == 2 ? sqlite3_value_int64(args[1]) : 0;
     if (n == 1 && npy.n != 1)
-        mn_fail(&err, MN_INVALID, "vec_from_npy: the array holds %llu vectors: say which, counted "
+        mn_fail(&err, MN_INVALID,
+                "vec_from_npy: the array holds %llu vectors: say which, counted "
                 "from 0, as 2nd argument, or read them all with vec_npy_each()",
                 (unsigned long long)npy.n);
     else if (row < 0 || (uint64_t)row >= npy.n)
@@ -473,27 +481,26 @@ static void call_to_npy(sqlite3_context *ctx, int n, sqlite3_value **args)
 
 int vec_register_make(sqlite3 *db)
 {
-    static const struct vec_function functions[] = {
-        {"vec_f32", 1, call_f32},
-        {"vec_f16", 1, call_f16},
-        {"vec_bf16", 1, call_bf16},
-        {"vec_int8", 1, call_int8},
-        {"vec_bit", 1, call_bit},
-        {"vec_convert", 2, call_convert},
-        {"vec_length", 1, call_length},
-        {"vec_type", 1, call_type},
-        {"vec_valid", -1, call_valid},
-        {"vec_version", 0, call_version},
-        {"vec_debug", 0, call_debug},
-        {"vec_to_json", 1, call_to_json},
-        {"vec_to_json", 2, call_to_json},
-        {"vec_from_json", 1, call_from_json},
-        {"vec_from_json", 2, call_from_json},
-        {"vec_to_base64", 1, call_to_base64},
-        {"vec_from_base64", 1, call_from_base64},
-        {"vec_from_base64", 2, call_from_base64},
-        {"vec_to_npy", 1, call_to_npy},
-        {"vec_from_npy", 1, call_from_npy},
-        {"vec_from_npy", 2, call_from_npy}};
+    static const struct vec_function functions[] = {{"vec_f32", 1, call_f32},
+                                                    {"vec_f16", 1, call_f16},
+                                                    {"vec_bf16", 1, call_bf16},
+                                                    {"vec_int8", 1, call_int8},
+                                                    {"vec_bit", 1, call_bit},
+                                                    {"vec_convert", 2, call_convert},
+                                                    {"vec_length", 1, call_length},
+                                                    {"vec_type", 1, call_type},
+                                                    {"vec_valid", -1, call_valid},
+                                                    {"vec_version", 0, call_version},
+                                                    {"vec_debug", 0, call_debug},
+                                                    {"vec_to_json", 1, call_to_json},
+                                                    {"vec_to_json", 2, call_to_json},
+                                                    {"vec_from_json", 1, call_from_json},
+                                                    {"vec_from_json", 2, call_from_json},
+                                                    {"vec_to_base64", 1, call_to_base64},
+                                                    {"vec_from_base64", 1, call_from_base64},
+                                                    {"vec_from_base64", 2, call_from_base64},
+                                                    {"vec_to_npy", 1, call_to_npy},
+                                                    {"vec_from_npy", 1, call_from_npy},
+                                                    {"vec_from_npy", 2, call_from_npy}};
     return vec_register_functions(db, functions, sizeof functions / sizeof *functions);
 }

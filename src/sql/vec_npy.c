@@ -11,8 +11,10 @@ mn_status vec_npy_open(sqlite3_value *value, const char *name, struct vec_npy *o
     struct npy_header h;
     *out = (struct vec_npy){.name = name};
     if (sqlite3_value_type(value) != SQLITE_BLOB)
-        return mn_fail(err, MN_INVALID, "%s: the 1st argument must be a BLOB, the bytes of an .npy "
-                       "file", name);
+        return mn_fail(err, MN_INVALID,
+                       "%s: the 1st argument must be a BLOB, the bytes of an .npy "
+                       "file",
+                       name);
     const char *bytes = sqlite3_value_blob(value);
     size_t len = (size_t)sqlite3_value_bytes(value);
     if (len > 0 && !bytes)
@@ -21,8 +23,10 @@ mn_status vec_npy_open(sqlite3_value *value, const char *name, struct vec_npy *o
     if (st != MN_OK)
         return st;
     if (h.bytes == 8 && h.kind != 'f')
-        return mn_fail(err, MN_INVALID, "%s: 64-bit integers are ids, not vectors; a.astype('<f4') "
-                       "makes them float32", name);
+        return mn_fail(err, MN_INVALID,
+                       "%s: 64-bit integers are ids, not vectors; a.astype('<f4') "
+                       "makes them float32",
+                       name);
     out->kind = h.kind;
     out->bytes = h.bytes;
     out->n = h.n_axes == 1 ? 1 : h.shape[0];
@@ -35,9 +39,11 @@ mn_status vec_npy_open(sqlite3_value *value, const char *name, struct vec_npy *o
     uint64_t want;
     if (__builtin_mul_overflow(out->n, out->dim, &want) ||
         __builtin_mul_overflow(want, (uint64_t)h.bytes, &want) || want != len - h.len)
-        return mn_fail(err, MN_INVALID, "%s: the header says %llu vectors of %llu elements of %u "
-                       "bytes; %zu bytes follow it", name, (unsigned long long)out->n,
-                       (unsigned long long)out->dim, h.bytes, len - (size_t)h.len);
+        return mn_fail(err, MN_INVALID,
+                       "%s: the header says %llu vectors of %llu elements of %u "
+                       "bytes; %zu bytes follow it",
+                       name, (unsigned long long)out->n, (unsigned long long)out->dim, h.bytes,
+                       len - (size_t)h.len);
     out->data = bytes + h.len;
     return MN_OK;
 }

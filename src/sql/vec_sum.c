@@ -29,8 +29,10 @@ static mn_status sum_add(const struct kernels *kn, struct sum *s, const struct v
         s->type = v->type;
     }
     if (v->type != s->type || v->dim != s->dim)
-        return mn_fail(err, MN_INVALID, "vector %llu is %s of %zu dimensions, while the first is "
-                       "%s of %zu", (unsigned long long)s->n + 1, vec_type_name(v->type), v->dim,
+        return mn_fail(err, MN_INVALID,
+                       "vector %llu is %s of %zu dimensions, while the first is "
+                       "%s of %zu",
+                       (unsigned long long)s->n + 1, vec_type_name(v->type), v->dim,
                        vec_type_name(s->type), s->dim);
     float part[256];
     for (size_t at = 0; at < v->dim; at += 256) {
@@ -98,7 +100,7 @@ int vec_register_sum(sqlite3 *db)
     int flags = vec_function_flags();
     int rc = sqlite3_create_function_v2(db, "vec_sum", 1, flags, kn, NULL, step, finish_sum, NULL);
     if (rc == SQLITE_OK)
-        rc = sqlite3_create_function_v2(db, "vec_mean", 1, flags, kn, NULL, step, finish_mean,
-                                        NULL);
+        rc =
+            sqlite3_create_function_v2(db, "vec_mean", 1, flags, kn, NULL, step, finish_mean, NULL);
     return rc;
 }

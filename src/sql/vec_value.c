@@ -143,8 +143,7 @@ static mn_status read_list(const char *text, size_t len, mn_dtype type, struct l
     while (at < end && is_space(*at))
         at++;
     if (at == end || *at != '[')
-        return mn_fail(err, MN_INVALID,
-                       "JSON array parsing error: Input does not start with '['");
+        return mn_fail(err, MN_INVALID, "JSON array parsing error: Input does not start with '['");
     at++;
     while (at < end) {
         const char *first = at;
@@ -278,11 +277,15 @@ mn_status vec_read_two(sqlite3_value **args, struct vec *a, struct vec *b, mn_er
     if (st != MN_OK)
         mn_error_context(err, "Error reading 2nd vector: ");
     else if (a->type != b->type)
-        st = mn_fail(err, MN_INVALID, "Vector type mistmatch. First vector has type %s, while the "
-                     "second has type %s.", vec_type_name(a->type), vec_type_name(b->type));
+        st = mn_fail(err, MN_INVALID,
+                     "Vector type mistmatch. First vector has type %s, while the "
+                     "second has type %s.",
+                     vec_type_name(a->type), vec_type_name(b->type));
     else if (a->dim != b->dim)
-        st = mn_fail(err, MN_INVALID, "Vector dimension mistmatch. First vector has %zu "
-                     "dimensions, while the second has %zu dimensions.", a->dim, b->dim);
+        st = mn_fail(err, MN_INVALID,
+                     "Vector dimension mistmatch. First vector has %zu "
+                     "dimensions, while the second has %zu dimensions.",
+                     a->dim, b->dim);
     if (st != MN_OK) {
         vec_free(a);
         vec_free(b);

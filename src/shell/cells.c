@@ -7,26 +7,29 @@
 
 #include "src/shell/shell.h"
 #include "src/shell/vectors.h"
+#include "src/sql/vec_value.h"
 
-/* Subtypes by which vec_f32(), vec_bit() and vec_int8() mark their results, as sqlite-vec does. */
-enum { SUBTYPE_F32 = 223, SUBTYPE_BIT = 224, SUBTYPE_I8 = 225 };
-
+/* Functions and tables of Mneme say by the subtype of a value that it is a vector. */
 static struct shape shape_by_subtype(unsigned subtype, size_t len)
 {
+    static const struct {
+        unsigned subtype;
+        mn_dtype dtype;
+        size_t bits; /* of an element */
+    } of[] = {{VEC_SUBTYPE_F32, MN_F32, 32},
+              {VEC_SUBTYPE_F16, MN_F16, 16},
+              {VEC_SUBTYPE_BF16, MN_BF16, 16},
+              {VEC_SUBTYPE_I8, MN_I8, 8},
+              {VEC_SUBTYPE_BIT, MN_BIT, 1}};
     struct shape s = {0};
-    size_t dim = 0;
-    if (subtype == SUBTYPE_F32 && len % 4 == 0) {
-        s.dtype = MN_F32;
-        dim = len / 4;
-    } else if (subtype == SUBTYPE_BIT && len <= MN_MAX_DIM / 8) {
-        s.dtype = MN_BIT;
-        dim = len * 8;
-    } else if (subtype == SUBTYPE_I8) {
-        s.dtype = MN_I8;
-        dim = len;
-    }
-    s.known = dim > 0 && dim <= MN_MAX_DIM;
-    s.dim = s.known ? (uint32_t)dim : 0;
+    for (size_t i = 0; i < sizeof of / sizeof *of; i++)
+        if (of[i].subtype == subtype && len <= (size_t)MN_MAX_DIM * 4 &&
+            len * 8 % of[i].bits == 0) {
+            size_t dim = len * 8 / of[i].bits;
+            s.known = dim > 0 && dim <= MN_MAX_DIM;
+            s.dtype = of[i].dtype;
+            s.dim = s.known ? (uint32_t)dim : 0;
+        }
     return s;
 }
 

@@ -66,7 +66,7 @@ struct table_import {
     const char *path, *table;
     int format;                                  /* enum format_kind */
     const char *vector_column, *id_column, *ids; /* or NULL */
-    bool partial, quiet;
+    bool partial, replace, quiet;
 };
 int table_import(struct repl *r, const struct table_import *what);
 

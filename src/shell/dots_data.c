@@ -37,22 +37,22 @@ static bool names_database(const char *arguments)
 static int program_run(struct repl *r, const char *name, char **words, size_t n)
 {
     const struct command *command = command_find(name);
-    char memory[64];
     int code = check_outside(r, name);
     if (code || !command || !names_database(command->arguments))
         return code ? code : error_exit("there is no command %s", name);
+    code = repl_engine(r);
+    if (code)
+        return code;
     char **argv = need(calloc(n + 5, sizeof *argv));
     int argc = 0;
     char *file = need(strdup(repl_file(r)));
     argv[argc++] = (char *)command->name;
-    if (r->set.memory) {
-        snprintf(memory, sizeof memory, "--memory=%s", r->set.memory);
-        argv[argc++] = memory;
-    }
     argv[argc++] = file;
     for (size_t i = 0; i < n; i++)
         argv[argc++] = words[i];
+    session_share(true);
     code = command_run(command, argc, argv);
+    session_share(false);
     free(file);
     free(argv);
     return code;
@@ -234,7 +234,7 @@ struct import_words {
     struct common common;
     const char *vector_column, *id_column, *ids;
     int format;
-    bool partial, table;
+    bool partial, table, replace;
 };
 
 #define FIELD(name) offsetof(struct import_words, name)
@@ -245,6 +245,8 @@ static const struct option table_options[] = {
     {"id-column", 0, OPTION_TEXT, FIELD(id_column), "C", "Column of the ids.", NULL, 0, 0},
     {"ids", 0, OPTION_TEXT, FIELD(ids), "FILE", "Ids from this file.", NULL, 0, 0},
     {"partial", 0, OPTION_FLAG, FIELD(partial), NULL, "Take what stands before damage.", NULL, 0,
+     0},
+    {"replace", 0, OPTION_FLAG, FIELD(replace), NULL, "Replace rows whose key is there.", NULL, 0,
      0},
     {"table", 0, OPTION_FLAG, FIELD(table), NULL, "An ordinary table, also for vectors.", NULL, 0,
      0},
@@ -277,6 +279,7 @@ static int import_into_table(const struct command *self, const void *given, char
                                 .id_column = w->id_column,
                                 .ids = w->ids,
                                 .partial = w->partial,
+                                .replace = w->replace,
                                 .quiet = w->common.quiet};
     return table_import(importing, &what);
 }
@@ -303,8 +306,8 @@ static bool has_flag(const struct dot_args *a, const char *option)
     return false;
 }
 
-/* A collection takes vectors; a table that is there stays what it is; a new name becomes what the
- * file holds. */
+/* A collection of mn_create takes vectors; a table that is there, indexed or not, is written by
+ * SQL; a new name becomes what the file holds. */
 static int wants_collection(struct repl *r, const struct dot_args *a, bool *collection)
 {
     const char *format = value_of(a, "--format");
@@ -314,8 +317,9 @@ static int wants_collection(struct repl *r, const struct dot_args *a, bool *coll
                                 .format = kind,
                                 .vector_column = value_of(a, "--vector-column")};
     collections_load(&r->known, r->db);
-    *collection = collections_find(&r->known, what.table) != NULL;
-    if (*collection || schema_has_table(r->db, what.table) || has_flag(a, "--table"))
+    const struct vector_column *known = collections_find(&r->known, what.table);
+    *collection = known && !known->foreign;
+    if (known || schema_has_table(r->db, what.table) || has_flag(a, "--table"))
         return 0;
     return holds_vectors(&what, collection);
 }

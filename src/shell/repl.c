@@ -71,18 +71,47 @@ int repl_open(struct repl *r, const char *path, bool must_exist)
     r->db = db;
     r->path = need(strdup(path));
     interrupt_db = db;
+    /* A file with collections is opened by the engine before a statement reads from it: that is
+     * when it may still be switched to write-ahead logging. */
+    collections_load(&r->known, db);
+    if (repl_file(r) && (r->known.n || r->set.memory_bytes || r->set.threads))
+        return repl_engine(r);
     return 0;
+}
+
+/* SQL may have opened the file already, when it first asked for a collection: then as that did. */
+int repl_engine(struct repl *r)
+{
+    mn_error err = {0};
+    bool readonly = sqlite3_db_readonly(r->db, "main") == 1;
+    mn_open_opts opts = {
+        /* A thread that folds is for a shell that stays. */
+        .flags = (readonly ? MN_OPEN_READONLY : 0) | (r->person ? 0 : MN_OPEN_NO_BACKGROUND),
+        .memory_bytes = r->set.memory_bytes,
+        .threads = (uint32_t)r->set.threads,
+        .busy_timeout_ms = (uint32_t)r->set.timeout_ms,
+    };
+    if (r->engine)
+        return 0;
+    mn_status st = mn_open(repl_file(r), &opts, &r->engine, &err);
+    if (st == MN_MISUSE)
+        st = mn_open(repl_file(r), NULL, &r->engine, &err);
+    return st ? library_error(&err) : 0;
 }
 
 void repl_close(struct repl *r)
 {
+    mn_error err = {0};
     interrupt_db = NULL;
     if (r->db && !sqlite3_get_autocommit(r->db))
         warn("an open transaction is rolled back");
     collections_free(&r->known);
     sqlite3_close_v2(r->db);
+    if (mn_close(r->engine, &err))
+        (void)library_error(&err);
     free(r->path);
     r->db = NULL;
+    r->engine = NULL;
     r->path = NULL;
 }
 
@@ -342,7 +371,8 @@ static void work_add(struct work **list, size_t *n, enum work_kind kind, const c
     X("echo", NULL, "Print each statement before it runs.")                                        \
     X("batch", NULL, "No prompt, no mnemerc, even on a terminal.")                                 \
     X("interactive", NULL, "A prompt even where standard input is no terminal.")                   \
-    X("memory", "SIZE", "Cap over the memory of .commands that search or build indexes.")          \
+    X("memory", "SIZE", "Cap over the memory that grows with data, as 64MiB. Default 256MiB.")     \
+    X("threads", "N", "Threads that one search or build may use. Default 1.")                      \
     X("timeout", "TIME", "How long to wait for another writer, as 500ms. Default 5s.")             \
     X("help", NULL, "This page; .help inside lists the .commands.")
 
@@ -460,9 +490,11 @@ static int take_option_value(struct repl *r, struct words_given *w, const char *
     else if (strcmp(name, "nullvalue") == 0)
         snprintf(s->modes.null_value, sizeof s->modes.null_value, "%s", value);
     else if (strcmp(name, "memory") == 0) {
-        if (!size_parse(value, &n))
-            return usage_error("-memory %s is not a size, as 512MB, 64MiB or 1g", value);
-        s->memory = value;
+        if (!size_parse(value, &s->memory_bytes) || s->memory_bytes < 4 << 20)
+            return usage_error("-memory %s is not a size of at least 4MiB, as 512MB or 1g", value);
+    } else if (strcmp(name, "threads") == 0) {
+        if (!count_parse(value, &s->threads) || s->threads < 1 || s->threads > 256)
+            return usage_error("-threads %s is not a number of 1 to 256", value);
     } else {
         if (!time_parse(value, &n) || n > 2000000000000)
             return usage_error("-timeout %s is not a time, as 500ms, 10s or 2m", value);

@@ -32,13 +32,13 @@ struct settings {
     struct modes modes;
     bool timer, echo, progress, safe, readonly;
     int bail;           /* 1, 0; -1: scripts stop at the first error, a person goes on */
-    const char *memory; /* --memory for the program's commands, or NULL */
-    uint64_t timeout_ms;
+    uint64_t memory_bytes, threads, timeout_ms; /* 0: the library's default */
 };
 
 struct repl {
     sqlite3 *db;
-    char *path; /* as given */
+    mn_db *engine; /* the file again, for the program's commands; NULL: not wanted yet */
+    char *path;    /* as given */
     struct settings set;
     struct collections known; /* of db */
     struct params params;
@@ -66,6 +66,7 @@ int repl_main(int argc, char **argv); /* the words after `mneme`; main.c calls i
 
 /* The database's file, for the program's commands; NULL in memory. */
 const char *repl_file(const struct repl *r);
+int repl_engine(struct repl *r); /* opens r->engine, by the shell's options */
 
 /* `.NAME is off with -safe`, if it is: then an exit code. */
 int repl_unsafe(struct repl *r, const char *what);

@@ -129,6 +129,7 @@ static mn_status collection_take(void *ctx, const struct catalog_entry *e, mn_er
     memcpy(v->table, e->table, sizeof v->table);
     memcpy(v->column, e->column, sizeof v->column);
     v->id_kind = e->id_kind;
+    v->foreign = e->foreign;
     v->shape = (struct shape){.known = true, .dtype = e->dtype, .dim = e->dim};
     return MN_OK;
 }

@@ -43,6 +43,7 @@ struct shape {
 struct vector_column {
     char collection[MN_MAX_NAME + 1], table[MN_MAX_NAME + 1], column[MN_MAX_NAME + 1];
     mn_id_kind id_kind;
+    bool foreign; /* over a table that SQL writes: not one that mn_create made */
     struct shape shape;
 };
 

@@ -12,6 +12,7 @@
 
 #include "src/shell/print.h"
 #include "src/shell/units.h"
+#include "storage/base/error.h"
 
 /* ---- Errors --------------------------------------------------------------------------------- */
 
@@ -149,6 +150,24 @@ bool asked_to_end(void)
 
 /* ---- A database ----------------------------------------------------------------------------- */
 
+static bool shared; /* the shell holds the database open */
+
+void session_share(bool on)
+{
+    shared = on;
+}
+
+/* What the shell has open is taken as it is. */
+static mn_status open_shared(struct session *s, const struct common *common, mn_error *err)
+{
+    if (common->memory || common->threads || common->timeout)
+        return (mn_status)mn_fail(err, MN_MISUSE,
+                                  "--memory, --threads and --timeout are the shell's own: mneme "
+                                  "-memory SIZE -threads N -timeout TIME %s",
+                                  s->path);
+    return mn_open(s->path, NULL, &s->db, err);
+}
+
 int session_open(struct session *s, const struct common *common, const char *path, uint32_t flags)
 {
     mn_error err = {0};
@@ -160,7 +179,8 @@ int session_open(struct session *s, const struct common *common, const char *pat
         .busy_timeout_ms = (uint32_t)((common->timeout + 999) / 1000),
     };
     *s = (struct session){.path = path};
-    if (mn_open(path, &opts, &s->db, &err) || mn_connect(s->db, &s->conn, &err)) {
+    mn_status st = shared ? open_shared(s, common, &err) : mn_open(path, &opts, &s->db, &err);
+    if (st || mn_connect(s->db, &s->conn, &err)) {
         int code = library_error(&err);
         (void)session_close(s);
         return code;

@@ -64,6 +64,9 @@ struct session {
 int session_open(struct session *s, const struct common *common, const char *path, uint32_t flags);
 int session_close(struct session *s);
 
+/* For the shell, which holds the database open by mn_open itself: sessions take its options. */
+void session_share(bool on);
+
 /* mn_info of the collection; says which ones there are if this one is not. */
 int session_collection(struct session *s, const char *name, mn_collection_info *info);
 

@@ -10,7 +10,9 @@
 
 /* ---- Progress ------------------------------------------------------------------------------- */
 
-enum { PROGRESS_OPS = 20000 }; /* of SQLite's machine between two looks: well under 10 ms */
+/* Steps of SQLite's machine between two looks, some 20 us. The library, while it works within a
+ * statement, steps a few of them every 2 ms to hear of interrupts, and so comes here as well. */
+enum { PROGRESS_OPS = 1000 };
 
 struct running {
     struct repl *repl;
@@ -23,7 +25,9 @@ struct running {
 static int on_progress(void *ctx)
 {
     struct running *run = ctx;
-    double seconds = now_seconds() - run->progress.start;
+    double now = now_seconds(), seconds = now - run->progress.start;
+    if (!run->progress.on || now < run->progress.next)
+        return interrupted();
     if (seconds < 60)
         snprintf(run->label, sizeof run->label, "running for %.0f s", seconds);
     else

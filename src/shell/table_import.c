@@ -32,6 +32,7 @@ struct importing {
     bool vectors;  /* the file is one of vectors: id and vector */
     bool texts;    /* its ids are texts */
     bool exists;
+    bool json;         /* its vectors are JSON arrays */
     char *id, *vector; /* their columns in the table */
     sqlite3_stmt *insert;
     size_t n_bound; /* columns of `insert` */
@@ -203,10 +204,50 @@ static int check_columns(struct importing *im)
     return code;
 }
 
+/* The placeholder of a value. A vector column of an indexed table takes the text of a vector, or
+ * elements of f32, as its own type; one that holds JSON arrays stays so. */
+static void append_value(struct importing *im, sqlite3_str *s, size_t i)
+{
+    const char *column = !im->vectors ? im->columns[i].name
+                         : i == 0     ? im->id
+                         : i == 1     ? im->vector
+                                      : im->columns[i - 2].name;
+    struct shape shape = collections_shape(&im->r->known, im->what->table, column);
+    const char *format = "?";
+    if (shape.known && !im->json) {
+        bool half = shape.dtype == MN_F16 || shape.dtype == MN_BF16;
+        format = half                    ? "vec_convert(vec_f32(?), '%s')"
+                 : shape.dtype == MN_F32 ? "vec_f32(?)"
+                 : shape.dtype == MN_I8  ? "vec_int8(?)"
+                                         : "vec_bit(?)";
+    }
+    sqlite3_str_appendall(s, i ? "," : "");
+    sqlite3_str_appendf(s, format, mn_dtype_name(shape.dtype));
+}
+
+/* Does the vector column of an indexed table hold JSON arrays? */
+static bool holds_json(struct importing *im)
+{
+    struct words w = {0};
+    for (size_t i = 0; i < im->r->known.n; i++) {
+        const struct vector_column *v = &im->r->known.items[i];
+        if (strcasecmp(v->table, im->what->table) != 0)
+            continue;
+        char *sql = need(sqlite3_mprintf(
+            "SELECT 1 FROM \"%w\" WHERE typeof(\"%w\") = 'text' LIMIT 1", v->table, v->column));
+        schema_query(im->r->db, sql, NULL, &w);
+        sqlite3_free(sql);
+    }
+    bool any = w.n > 0;
+    words_free(&w);
+    return any;
+}
+
 static int prepare_insert(struct importing *im)
 {
     sqlite3_str *s = sqlite3_str_new(im->r->db);
-    sqlite3_str_appendf(s, "INSERT INTO \"%w\"(", im->what->table);
+    sqlite3_str_appendf(s, "INSERT %sINTO \"%w\"(", im->what->replace ? "OR REPLACE " : "",
+                        im->what->table);
     if (im->vectors)
         sqlite3_str_appendf(s, "\"%w\",\"%w\"", im->id, im->vector);
     for (size_t i = 0; i < im->n; i++)
@@ -214,7 +255,7 @@ static int prepare_insert(struct importing *im)
     im->n_bound = im->n + (im->vectors ? 2 : 0);
     sqlite3_str_appendall(s, ") VALUES(");
     for (size_t i = 0; i < im->n_bound; i++)
-        sqlite3_str_appendall(s, i ? ",?" : "?");
+        append_value(im, s, i);
     sqlite3_str_appendall(s, ")");
     char *sql = need(sqlite3_str_finish(s));
     int code = 0;
@@ -358,6 +399,8 @@ int table_import(struct repl *r, const struct table_import *what)
                                    .partial = what->partial,
                                    .ids_path = what->ids};
     im.exists = schema_has_table(r->db, what->table);
+    collections_load(&r->known, r->db);
+    im.json = im.exists && holds_json(&im);
     im.id = usual_column(&im, what->id_column, ids);
     im.vector = usual_column(&im, what->vector_column, vectors);
     int code = scan(&im);

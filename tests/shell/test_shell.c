@@ -312,6 +312,38 @@ TEST(commands_of_the_program_are_dot_commands)
     run_says(1, "mneme app.db '.near north'", "which collection? There are docs, words");
 }
 
+TEST(sql_knows_mneme)
+{
+    run_shows("mneme a.db 'create table notes(id integer primary key, body text, embedding blob)' "
+              "\"insert into notes values(1, 'hello', vec_f32('[1, 2]')), (2, 'world', "
+              "vec_f32('[2, 1]'))\" \"select count(*) from (select mneme_index('notes', "
+              "'embedding', 'dim=2'))\" 'select * from notes'",
+              "1\n1|hello|[1,2]\n2|world|[2,1]\n");
+    run(0, "mneme a.db '.near world'");
+    CHECK_HAS(out, "   1   1");
+    run_shows("mneme -table a.db \"select vec_f32('[1, 2, 3, 4, 5]') as v\"",
+              "┌─────────────────────────┐\n│ v                       │\n"
+              "├─────────────────────────┤\n│ [1, 2, 3, … 2 more] f32 │\n"
+              "└─────────────────────────┘\n");
+    /* Commands and SQL share what the process has open, whoever was first. */
+    run(0, "mneme a.db \"select rowid from knn('notes', '[1, 2]', 1)\" '.near world' .stats");
+    run(0, "mneme -memory 8MiB a.db .stats \"select rowid from knn('notes', '[1, 2]', 1)\"");
+    CHECK_HAS(out, "cap 8.0 MiB");
+    run_says(1, "mneme a.db '.recall notes --memory 8MiB'", "are the shell's own: mneme -memory");
+    put_text("more.csv", "id,body,embedding\n7,seven,\"[7,7]\"\n");
+    run_shows(
+        "mneme a.db '.import more.csv notes' 'select * from notes where id = 7' \"select rowid "
+        "from knn('notes', '[7, 7]', 1)\"",
+        "imported 1 row into notes in ...\n7|seven|[7,7]\n7\n");
+    run_says(1, "mneme a.db '.import more.csv notes'", "UNIQUE constraint failed: notes.id");
+    run(0, "mneme a.db '.import more.csv notes --replace'");
+    put_text("bad.csv", "id,body,embedding\n8,eight,\"[8,x]\"\n");
+    run_says(1, "mneme a.db '.import bad.csv notes'", "bad.csv: record 1 (line 2): ");
+    run_shows("mneme b.db 'create virtual table v using mneme(id integer primary key, embedding "
+              "float[2], body text)' '.import more.csv v' 'select * from v'",
+              "imported 1 row into v in ...\n7|[7,7]|seven\n");
+}
+
 /* ---- Import and export ----------------------------------------------------------------------- */
 
 TEST(import_makes_what_the_file_holds)
@@ -389,6 +421,12 @@ TEST(a_dump_makes_the_same_database)
     run(0,
         "mneme app.db '.dump t' | sqlite3 plain.db && sqlite3 plain.db 'select count(*) from t'");
     CHECK_STR(out, "5\n");
+    run(0,
+        "mneme v.db 'create virtual table v using mneme(id integer primary key, e float[2], lang "
+        "text)' \"insert into v values(1, '[1, 0]', 'en'), (2, '[0, 1]', 'de')\" && mneme v.db "
+        ".dump >v.sql && mneme w.db -f v.sql");
+    run_shows("mneme w.db \"select id, lang, e from v where e match '[0, 1]' and k = 1\" .verify",
+              "2|de|[0,1]\n...no problem found in ...\n");
 }
 
 /* ---- Limits ---------------------------------------------------------------------------------- */

@@ -7,6 +7,9 @@
  *       min_reader  lowest format number that can read it; above CATALOG_FORMAT we refuse
  *       db_id       32 hex digits, random: which database this is
  *       schema      PRAGMA schema_version as our last own change of the schema left it
+ *       schema_rowid, schema_tables, schema_virtual
+ *                   the greatest rowid of sqlite_master then, how many tables and views there were
+ *                   but Mneme's, and how many virtual tables
  *       log:NUMBER  where a table and the triggers of its log stood in the schema then
  *       and what storage/extents.c keeps about the sidecar, once there is one
  *   mneme_tables(number, name, id_kind)
@@ -783,21 +786,61 @@ mn_status catalog_schema(sqlite3 *db, int64_t *now, int64_t *ours, mn_error *err
     "'index' OR name NOT IN (SELECT name FROM pragma_index_list(" LOG_TABLE ") WHERE NOT "         \
     "\"unique\")) ORDER BY rowid)"
 
+/* Not Mneme's: one of its own that is gone is no step to be explained. */
+#define COUNT_TABLES                                                                               \
+    "(SELECT count(*) FROM sqlite_master WHERE type IN ('table', 'view') AND sql IS NOT NULL AND " \
+    "lower(substr(name, 1, 6)) <> 'mneme_'"
+#define COUNT_VIRTUAL "(SELECT count(*) FROM sqlite_master WHERE type = 'table' AND rootpage = 0"
+
+mn_status catalog_schema_keep_as(sqlite3 *db, int64_t version, mn_error *err)
+{
+    return sql_execf(db, err,
+                     "REPLACE INTO main.mneme_meta VALUES ('schema', %lld), ('schema_rowid', "
+                     "(SELECT max(rowid) FROM sqlite_master)), ('schema_tables', " COUNT_TABLES
+                     ")), ('schema_virtual', " COUNT_VIRTUAL "));"
+                     "DELETE FROM mneme_meta WHERE key GLOB 'log:*';"
+                     "INSERT INTO mneme_meta SELECT 'log:' || t.number, (" LOG_PLACE
+                     ") FROM mneme_tables t",
+                     (long long)version);
+}
+
 mn_status catalog_schema_keep(sqlite3 *db, mn_error *err)
 {
     int64_t now = 0;
     mn_status st = sql_int(db, "PRAGMA schema_version", 0, &now, err);
-    return st ? st
-              : sql_execf(db, err,
-                          "UPDATE mneme_meta SET value = %lld WHERE key = 'schema';"
-                          "DELETE FROM mneme_meta WHERE key GLOB 'log:*';"
-                          "INSERT INTO mneme_meta SELECT 'log:' || t.number, (" LOG_PLACE
-                          ") FROM mneme_tables t",
-                          (long long)now);
+    return st ? st : catalog_schema_keep_as(db, now, err);
+}
+
+/*
+ * Each statement that changes the schema counts its version up by one. What it created stands in
+ * the schema above all that was there; a table or view that was there and is gone took a step (with
+ * its indexes and triggers; a virtual table with other tables too: SQLite counts each, and then
+ * sets the number that it had in mind). Steps beyond those are of another kind or left no trace: an
+ * ALTER, an index dropped; or a unique index that came, let REPLACE remove rows past the log, and
+ * went. One such step alone cannot both come and go: what it did to our tables can be seen on them.
+ *
+ * *few: there is one at most.
+ */
+static mn_status few_steps_unknown(sqlite3 *db, bool *few, mn_error *err)
+{
+    int64_t unknown = -1;
+    mn_status st = sql_int(
+        db,
+        "SELECT now - schema - created - iif(virtual, virtual, tables) FROM (SELECT (SELECT "
+        "schema_version FROM pragma_schema_version) AS now, m.schema, (SELECT count(*) FROM "
+        "sqlite_master WHERE rowid > m.last AND sql IS NOT NULL) AS created, m.tables "
+        "- " COUNT_TABLES " AND rowid <= m.last) AS tables, m.virtual - " COUNT_VIRTUAL
+        " AND rowid <= m.last) AS virtual FROM (SELECT max(value) FILTER (WHERE key = 'schema') AS "
+        "schema, max(value) FILTER (WHERE key = 'schema_rowid') AS last, max(value) FILTER (WHERE "
+        "key = 'schema_tables') AS tables, max(value) FILTER (WHERE key = 'schema_virtual') AS "
+        "virtual FROM mneme_meta) m)",
+        -1, &unknown, err);
+    *few = unknown == 0 || unknown == 1;
+    return st;
 }
 
 /* Whether table and triggers are those that our last own change left: then nothing was written past
- * the log, whatever else the foreign hand did. */
+ * the log, if few_steps_unknown. */
 static mn_status log_is_whole(sqlite3 *db, const struct catalog_entry *e, bool *whole,
                               mn_error *err)
 {
@@ -822,58 +865,77 @@ static mn_status log_is_whole(sqlite3 *db, const struct catalog_entry *e, bool *
     return status;
 }
 
-/* The triggers as they must be; from a new beginning of the log, unless nothing was missed. */
-static mn_status mend_log(sqlite3 *db, const struct catalog_entry *e, mn_error *err)
-{
-    bool whole = false;
-    mn_status st = log_is_whole(db, e, &whole, err);
-    return st || whole ? st : make_log(db, e, true, err);
-}
-
-/* Mends the log of one table, if it is there. */
-static mn_status reconcile_table(sqlite3 *db, const struct catalog_entry *e, mn_error *err)
+/* One collection over each table in turn, none of whose statements is open meanwhile; `after`
+ * starts at 0. */
+static mn_status next_table(sqlite3 *db, int64_t *after, struct catalog_entry *e, bool *there,
+                            mn_error *err)
 {
     sqlite3_stmt *st = NULL;
-    int64_t there = 0;
-    mn_status status = MN_OK;
-    if (e->foreign) {
-        if (!*e->id_column)
-            return MN_OK;
-        status = over_keep_names(db, e, err);
-        return status ? status : mend_log(db, e, err);
-    }
-    status = sql_preparef(db, &st, err,
-                          "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = %Q "
-                          "COLLATE NOCASE",
-                          e->table);
+    mn_status status = sql_preparef(db, &st, err,
+                                    SELECT_ENTRIES " WHERE t.number > %lld ORDER BY t.number "
+                                                   "LIMIT 1",
+                                    (long long)*after);
+    *there = false;
     if (status == MN_OK)
-        status = sql_stmt_int(st, 0, &there, err);
+        status = sql_step(st, there, err);
+    if (status == MN_OK && *there)
+        status = read_entry(st, e, err);
     sqlite3_finalize(st);
-    return status || !there ? status : mend_log(db, e, err);
+    if (status == MN_OK && *there)
+        *after = e->table_number;
+    return status;
 }
 
-/* One collection over each table in turn: no statement is open when the schema changes. */
-mn_status catalog_reconcile(sqlite3 *db, mn_error *err)
+static mn_status table_is_there(sqlite3 *db, const struct catalog_entry *e, bool *there,
+                                mn_error *err)
 {
     sqlite3_stmt *st = NULL;
-    bool row = true;
+    int64_t n = *e->id_column != '\0';
+    mn_status status = MN_OK;
+    if (!e->foreign) {
+        status = sql_preparef(db, &st, err,
+                              "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = "
+                              "%Q COLLATE NOCASE",
+                              e->table);
+        if (status == MN_OK)
+            status = sql_stmt_int(st, 0, &n, err);
+        sqlite3_finalize(st);
+    }
+    *there = status == MN_OK && n;
+    return status;
+}
+
+mn_status catalog_logs_whole(sqlite3 *db, bool *whole, mn_error *err)
+{
     int64_t after = 0;
     struct catalog_entry e;
-    mn_status status = MN_OK;
-    while (status == MN_OK && row) {
-        status = sql_preparef(db, &st, err,
-                              SELECT_ENTRIES " WHERE t.number > %lld ORDER BY t.number LIMIT 1",
-                              (long long)after);
-        if (status == MN_OK)
-            status = sql_step(st, &row, err);
-        if (status == MN_OK && row)
-            status = read_entry(st, &e, err);
-        sqlite3_finalize(st);
-        st = NULL;
-        if (status || !row)
-            break;
-        after = e.table_number;
-        status = reconcile_table(db, &e, err);
+    bool more = true;
+    mn_status st = few_steps_unknown(db, whole, err);
+    while (st == MN_OK && *whole && (st = next_table(db, &after, &e, &more, err)) == MN_OK &&
+           more) {
+        st = table_is_there(db, &e, whole, err);
+        if (st == MN_OK && *whole)
+            st = log_is_whole(db, &e, whole, err);
     }
-    return status ? status : catalog_schema_keep(db, err);
+    *whole = *whole && st == MN_OK;
+    return st;
+}
+
+mn_status catalog_reconcile(sqlite3 *db, mn_error *err)
+{
+    int64_t after = 0;
+    struct catalog_entry e;
+    bool few = false, more = true;
+    mn_status st = few_steps_unknown(db, &few, err);
+    while (st == MN_OK && (st = next_table(db, &after, &e, &more, err)) == MN_OK && more) {
+        bool there = false, whole = false;
+        st = table_is_there(db, &e, &there, err);
+        if (st == MN_OK && there && few)
+            st = log_is_whole(db, &e, &whole, err);
+        if (st == MN_OK && there && e.foreign)
+            st = over_keep_names(db, &e, err);
+        if (st == MN_OK && there && !whole)
+            st = make_log(db, &e, true, err);
+    }
+    return st ? st : catalog_schema_keep(db, err);
 }

@@ -86,11 +86,21 @@ mn_status catalog_log_of(sqlite3 *db, const struct catalog_entry *e, struct cata
  * foreign hand changed the schema; catalog_reconcile() mends triggers and logs then. */
 mn_status catalog_schema(sqlite3 *db, int64_t *now, int64_t *ours, mn_error *err);
 
+/* *whole: what was done to the schema since can be told, and it left the triggers and logs of all
+ * tables as they were, so that no change of a row escaped. */
+mn_status catalog_logs_whole(sqlite3 *db, bool *whole, mn_error *err);
+
 /* To be called at the end of each transaction in which Mneme changed the schema. */
 mn_status catalog_schema_keep(sqlite3 *db, mn_error *err);
 
-/* In a write transaction: restarts every table's change log and keeps the schema's number. A table
- * that is gone is left alone: its collections answer with an error that says so. */
+/* The same where a version is known to come: SQLite sets the number when DROP TABLE or ALTER TABLE
+ * of a virtual table has called its module, to one more than before the statement, whatever the
+ * module has done to the schema meanwhile. */
+mn_status catalog_schema_keep_as(sqlite3 *db, int64_t version, mn_error *err);
+
+/* In a write transaction: restarts every change log that is not whole, writes down new names and
+ * keeps the schema's number. A table that is gone is left alone: its collections answer with an
+ * error that says so. */
 mn_status catalog_reconcile(sqlite3 *db, mn_error *err);
 
 #endif

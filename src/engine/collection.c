@@ -3,9 +3,10 @@
  * statements, and forgotten when the schema's version moves. The version is looked at in every
  * call, inside its snapshot.
  *
- * A version that Mneme itself did not leave means that a foreign hand changed the schema: triggers
- * may have been gone for a while. Until a writer has checked the change logs (catalog_reconcile),
- * no collection is "watched" and searches read the rows. A write does that first; a search does it
+ * A version that Mneme itself did not leave means that a foreign hand changed the schema: unless
+ * what it did can be told and left the change logs alone (catalog_logs_whole), triggers may have
+ * been gone for a while. Until a writer has checked the change logs (catalog_reconcile), no
+ * collection is "watched" and searches read the rows. A write does that first; a search does it
  * afterwards, if nobody else is writing.
  */
 #include <inttypes.h>
@@ -382,6 +383,13 @@ static mn_status need_catalog(mn_conn *conn, const char *name, mn_error *err)
     return st;
 }
 
+/* Inside a statement of the application only if that is to change the schema anyway. */
+static bool may_change_schema(const mn_conn *conn)
+{
+    return conn->scope == TXN_WRITE || conn->txn == TXN_WRITE ||
+           (conn->txn == TXN_HOST && conn->schema_dirty);
+}
+
 /* The schema moved since this connection looked: is the change logs' word still good? */
 static mn_status settle_schema(mn_conn *conn, mn_error *err)
 {
@@ -391,14 +399,17 @@ static mn_status settle_schema(mn_conn *conn, mn_error *err)
     mn_status st = catalog_schema(conn->sql, &now, &ours, err);
     if (st)
         return st;
+    bool may = may_change_schema(conn);
     conn->trusted = now == ours;
-    /* Inside a statement of the application only if that is to change the schema anyway. */
-    bool may = conn->scope == TXN_WRITE || conn->txn == TXN_WRITE ||
-               (conn->txn == TXN_HOST && conn->schema_dirty);
-    if (!conn->trusted && may) {
-        db_log(conn->db, MN_LOG_WARN, "schema",
-               "%s: the schema was changed by another program; change logs were checked",
-               conn->db->path);
+    if (!conn->trusted)
+        st = catalog_logs_whole(conn->sql, &conn->trusted, err);
+    if (st)
+        return st;
+    if (now != ours && may) {
+        if (!conn->trusted)
+            db_log(conn->db, MN_LOG_WARN, "schema",
+                   "%s: the schema was changed by another program; change logs were checked",
+                   conn->db->path);
         st = catalog_reconcile(conn->sql, err);
         conn->schema_dirty = true;
         if (st == MN_OK)
@@ -408,6 +419,7 @@ static mn_status settle_schema(mn_conn *conn, mn_error *err)
     /* The number of an uncommitted change may come again for another one. */
     bool passing = conn->hosted && conn_may_be_dirty(conn);
     conn->schema = st == MN_OK && !passing ? now : -1;
+    conn->schema_lags = st == MN_OK && conn->trusted && now != ours && !may;
     return st;
 }
 
@@ -416,7 +428,8 @@ static mn_status look_at_schema(mn_conn *conn, mn_error *err)
 {
     int64_t now = 0;
     mn_status st = schema_version(conn, &now, err);
-    return st == MN_OK && now != conn->schema ? settle_schema(conn, err) : st;
+    bool moved = now != conn->schema || (conn->schema_lags && may_change_schema(conn));
+    return st == MN_OK && moved ? settle_schema(conn, err) : st;
 }
 
 mn_status coll_get(mn_conn *conn, const char *name, struct coll **out, mn_error *err)

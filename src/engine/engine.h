@@ -151,6 +151,7 @@ struct mn_conn {
     struct coll *colls;       /* loaded collections, all of one schema version */
     int64_t schema;           /* that version; -1: none looked at */
     bool trusted;             /* that version is one that Mneme left: change logs are believed */
+    bool schema_lags;         /* or the steps from it are explained, and a write should say so */
     bool no_wait;             /* the busy handler gives up at once */
     char must_help[MN_MAX_NAME + 1]; /* too many of this collection's changes are pending: the
                                         writer folds it before it returns; "": none */

@@ -252,17 +252,33 @@ static int on_create(sqlite3 *sql, void *aux, int argc, const char *const *argv,
 
 /* ---- Dropping, renaming ---------------------------------------------------------------------- */
 
+static mn_status schema_before(mn_conn *conn, int64_t *version, mn_error *err)
+{
+    return sql_int(conn->sql, "PRAGMA main.schema_version", 0, version, err);
+}
+
+/* DROP TABLE and ALTER TABLE set the schema's number, when we are done, to one above what it was
+ * before. */
+static mn_status schema_after(mn_conn *conn, int64_t before, mn_error *err)
+{
+    enum catalog_state state;
+    mn_status st = catalog_check(conn->sql, &state, err);
+    return st || state == CATALOG_ABSENT ? st : catalog_schema_keep_as(conn->sql, before + 1, err);
+}
+
 static int on_destroy(sqlite3_vtab *base)
 {
     struct table *t = (struct table *)base;
     char rows[ROWS_NAME], name[2 * MN_MAX_NAME + 2];
     mn_error err = {0};
     mn_conn *conn;
+    int64_t before = 0;
     table_rows_name(t, rows);
     forget_statements(t);
     mn_status st = session_enter(t->s, &conn, &err);
     if (st)
         return session_refuse(base, st, &err);
+    st = schema_before(conn, &before, &err);
     for (size_t i = 1; i < t->d.n && st == MN_OK; i++) {
         if (!column_has_collection(&t->d.columns[i]))
             continue;
@@ -275,6 +291,8 @@ static int on_destroy(sqlite3_vtab *base)
     }
     if (st == MN_OK) /* not under `inside`: its rows are the application's to see vanish */
         st = sql_execf(conn->sql, &err, "DROP TABLE IF EXISTS main.\"%w\"", rows);
+    if (st == MN_OK)
+        st = schema_after(conn, before, &err);
     session_leave(t->s);
     if (st)
         return session_refuse(base, st, &err);
@@ -290,12 +308,15 @@ static int on_rename(sqlite3_vtab *base, const char *to)
     char name[2 * MN_MAX_NAME + 2], new_name[2 * MN_MAX_NAME + 2];
     mn_error err = {0};
     mn_conn *conn;
+    int64_t before = 0;
     if (!renamed.name)
         return SQLITE_NOMEM;
     table_rows_name(t, rows);
     table_rows_name(&renamed, new_rows);
     forget_statements(t);
     mn_status st = session_enter(t->s, &conn, &err); /* conn is NULL if it fails */
+    if (st == MN_OK)
+        st = schema_before(conn, &before, &err);
     for (size_t i = 1; i < t->d.n && st == MN_OK; i++) {
         if (!column_has_collection(&t->d.columns[i]))
             continue;
@@ -305,6 +326,10 @@ static int on_rename(sqlite3_vtab *base, const char *to)
     }
     if (st == MN_OK)
         st = sql_execf(conn->sql, &err, "ALTER TABLE main.\"%w\" RENAME TO \"%w\"", rows, new_rows);
+    if (st == MN_OK) /* the catalog learns the new name */
+        st = catalog_reconcile(conn->sql, &err);
+    if (st == MN_OK)
+        st = schema_after(conn, before, &err);
     if (conn)
         session_leave(t->s);
     sqlite3_free(renamed.name);

@@ -3,7 +3,9 @@
  */
 #include <limits.h>
 #include <sqlite3.h>
+#include <unistd.h>
 
+#include "mneme_sql.h"
 #include "src/engine/fold.h"
 #include "tests/engine/indexed.h"
 
@@ -341,7 +343,8 @@ TEST(json_is_rounded_to_the_dtype)
     end(&o);
 }
 
-/* ---- A stock client at random ---------------------------------------------------------------- */
+/* ---- Rows of eight elements -------------------------------------------------------------------
+ */
 
 enum { DIM = 8, PARENTS = 12 };
 
@@ -410,6 +413,259 @@ static const char *value(struct test_rng *r)
         return text;
     }
 }
+
+/* ---- Changes of the schema ------------------------------------------------------------------- */
+
+TEST(renamed_tables_and_columns_are_followed)
+{
+    struct over o;
+    mn_collection_info info;
+    begin(&o, docs);
+    CHECK_OK(create(&o, "docs", "docs", "emb"), o.err);
+    CHECK_OK(create(&o, "second", "docs", "emb2"), o.err);
+    sql(&o, "UPDATE docs SET emb2 = '[5,5]' WHERE key = 7");
+    for (int writes = 0; writes < 2; writes++) { /* seen by searches first; by a writer first */
+        if (writes)
+            sql(&o, "ALTER TABLE papers RENAME TO \"the \"\"docs\"\"\"; ALTER TABLE \"the "
+                    "\"\"docs\"\"\" RENAME COLUMN emb2 TO emb; ALTER TABLE \"the \"\"docs\"\"\" "
+                    "RENAME COLUMN e1 TO \"select \"\" x\"");
+        else
+            sql(&o, "ALTER TABLE docs RENAME TO papers; ALTER TABLE papers RENAME COLUMN emb TO e1;"
+                    "ALTER TABLE papers RENAME COLUMN lang TO language; ALTER TABLE papers RENAME "
+                    "COLUMN key TO id");
+        if (writes)
+            CHECK_OK(mn_delete(o.conn, "docs", &(mn_id){.id = 99}, 1, NULL, &o.err), o.err);
+        CHECK_STR(nearest(&o, "docs", 1, 0), "1 2");
+        CHECK_STR(nearest(&o, "second", 1, 0), "7");
+        CHECK_OK(mn_info(o.conn, "docs", &info, &o.err), o.err);
+        CHECK_STR(info.table, writes ? "the \"docs\"" : "papers");
+        CHECK_STR(info.column, writes ? "select \" x" : "e1");
+        CHECK_STR(info.attributes, "language,year");
+        CHECK_STR(info.id_column, "id");
+        CHECK_OK(mn_info(o.conn, "second", &info, &o.err), o.err);
+        CHECK_STR(info.column, writes ? "emb" : "emb2");
+        CHECK_STR(indexed_verify(o.conn) ? indexed_verify(o.conn) : "good", "good");
+    }
+    sql(&o, "UPDATE \"the \"\"docs\"\"\" SET id = 3 WHERE id = 1");
+    CHECK_STR(nearest(&o, "docs", 1, 0), "3 2");
+    CHECK_EQ(number(&o, "SELECT count(*) FROM mneme_collections WHERE vector_column = 'emb'"), 1);
+    reopen(&o);
+    CHECK_STR(nearest(&o, "docs", 1, 0), "3 2");
+    CHECK_OK(mn_drop(o.conn, "second", &o.err), o.err);
+    CHECK_OK(mn_drop(o.conn, "docs", &o.err), o.err);
+    CHECK_EQ(number(&o, "SELECT count(*) FROM sqlite_master WHERE type = 'trigger'"), 0);
+    CHECK_EQ(number(&o, "SELECT count(*) FROM \"the \"\"docs\"\"\""), 3);
+    end(&o);
+}
+
+TEST(names_that_change_places_are_told_apart)
+{
+    struct over o;
+    begin(&o, docs);
+    sql(&o, "UPDATE docs SET emb2 = '[5,5]' WHERE key = 7");
+    CHECK_OK(create(&o, "docs", "docs", "emb"), o.err);
+    CHECK_OK(create(&o, "second", "docs", "emb2"), o.err);
+    sql(&o, "ALTER TABLE docs RENAME COLUMN emb TO x; ALTER TABLE docs RENAME COLUMN emb2 TO emb;"
+            "ALTER TABLE docs RENAME COLUMN x TO emb2");
+    CHECK_STR(nearest(&o, "docs", 1, 0), "1 2");
+    CHECK_STR(nearest(&o, "second", 1, 0), "7");
+    CHECK_OK(mn_delete(o.conn, "docs", &(mn_id){.id = 99}, 1, NULL, &o.err), o.err);
+    CHECK_STR(nearest(&o, "docs", 1, 0), "1 2");
+    CHECK_STR(nearest(&o, "second", 1, 0), "7");
+    sql(&o, "ALTER TABLE docs RENAME COLUMN emb TO x; ALTER TABLE docs RENAME COLUMN emb2 TO emb;");
+    CHECK_OK(mn_delete(o.conn, "docs", &(mn_id){.id = 99}, 1, NULL, &o.err), o.err);
+    CHECK_EQ(number(&o, "SELECT count(*) FROM mneme_collections WHERE (name, vector_column) IN "
+                        "(VALUES ('docs', 'emb'), ('second', 'x'))"),
+             2);
+    end(&o);
+}
+
+TEST(a_table_made_anew_and_renamed_is_taken_up)
+{
+    static const char *const rebuilds[] = {
+        "BEGIN; CREATE TABLE n(key INTEGER PRIMARY KEY, url TEXT, lang TEXT, year, emb BLOB, emb2);"
+        "INSERT INTO n SELECT key + 10, url, lang, year, emb, emb2 FROM docs; DROP TABLE docs;"
+        "ALTER TABLE n RENAME TO docs; COMMIT",
+        "BEGIN; ALTER TABLE docs RENAME TO old; CREATE TABLE docs(key INTEGER PRIMARY KEY, url, "
+        "lang, year, emb, emb2); INSERT INTO docs SELECT key + 10, url, lang, year, emb, emb2 FROM "
+        "old; DROP TABLE old; COMMIT",
+        "PRAGMA legacy_alter_table = ON; BEGIN; ALTER TABLE docs RENAME TO old; CREATE TABLE "
+        "docs(key INTEGER PRIMARY KEY, url, lang, year, emb, emb2); INSERT INTO docs SELECT key + "
+        "10, url, lang, year, emb, emb2 FROM old; DROP TABLE old; COMMIT"};
+    for (size_t i = 0; i < 2 * sizeof rebuilds / sizeof *rebuilds; i++) {
+        struct over o;
+        char copy[PATH_MAX + 8];
+        begin(&o, docs);
+        CHECK_OK(create(&o, "docs", "docs", "emb"), o.err);
+        CHECK_STR(nearest(&o, "docs", 1, 0), "1 2");
+        sql(&o, rebuilds[i / 2]);
+        if (i % 2)
+            CHECK_OK(mn_delete(o.conn, "docs", &(mn_id){.id = 99}, 1, NULL, &o.err), o.err);
+        CHECK_STR(nearest(&o, "docs", 1, 0), "11 12");
+        sql(&o, "UPDATE docs SET emb = emb2 WHERE key = 11");
+        CHECK_STR(nearest(&o, "docs", 1, 0), "12");
+        CHECK_STR(indexed_verify(o.conn) ? indexed_verify(o.conn) : "good", "good");
+        end(&o);
+        unlink(o.path);
+        for (int f = 0; f < 3; f++) {
+            snprintf(copy, sizeof copy, "%s%s", o.path,
+                     (const char *[]){"-wal", "-shm", "-mneme"}[f]);
+            unlink(copy);
+        }
+    }
+}
+
+TEST(a_table_that_is_gone_is_an_error_until_it_fits_again)
+{
+    struct over o;
+    mn_hit hits[2];
+    uint32_t found;
+    begin(&o, docs);
+    CHECK_OK(create(&o, "docs", "docs", "emb"), o.err);
+    CHECK_OK(create(&o, "second", "docs", "emb2"), o.err);
+    sql(&o, "DROP TABLE docs");
+    CHECK_EQ(mn_search(o.conn, "docs", (float[]){1, 0}, 1, 2, NULL, hits, &found, &o.err),
+             MN_CORRUPT);
+    CHECK_HAS(o.err.message, "collection 'docs' is over table 'docs', which is gone");
+    CHECK_HAS(o.err.message, "make it again, or drop the collection");
+    mn_error_clear(&o.err);
+    sql(&o, "CREATE TABLE docs(lang, year, emb)");
+    CHECK_EQ(mn_put(o.conn, "docs", &(mn_row){.id = 1}, 1, NULL, &o.err), MN_CORRUPT);
+    CHECK_HAS(o.err.message, "has no INTEGER PRIMARY KEY any more");
+    mn_error_clear(&o.err);
+    sql(&o, "DROP TABLE docs; CREATE TABLE docs(k INTEGER PRIMARY KEY, lang, emb2);"
+            "INSERT INTO docs VALUES (5, 'en', '[1,1]')");
+    CHECK_EQ(mn_put(o.conn, "docs", &(mn_row){.id = 1}, 1, NULL, &o.err), MN_CORRUPT);
+    CHECK_HAS(o.err.message, "needs column 'emb' of table 'docs'");
+    CHECK_HAS(o.err.message, "add it again");
+    mn_error_clear(&o.err);
+    sql(&o, "ALTER TABLE docs ADD COLUMN year");
+    sql(&o, "INSERT INTO docs VALUES (6, 'en', '[1,2]', 2000)"); /* by triggers or without */
+    CHECK_STR(nearest(&o, "second", 1, 1), "5 6");
+    CHECK_OK(mn_delete(o.conn, "second", &(mn_id){.id = 6}, 1, NULL, &o.err), o.err);
+    sql(&o, "UPDATE docs SET k = 8");
+    CHECK_STR(nearest(&o, "second", 1, 1), "8");
+    sql(&o, "ALTER TABLE docs ADD COLUMN emb");
+    sql(&o, "UPDATE docs SET emb = '[0,0]'");
+    CHECK_STR(nearest(&o, "docs", 1, 1), "8");
+    sql(&o, "UPDATE docs SET emb = NULL");
+    CHECK_STR(nearest(&o, "docs", 1, 1), "");
+    sql(&o, "DROP TABLE docs");
+    CHECK_OK(mn_drop(o.conn, "docs", &o.err), o.err);
+    CHECK_OK(mn_drop(o.conn, "second", &o.err), o.err);
+    CHECK_EQ(number(&o, "SELECT count(*) FROM sqlite_master WHERE name LIKE 'mneme_log%'"), 0);
+    end(&o);
+}
+
+/* Rows 1 to 600 of a table, indexed. */
+static void begin_indexed(struct over *o, struct brute *b)
+{
+    struct test_rng r = {7};
+    char text[600];
+    mn_collection_opts opts = {.dim = DIM, .table = "docs", .column = "emb"};
+    begin(o, "CREATE TABLE docs(key INTEGER PRIMARY KEY, url, emb); CREATE TABLE other(x)");
+    sql(o, "BEGIN");
+    for (int i = 1; i <= 600; i++) {
+        snprintf(text, sizeof text, "INSERT INTO docs VALUES (%d, %d, %s)", i, i, value(&r));
+        sql(o, text);
+    }
+    sql(o, "COMMIT");
+    CHECK_OK(mn_create(o->conn, "docs", &opts, &o->err), o->err);
+    CHECK_OK(mn_fold(o->conn, "docs", &o->err), o->err);
+    *b = (struct brute){.dtype = MN_F32, .metric = MN_L2, .dim = DIM};
+}
+
+/* Whether the index answers a search for the vectors nearest to row `id`; the answer is right. */
+static bool by_index(struct over *o, struct brute *b, int64_t id)
+{
+    struct indexed_recall sum = {0};
+    float query[DIM];
+    load(b, o->plain, "SELECT key, emb FROM docs ORDER BY key");
+    indexed_vector(MN_F32, DIM, 3, (uint64_t)id, query);
+    struct indexed_query q = {.name = "docs", .vector = query, .k = 10};
+    const char *wrong = indexed_check(o->conn, b, &q, &sum);
+    CHECKF(!wrong, "%s", wrong);
+    return sum.by_index;
+}
+
+TEST(other_tables_may_come_and_go_without_a_new_index)
+{
+    static const struct {
+        const char *sql;
+        bool keeps; /* the index */
+    } cases[] = {
+        {"CREATE TABLE a(x, y UNIQUE)", true},
+        {"CREATE INDEX b ON other(x); CREATE VIEW v AS SELECT * FROM docs", true},
+        {"DROP TABLE a; CREATE TABLE a2(k PRIMARY KEY, x REFERENCES docs)", true},
+        {"CREATE VIRTUAL TABLE f USING fts5(body); INSERT INTO f VALUES ('some words')", true},
+        {"CREATE TRIGGER t AFTER INSERT ON other BEGIN DELETE FROM docs WHERE key = NEW.x; END",
+         true},
+        {"INSERT INTO other VALUES (17); CREATE TABLE c AS SELECT 1", true},
+        {"DROP VIEW v; DROP TABLE c", true},
+        {"DROP TABLE f", true},
+        {"CREATE UNIQUE INDEX u ON docs(url); REPLACE INTO docs VALUES (9000, 5, NULL); DROP INDEX "
+         "u",
+         false},
+        {"CREATE UNIQUE INDEX u2 ON docs(url); REPLACE INTO docs VALUES (9001, 6, NULL)", false},
+        {"ALTER TABLE other RENAME TO others", true},
+        {"ALTER TABLE docs ADD COLUMN more", true},
+        {"ALTER TABLE docs ADD COLUMN x; ALTER TABLE docs DROP COLUMN x", false},
+        {"DROP TRIGGER mneme_1_delete; DELETE FROM docs WHERE key = 50", false}};
+    struct over o;
+    struct brute b;
+    begin_indexed(&o, &b);
+    CHECK(by_index(&o, &b, 1));
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        sql(&o, cases[i].sql);
+        bool keeps = by_index(&o, &b, (int64_t)i);
+        CHECKF(keeps == cases[i].keeps, "%s: %d", cases[i].sql, keeps);
+        sql(&o, "UPDATE docs SET emb = NULL WHERE key = 100; DELETE FROM docs WHERE key = 101");
+        by_index(&o, &b, (int64_t)i + 100);
+        if (!keeps)
+            CHECK_OK(mn_fold(o.conn, "docs", &o.err), o.err);
+        else
+            CHECK_OK(mn_delete(o.conn, "docs", &(mn_id){.id = 99999}, 1, NULL, &o.err), o.err);
+        CHECK(by_index(&o, &b, (int64_t)i + 200));
+    }
+    brute_free(&b);
+    end(&o);
+}
+
+TEST(tables_of_the_module_come_and_go_without_a_new_index)
+{
+    static const char *const steps[] = {
+        "CREATE VIRTUAL TABLE v USING mneme(id INTEGER PRIMARY KEY, e float[3], a TEXT)",
+        "INSERT INTO v VALUES (1, '[1,2,3]', 'x')",
+        "ALTER TABLE v RENAME TO w",
+        "CREATE TABLE afterwards(x)",
+        "DROP TABLE w",
+        "BEGIN; CREATE VIRTUAL TABLE v USING mneme(id INTEGER PRIMARY KEY, e float[3]); ROLLBACK"};
+    struct over o;
+    struct brute b;
+    sqlite3 *host;
+    begin_indexed(&o, &b);
+    CHECK(sqlite3_open(o.path, &host) == SQLITE_OK);
+    CHECK(mn_sql_register(host, NULL) == SQLITE_OK);
+    sqlite3_busy_timeout(host, 5000);
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+        char *message = NULL;
+        CHECKF(sqlite3_exec(host, steps[i], NULL, NULL, &message) == SQLITE_OK, "%s: %s", steps[i],
+               message);
+        CHECKF(by_index(&o, &b, (int64_t)i), "%s", steps[i]);
+        if (i != 3)
+            CHECKF(number(&o, "SELECT value FROM mneme_meta WHERE key = 'schema'") ==
+                       number(&o, "PRAGMA schema_version"),
+                   "%s", steps[i]);
+        if (i == 2)
+            CHECK_EQ(number(&o, "SELECT count(*) FROM mneme_tables WHERE name = 'w_rows'"), 1);
+        CHECK_OK(mn_delete(o.conn, "docs", &(mn_id){.id = 99999}, 1, NULL, &o.err), o.err);
+    }
+    CHECK(sqlite3_close(host) == SQLITE_OK);
+    brute_free(&b);
+    end(&o);
+}
+
+/* ---- A stock client at random ---------------------------------------------------------------- */
 
 /* One statement of the stock client; those that fail on a constraint change nothing. */
 static void step(struct over *o, struct test_rng *r)

@@ -230,6 +230,118 @@ TEST(the_schemas_number_tells_a_foreign_hand)
     end();
 }
 
+/* Whether what somebody did to the schema since can have touched our logs. */
+static bool whole_after(const char *text)
+{
+    bool yes = false;
+    sql(text);
+    CHECK_OK(catalog_logs_whole(db, &yes, &err), err);
+    return yes;
+}
+
+TEST(what_is_done_to_other_tables_leaves_the_logs_whole)
+{
+    static const struct {
+        const char *sql;
+        bool yes;
+    } cases[] = {{"CREATE TABLE mine(x UNIQUE, y PRIMARY KEY)", true},
+                 {"CREATE INDEX i ON other(x); CREATE VIEW v AS SELECT 1; DROP TABLE third", true},
+                 {"CREATE TRIGGER mine AFTER INSERT ON other BEGIN SELECT 1; END", true},
+                 {"DROP TABLE other", true}, /* with its index */
+                 {"CREATE TABLE mine(x); DROP TABLE mine", false},
+                 {"DROP INDEX on_other", true},
+                 {"ALTER TABLE other ADD COLUMN z", true},
+                 {"ALTER TABLE other ADD COLUMN z; ALTER TABLE other DROP COLUMN z", false},
+                 {"CREATE INDEX i ON docs(a)", true},
+                 {"CREATE UNIQUE INDEX i ON docs(a)", false},
+                 {"CREATE TRIGGER mine AFTER INSERT ON docs BEGIN SELECT 1; END", false},
+                 {"CREATE UNIQUE INDEX i ON docs(a); DROP INDEX i", false},
+                 {"DROP TABLE docs", false},
+                 {"DROP TABLE docs; CREATE TABLE docs(id INTEGER PRIMARY KEY, version)", false},
+                 {"DROP TRIGGER mneme_1_insert", false},
+                 {"DROP TABLE mneme_log_1", false},
+                 {"DROP TABLE mneme_indexes", true},
+                 {"VACUUM", false}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        begin();
+        sql("CREATE TABLE other(x); CREATE INDEX on_other ON other(x); CREATE TABLE third(x)");
+        CHECK_OK(catalog_schema_keep(db, &err), err);
+        CHECKF(whole_after("SELECT 1"), "%s: before", cases[i].sql);
+        CHECKF(whole_after(cases[i].sql) == cases[i].yes, "%s", cases[i].sql);
+        end();
+    }
+    begin(); /* a catalog from before that was kept */
+    CHECK(!whole_after("DELETE FROM mneme_meta WHERE key LIKE 'schema_%'"));
+    end();
+}
+
+/* ---- Tables that were there ------------------------------------------------------------------ */
+
+TEST(only_databases_with_tables_that_were_there_are_closed_to_older_programs)
+{
+    enum catalog_state state;
+    struct catalog_entry e, second;
+    const char *attributes[] = {"year", "lang"};
+    mn_collection_opts opts = {
+        .dim = 3, .table = "Papers", .column = "EMB", .attributes = attributes, .n_attributes = 2};
+    begin();
+    sql("CREATE TABLE papers(k INTEGER PRIMARY KEY, lang, year, emb, emb2)");
+    CHECK_EQ(number("SELECT sum(value) FROM mneme_meta WHERE key IN ('format', 'min_reader')"), 2);
+    CHECK_OK(catalog_create(db, "papers", &opts, &err), err); /* called like the table: it may be */
+    CHECK_EQ(number("SELECT sum(value) FROM mneme_meta WHERE key IN ('format', 'min_reader')"), 4);
+    CHECK_OK(catalog_check(db, &state, &err), err);
+    CHECK_OK(catalog_find(db, "papers", &e, &err), err);
+    CHECK(e.foreign && e.id_kind == MN_ID_INTEGER);
+    CHECK_STR(e.table, "papers");
+    CHECK_STR(e.column, "emb");
+    CHECK_STR(e.id_column, "k");
+    char *names;
+    size_t n;
+    CHECK_OK(catalog_attributes(db, &e, &names, &n, &err), err);
+    CHECK_EQ(n, 2);
+    CHECK(memcmp(names, "year\0lang", 10) == 0); /* in the caller's order */
+    sqlite3_free(names);
+    opts.column = "emb2";
+    opts.n_attributes = 0;
+    CHECK_OK(catalog_create(db, "second", &opts, &err), err);
+    CHECK_OK(catalog_find(db, "second", &second, &err), err);
+    CHECK_EQ(second.table_number, e.table_number);
+    CHECK_OK(catalog_find(db, "docs", &second, &err), err);
+    CHECK(!second.foreign);
+    CHECK_STR(second.id_column, "id");
+    CHECK_OK(catalog_drop(db, &e, &err), err);
+    CHECK_EQ(number("SELECT count(*) FROM papers"), 0);
+    end();
+}
+
+TEST(damage_to_the_names_of_columns_is_told)
+{
+    struct catalog_entry e;
+    const char *attribute = "lang";
+    char *names, missing[MN_MAX_NAME + 1];
+    size_t n;
+    bool fits;
+    mn_collection_opts opts = {
+        .dim = 3, .table = "papers", .column = "emb", .attributes = &attribute, .n_attributes = 1};
+    begin();
+    sql("CREATE TABLE papers(k INTEGER PRIMARY KEY, lang, emb)");
+    CHECK_OK(catalog_create(db, "papers", &opts, &err), err);
+    CHECK_OK(catalog_find(db, "papers", &e, &err), err);
+    sql("DROP TRIGGER mneme_2_update; UPDATE mneme_attributes SET name = 'gone'");
+    CHECK_OK(catalog_table_fits(db, &e, &fits, missing, &err), err);
+    CHECK(!fits);
+    CHECK_STR(missing, "gone");
+    sql("UPDATE mneme_attributes SET name = printf('%200s', 'x')");
+    CHECK_EQ(catalog_attributes(db, &e, &names, &n, &err), MN_CORRUPT);
+    CHECK_HAS(err.message, "mneme_attributes holds no valid name for collection 'papers'");
+    CHECK(!names);
+    mn_error_clear(&err);
+    sql("DROP TABLE mneme_attributes");
+    CHECK_EQ(catalog_find(db, "papers", &e, &err), MN_CORRUPT);
+    mn_error_clear(&err);
+    end();
+}
+
 /* ---- Page sizes ---------------------------------------------------------------------------------
  */
 

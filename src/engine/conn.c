@@ -104,10 +104,11 @@ mn_status conn_open_hosted(mn_db *db, sqlite3 *sql, mn_conn **out, mn_error *err
 mn_status conn_open(mn_db *db, bool counted, mn_conn **out, mn_error *err)
 {
     mn_conn *conn;
-    mn_status st = conn_create(db, counted, &conn, err);
+    mn_status st = conn_create(out ? db : NULL, counted, &conn, err);
+    if (out)
+        *out = NULL;
     if (st)
         return st;
-    *out = NULL;
     st = db_open_sqlite(db, conn->page_cache, &conn->sql, err);
     if (st == MN_OK)
         st = db_limit_wal(conn->sql, err);

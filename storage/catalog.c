@@ -733,7 +733,7 @@ mn_status catalog_drop(sqlite3 *db, const struct catalog_entry *e, mn_error *err
     return status ? status : catalog_schema_keep(db, err);
 }
 
-mn_status catalog_rename(sqlite3 *db, const struct catalog_entry *e, const char *to, mn_error *err)
+mn_status catalog_rename(sqlite3 *db, struct catalog_entry *e, const char *to, mn_error *err)
 {
     mn_status st = check_name("collection", to, err);
     if (st == MN_OK)
@@ -741,6 +741,20 @@ mn_status catalog_rename(sqlite3 *db, const struct catalog_entry *e, const char 
     return st ? st
               : sql_execf(db, err, "UPDATE mneme_collections SET name = %Q WHERE number = %lld", to,
                           (long long)e->number);
+}
+
+mn_status catalog_rename_table(sqlite3 *db, struct catalog_entry *e, const char *to, mn_error *err)
+{
+    mn_status st = sql_execf(db, err, "ALTER TABLE main.\"%w\" RENAME TO \"%w\"", e->table, to);
+    if (st == MN_OK)
+        st = sql_execf(db, err, "UPDATE mneme_tables SET name = %Q WHERE number = %lld", to,
+                       (long long)e->table_number);
+    if (st)
+        return st;
+    snprintf(e->table, sizeof e->table, "%s", to);
+    /* Inside the renaming of a virtual table SQLite leaves the old name in the triggers' bodies. */
+    st = make_log(db, e, false, err);
+    return st ? st : catalog_schema_keep(db, err);
 }
 
 mn_status catalog_add_attribute(sqlite3 *db, const struct catalog_entry *e, const char *attribute,

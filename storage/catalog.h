@@ -58,7 +58,10 @@ mn_status catalog_create(sqlite3 *db, const char *name, const mn_collection_opts
                          mn_error *err);
 mn_status catalog_drop(sqlite3 *db, const struct catalog_entry *e, mn_error *err);
 /* Gives the collection another name; its table keeps its own. MN_EXISTS, MN_INVALID. */
-mn_status catalog_rename(sqlite3 *db, const struct catalog_entry *e, const char *to, mn_error *err);
+mn_status catalog_rename(sqlite3 *db, struct catalog_entry *e, const char *to, mn_error *err);
+/* Gives the table under the collection another name, and its triggers with it, whatever SQLite's
+ * PRAGMA legacy_alter_table says. Nothing of the change log is lost. */
+mn_status catalog_rename_table(sqlite3 *db, struct catalog_entry *e, const char *to, mn_error *err);
 mn_status catalog_add_attribute(sqlite3 *db, const struct catalog_entry *e, const char *attribute,
                                 mn_error *err);
 

@@ -229,9 +229,9 @@ mn_status coll_log_since(mn_conn *conn, struct coll *c, const char *caller, int6
             cap = cap ? 2 * cap : 64;
             int64_t *more = mn_realloc(a, *ids, cap * sizeof **ids, MN_TAG_PENDING);
             if (!more) {
-                status = mn_fail(err, MN_NOMEM,
-                                 "%s: out of memory under the cap for %zu changed rows", caller,
-                                 cap);
+                status =
+                    mn_fail(err, MN_NOMEM, "%s: out of memory under the cap for %zu changed rows",
+                            caller, cap);
                 break;
             }
             *ids = more;
@@ -564,7 +564,11 @@ mn_status mn_create(mn_conn *conn, const char *name, const mn_collection_opts *o
     return conn_leave(conn, st, err);
 }
 
-mn_status coll_rename(mn_conn *conn, const char *name, const char *to, mn_error *err)
+/* Both renames. */
+static mn_status rename_by(mn_conn *conn, const char *name, const char *to,
+                           mn_status (*by)(sqlite3 *, struct catalog_entry *, const char *,
+                                           mn_error *),
+                           mn_error *err)
 {
     struct catalog_entry e;
     mn_status st = conn_enter(conn, err);
@@ -576,12 +580,22 @@ mn_status coll_rename(mn_conn *conn, const char *name, const char *to, mn_error 
         st = ensure_catalog(conn, err);
         if (st == MN_OK)
             st = catalog_find(conn->sql, name, &e, err);
+        colls_forget(conn); /* its statements would hold the table */
         if (st == MN_OK)
-            st = catalog_rename(conn->sql, &e, to, err);
-        colls_forget(conn);
+            st = by(conn->sql, &e, to, err);
         st = scope_end(conn, st, err);
     }
     return conn_leave(conn, st, err);
+}
+
+mn_status coll_rename(mn_conn *conn, const char *name, const char *to, mn_error *err)
+{
+    return rename_by(conn, name, to, catalog_rename, err);
+}
+
+mn_status coll_rename_table(mn_conn *conn, const char *name, const char *to, mn_error *err)
+{
+    return rename_by(conn, name, to, catalog_rename_table, err);
 }
 
 /* The index's row and extents; its blocks come back with the next fold. */

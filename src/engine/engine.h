@@ -253,6 +253,8 @@ void conn_mend_schema(mn_conn *conn);
 mn_status conn_trust_schema(mn_conn *conn, const char *name, mn_error *err);
 /* Gives the collection another name, as ALTER TABLE does to the virtual table over it. */
 mn_status coll_rename(mn_conn *conn, const char *name, const char *to, mn_error *err);
+/* The same for the table under the collection `name`. */
+mn_status coll_rename_table(mn_conn *conn, const char *name, const char *to, mn_error *err);
 /* Position of an attribute, or MN_NOTFOUND that names it. */
 mn_status coll_attr(const struct coll *c, const char *name, size_t *out, mn_error *err);
 /* Head of the collection's change log in the snapshot of the open scope. */

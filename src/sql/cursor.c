@@ -155,7 +155,9 @@ static int filter_rows(struct cursor *c, const char *plan, int argc, sqlite3_val
     int rc = SQLITE_OK;
     if (!c->st || strcmp(c->plan, plan) != 0)
         rc = prepare_rows(c, plan);
-    for (int i = 0; i < argc && rc == SQLITE_OK; i++)
+    /* IS NULL has an argument and no parameter. */
+    int n = rc == SQLITE_OK ? sqlite3_bind_parameter_count(c->st) : 0;
+    for (int i = 0; i < argc && i < n && rc == SQLITE_OK; i++)
         rc = sqlite3_bind_value(c->st, i + 1, argv[i]);
     if (rc == SQLITE_OK && cursor_table(c)->d.ttl)
         rc = sqlite3_bind_int64(c->st, argc + 1, table_now());

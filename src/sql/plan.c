@@ -19,6 +19,18 @@
 
 enum { OP_CONTAINS = SQLITE_INDEX_CONSTRAINT_FUNCTION };
 
+/* Where `k` stands, the order of a join must not depend on what SQLite thinks of the tables' sizes:
+ * the k nearest are counted before the conditions that join them with others,
+ *
+ *     WITH near AS (SELECT id FROM docs WHERE embedding MATCH :q AND k = 10)
+ *     SELECT * FROM near JOIN authors USING (id)
+ *
+ * and not once for every author. SQLite does not say which conditions those are, but it asks for
+ * plans without them too: with this cost for the plan that has them all, it takes another one if
+ * there is any. If there is none, the query vector comes from such a table, and what else comes
+ * from there is a parameter like the vector. */
+static const double SEARCH_COST = 1e6;
+
 struct planner {
     struct table *t;
     sqlite3_index_info *info;
@@ -130,6 +142,12 @@ static int refuse(struct planner *p, const char *format, const char *name)
     return SQLITE_ERROR;
 }
 
+static bool is_argument(const struct planner *p, int column)
+{
+    return is_hidden(p, column, HIDDEN_K) || is_hidden(p, column, HIDDEN_RECALL) ||
+           is_hidden(p, column, HIDDEN_EXACT);
+}
+
 /* The distance's bounds: *ok false if the operator is none. */
 static bool plan_distance(struct planner *p, int i)
 {
@@ -180,7 +198,7 @@ static int plan_near(struct planner *p, int match)
 {
     sqlite3_index_info *info = p->info;
     int unchecked = -1;
-    bool later = false; /* a condition depends on a table that would be read later */
+    bool later = false; /* a condition depends on a table that is read later */
     take(p, match, STEP_MATCH, info->aConstraint[match].iColumn, NULL, true);
     sqlite3_str_appendf(p->words, "nearest by %s",
                         column_name(p, info->aConstraint[match].iColumn));
@@ -188,11 +206,15 @@ static int plan_near(struct planner *p, int match)
         const struct sqlite3_index_constraint *c = &info->aConstraint[i];
         if (i == match)
             continue;
+        bool limit =
+            c->op == SQLITE_INDEX_CONSTRAINT_LIMIT || c->op == SQLITE_INDEX_CONSTRAINT_OFFSET;
+        if (!c->usable && !limit && is_argument(p, c->iColumn))
+            return SQLITE_CONSTRAINT; /* nobody but us can make sense of it */
         if (!c->usable) {
-            later = later || c->iColumn < (int)p->t->d.n + HIDDENS;
+            later = later || !limit;
             continue;
         }
-        if (c->op == SQLITE_INDEX_CONSTRAINT_LIMIT || c->op == SQLITE_INDEX_CONSTRAINT_OFFSET) {
+        if (limit) {
             take(p, i, c->op == SQLITE_INDEX_CONSTRAINT_LIMIT ? STEP_LIMIT : STEP_OFFSET, -1,
                  c->op == SQLITE_INDEX_CONSTRAINT_LIMIT ? "LIMIT" : "OFFSET", false);
         } else if (is_hidden(p, c->iColumn, HIDDEN_K) && c->op == SQLITE_INDEX_CONSTRAINT_EQ &&
@@ -210,8 +232,6 @@ static int plan_near(struct planner *p, int match)
             unchecked = i;
         }
     }
-    if (p->k && later)
-        return SQLITE_CONSTRAINT;
     if (p->k && unchecked >= 0)
         return refuse(p,
                       "%s: a condition on %s cannot be checked inside the search, so that k = "
@@ -219,9 +239,29 @@ static int plan_near(struct planner *p, int match)
                       column_name(p, info->aConstraint[unchecked].iColumn));
     info->orderByConsumed = info->nOrderBy == 1 && !info->aOrderBy[0].desc &&
                             is_hidden(p, info->aOrderBy[0].iColumn, HIDDEN_DISTANCE);
-    info->estimatedCost = 100.0 / p->args; /* the more is taken over the better */
-    info->estimatedRows = p->k ? 10 : 100;
+    /* Without k nothing may be cheaper, sorting included: SQLite might try an OR branch by branch,
+     * and then it leaves the MATCH out. */
+    bool sorted = info->nOrderBy > 0 && !info->orderByConsumed;
+    info->estimatedCost = p->k && !later ? SEARCH_COST : 1;
+    info->estimatedRows = p->k ? 10 : sorted ? 1 : 25;
     return SQLITE_OK;
+}
+
+/* The statement looks at the column, wherever. */
+static bool uses_hidden(const struct planner *p, enum hidden which)
+{
+    size_t i = p->t->d.n + (size_t)which;
+    return p->info->colUsed & ((sqlite3_uint64)1 << (i < 63 ? i : 63));
+}
+
+/* A constraint is on a hidden column. */
+static bool has_hidden(const struct planner *p)
+{
+    for (int i = 0; i < p->info->nConstraint; i++)
+        for (int which = HIDDEN_K; which < HIDDENS; which++)
+            if (is_hidden(p, p->info->aConstraint[i].iColumn, (enum hidden)which))
+                return true;
+    return false;
 }
 
 /* Without a MATCH: SQLite reads the rows table. */
@@ -230,6 +270,10 @@ static int plan_rows(struct planner *p)
     sqlite3_index_info *info = p->info;
     double cost = 1e9;
     bool one = false;
+    /* One branch of an OR: the MATCH beside it is out of sight. (UPDATE reads all columns.) */
+    if (uses_hidden(p, HIDDEN_K) && !uses_hidden(p, HIDDEN_COMMAND) && info->nConstraint > 0 &&
+        !has_hidden(p))
+        return SQLITE_CONSTRAINT;
     for (int i = 0; i < info->nConstraint; i++) {
         const struct sqlite3_index_constraint *c = &info->aConstraint[i];
         const struct column *column = declared(p, c->iColumn);

@@ -163,6 +163,34 @@ static void append_vector(const struct column *c, sqlite3_str *sql)
                         (long long)mn_vector_bytes(c->vector.dtype, c->vector.dim));
 }
 
+/* An index cannot be renamed: a table that has since another name may have one of this name. */
+static mn_status create_partition(const char *rows, const char *column, sqlite3 *db, mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    bool taken = false;
+    mn_status status =
+        sql_prepare(db, "SELECT 1 FROM sqlite_master WHERE name = ?1 COLLATE NOCASE", &st, err);
+    for (int number = 1; status == MN_OK; number++) {
+        char *name = number == 1 ? sqlite3_mprintf("%s_%s", rows, column)
+                                 : sqlite3_mprintf("%s_%s_%d", rows, column, number);
+        if (!name) {
+            status = mn_fail(err, MN_NOMEM, "out of memory");
+            break;
+        }
+        sqlite3_bind_text(st, 1, name, -1, SQLITE_TRANSIENT);
+        status = sql_step(st, &taken, err);
+        sqlite3_reset(st);
+        if (status == MN_OK && !taken)
+            status = sql_execf(db, err, "CREATE INDEX main.\"%w\" ON \"%w\"(\"%w\")", name, rows,
+                               column);
+        sqlite3_free(name);
+        if (!taken)
+            break;
+    }
+    sqlite3_finalize(st);
+    return status;
+}
+
 static mn_status create_rows(const struct table *t, sqlite3 *db, mn_error *err)
 {
     char rows[ROWS_NAME];
@@ -180,13 +208,12 @@ static mn_status create_rows(const struct table *t, sqlite3 *db, mn_error *err)
         if (t->d.columns[i].kind == COLUMN_VECTOR)
             append_vector(&t->d.columns[i], sql);
     sqlite3_str_appendall(sql, ")");
-    for (size_t i = 1; i < t->d.n; i++)
-        if (t->d.columns[i].partition)
-            sqlite3_str_appendf(sql, "; CREATE INDEX main.\"%w_%w\" ON \"%w\"(\"%w\")", rows,
-                                t->d.columns[i].name, rows, t->d.columns[i].name);
     char *text = sqlite3_str_finish(sql);
     mn_status st = text ? sql_exec(db, text, err) : mn_fail(err, MN_NOMEM, "out of memory");
     sqlite3_free(text);
+    for (size_t i = 1; i < t->d.n && st == MN_OK; i++)
+        if (t->d.columns[i].partition)
+            st = create_partition(rows, t->d.columns[i].name, db, err);
     return st;
 }
 
@@ -305,7 +332,7 @@ static int on_rename(sqlite3_vtab *base, const char *to)
     struct table *t = (struct table *)base;
     struct table renamed = {.name = sqlite3_mprintf("%s", to), .d = t->d};
     char rows[ROWS_NAME], new_rows[ROWS_NAME];
-    char name[2 * MN_MAX_NAME + 2], new_name[2 * MN_MAX_NAME + 2];
+    char name[2 * MN_MAX_NAME + 2], new_name[2 * MN_MAX_NAME + 2] = "";
     mn_error err = {0};
     mn_conn *conn;
     int64_t before = 0;
@@ -324,10 +351,10 @@ static int on_rename(sqlite3_vtab *base, const char *to)
         table_collection(&renamed, i, new_name);
         st = coll_rename(conn, name, new_name, &err);
     }
-    if (st == MN_OK)
+    if (st == MN_OK && *new_name)
+        st = coll_rename_table(conn, new_name, new_rows, &err);
+    else if (st == MN_OK) /* no column has a collection */
         st = sql_execf(conn->sql, &err, "ALTER TABLE main.\"%w\" RENAME TO \"%w\"", rows, new_rows);
-    if (st == MN_OK) /* the catalog learns the new name */
-        st = catalog_reconcile(conn->sql, &err);
     if (st == MN_OK)
         st = schema_after(conn, before, &err);
     if (conn)
@@ -425,14 +452,15 @@ static int prepare_insert(struct table *t, bool replace)
     return prepare(t, sql, &t->insert[replace]);
 }
 
-/* values: [d.n + HIDDENS] */
-static int insert(struct table *t, sqlite3_value **values, sqlite3_int64 *id)
+/* rowid is another name of the id; values: [d.n + HIDDENS] */
+static int insert(struct table *t, sqlite3_value *rowid, sqlite3_value **values, sqlite3_int64 *id)
 {
     sqlite3 *db = session_sql(t->s);
     bool replace = sqlite3_vtab_on_conflict(db) == SQLITE_REPLACE;
     int rc = t->insert[replace] ? SQLITE_OK : prepare_insert(t, replace);
     for (size_t i = 0; i < t->d.n && rc == SQLITE_OK; i++)
-        rc = bind(t, t->insert[replace], (int)i + 1, i, values[i]);
+        rc = bind(t, t->insert[replace], (int)i + 1, i,
+                  i == 0 && sqlite3_value_type(values[0]) == SQLITE_NULL ? rowid : values[i]);
     if (rc == SQLITE_OK)
         rc = run(t, t->insert[replace]);
     if (rc == SQLITE_OK)
@@ -484,16 +512,26 @@ static int prepare_update(struct table *t, int conflict)
     return prepare(t, sql, &t->update);
 }
 
-/* argv: old id, new id, [d.n + HIDDENS] values. */
+/* The new id of an UPDATE that sets one, by its name or as rowid; NULL: it stays. */
+static sqlite3_value *new_id(sqlite3_value **argv)
+{
+    sqlite3_value *was = argv[0];
+    for (int i = 2; i >= 1; i--)
+        if (!sqlite3_value_nochange(argv[i]) &&
+            (sqlite3_value_type(argv[i]) != SQLITE_INTEGER ||
+             sqlite3_value_int64(was) != sqlite3_value_int64(argv[i])))
+            return argv[i];
+    return NULL;
+}
+
+/* argv: old id, new rowid, [d.n + HIDDENS] values. */
 static int update(struct table *t, sqlite3_value **argv)
 {
     int conflict = sqlite3_vtab_on_conflict(session_sql(t->s));
     bool same = t->update && t->update_conflict == conflict, any = false;
+    sqlite3_value *id = new_id(argv);
     for (size_t i = 0; i < t->d.n; i++) {
-        /* The id is told apart by its value: SQLite hands it over in any case. */
-        bool changed = i == 0 ? sqlite3_value_type(argv[0]) != sqlite3_value_type(argv[1]) ||
-                                    sqlite3_value_int64(argv[0]) != sqlite3_value_int64(argv[1])
-                              : !sqlite3_value_nochange(argv[2 + i]);
+        bool changed = i == 0 ? id != NULL : !sqlite3_value_nochange(argv[2 + i]);
         any = any || changed;
         if (changed == masked(t->update_mask, i))
             continue;
@@ -505,7 +543,7 @@ static int update(struct table *t, sqlite3_value **argv)
     int rc = same ? SQLITE_OK : prepare_update(t, conflict);
     for (size_t i = 0; i < t->d.n && rc == SQLITE_OK; i++)
         if (masked(t->update_mask, i))
-            rc = bind(t, t->update, (int)i + 1, i, argv[i == 0 ? 1 : 2 + i]);
+            rc = bind(t, t->update, (int)i + 1, i, i == 0 ? id : argv[2 + i]);
     if (rc == SQLITE_OK)
         rc = sqlite3_bind_value(t->update, (int)t->d.n + 1, argv[0]);
     return rc == SQLITE_OK ? run(t, t->update) : rc;
@@ -548,7 +586,7 @@ static int on_update(sqlite3_vtab *base, int argc, sqlite3_value **argv, sqlite3
         return update(t, argv);
     if (sqlite3_value_type(hidden) != SQLITE_NULL)
         return command(t, hidden);
-    return insert(t, argv + 2, id);
+    return insert(t, argv[1], argv + 2, id);
 }
 
 /* ---- Transactions ---------------------------------------------------------------------------- */

@@ -212,12 +212,22 @@ static unsigned char on_down(EditLine *el, int ch)
 
 /* ---- Completion ----------------------------------------------------------------------------- */
 
+/* A word as it is listed: without the blank that would follow it. */
+static void choice_show(struct text *t, const char *word)
+{
+    size_t n = strlen(word);
+    text_clear(t);
+    text_visible(t, word, n && word[n - 1] == ' ' ? n - 1 : n, 0);
+}
+
 static void show_choices(const struct completion *c)
 {
     enum { MOST = 200 };
     size_t widest = 0, n = c->words.n < MOST ? c->words.n : MOST;
+    struct text t = {0};
     for (size_t i = 0; i < n; i++) {
-        size_t width = text_width(c->words.items[i], strlen(c->words.items[i]));
+        choice_show(&t, c->words.items[i]);
+        size_t width = text_width(t.data, t.len);
         widest = width > widest ? width : widest;
     }
     size_t across = out_columns() / (widest + 2);
@@ -226,13 +236,13 @@ static void show_choices(const struct completion *c)
     put("\n");
     for (size_t i = 0; i < rows; i++) {
         for (size_t j = i; j < n; j += rows) {
-            struct text t = {0};
-            text_visible(&t, c->words.items[j], strlen(c->words.items[j]), 0);
-            printf("%s%*s", t.data, (int)(widest + 2 - text_width(t.data, t.len)), "");
-            text_free(&t);
+            choice_show(&t, c->words.items[j]);
+            int pad = (int)(widest + 2 - text_width(t.data, t.len));
+            printf("%s%*s", t.data, j + rows < n ? pad : 0, "");
         }
         put("\n");
     }
+    text_free(&t);
     if (n < c->words.n)
         printf("and %zu more\n", c->words.n - n);
 }

@@ -1,6 +1,6 @@
 /* The file has an entry a line; newlines in an entry are \n there and backslashes \\. Shells append
- * to it under a lock; who opens it and finds many more lines than entries are kept writes it anew
- * beside itself and renames. */
+ * to it under a lock; who opens it and finds lines that are not kept (older duplicates, too many)
+ * writes it anew beside itself and renames, under the lock of the old one. */
 #include "src/shell/history.h"
 
 #include <errno.h>
@@ -29,6 +29,8 @@ static bool keep(struct history *h, const char *entry, size_t len)
         len--;
     if (!len || entry[0] == ' ' || entry[0] == '\t')
         return false;
+    if (h->n && strncmp(h->entries[h->n - 1], entry, len) == 0 && !h->entries[h->n - 1][len])
+        return false; /* it is the last already */
     for (size_t i = h->n; i-- > 0;)
         if (strncmp(h->entries[i], entry, len) == 0 && !h->entries[i][len]) {
             forget(h, i);
@@ -67,16 +69,34 @@ static size_t decode(char *line)
     return n;
 }
 
-/* Appends and closes nothing by half: one write under a lock. */
+/* Opens and locks the file; anew if another shell has put a new one in its place meanwhile. -1: it
+ * cannot be. */
+static int open_locked(const char *path, int flags)
+{
+    for (;;) {
+        struct stat mine, now;
+        int fd = open(path, flags | O_CLOEXEC, 0600);
+        if (fd < 0)
+            return -1;
+        if (flock(fd, LOCK_EX) != 0 || fstat(fd, &mine) != 0) {
+            close(fd);
+            return -1;
+        }
+        if (stat(path, &now) == 0 && now.st_ino == mine.st_ino && now.st_dev == mine.st_dev)
+            return fd;
+        close(fd);
+    }
+}
+
+/* In one write, so that a kill leaves no half of it. */
 static void append(const struct history *h, const char *entry)
 {
     struct text line = {0};
-    int fd = open(h->path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+    int fd = open_locked(h->path, O_WRONLY | O_APPEND | O_CREAT);
     if (fd < 0)
         return;
     encode(&line, entry);
-    if (flock(fd, LOCK_EX) == 0)
-        (void)!write(fd, line.data, line.len);
+    (void)!write(fd, line.data, line.len);
     close(fd);
     text_free(&line);
 }
@@ -103,19 +123,19 @@ void history_open_file(struct history *h, const char *path)
     char *line = NULL;
     size_t cap = 0, lines = 0;
     *h = (struct history){.path = need(strdup(path))};
-    FILE *file = fopen(path, "re");
+    int fd = open_locked(path, O_RDONLY);
+    FILE *file = fd < 0 ? NULL : need(fdopen(fd, "r"));
     if (!file)
         return;
-    (void)fchmod(fileno(file), 0600);
-    (void)flock(fileno(file), LOCK_SH);
+    (void)fchmod(fd, 0600);
     for (; getline(&line, &cap, file) >= 0; lines++) {
         size_t len = decode(line);
         (void)keep(h, line, len);
     }
     free(line);
-    fclose(file);
-    if (lines > h->n + HISTORY_MOST)
+    if (lines > h->n)
         rewrite(h);
+    fclose(file);
 }
 
 /* Makes the folders of the path. */

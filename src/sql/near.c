@@ -198,23 +198,21 @@ static mn_status take_number(const char *what, sqlite3_value *v, double *out, mn
     return MN_OK;
 }
 
-static mn_status take_query(struct cursor *c, mn_conn *conn, size_t column, sqlite3_value *v,
-                            mn_error *err)
+static mn_status take_query(struct cursor *c, size_t column, sqlite3_value *v, mn_error *err)
 {
     struct table *t = cursor_table(c);
     char what[2 * MN_MAX_NAME + 16];
     sqlite3_snprintf(sizeof what, what, "%s.%s MATCH", t->name, t->d.columns[column].name);
     c->near.column = column;
     mn_status st =
-        value_vector(conn->db->kernels, &t->d.columns[column].vector, v, what, &c->near.query, err);
+        value_vector(t->kernels, &t->d.columns[column].vector, v, what, &c->near.query, err);
     if (st == MN_OK && !c->near.query)
         c->near.left = 0; /* nothing is near to NULL */
     return st;
 }
 
 /* One step of the plan. Returns SQLite's code; a message is set. */
-static int take_step(struct cursor *c, mn_conn *conn, enum step step, size_t column,
-                     sqlite3_value *arg)
+static int take_step(struct cursor *c, enum step step, size_t column, sqlite3_value *arg)
 {
     struct near *n = &c->near;
     mn_error err = {0};
@@ -223,7 +221,7 @@ static int take_step(struct cursor *c, mn_conn *conn, enum step step, size_t col
     bool id = step == STEP_EQ || step == STEP_IN;
     switch (step) {
     case STEP_MATCH:
-        st = take_query(c, conn, column, arg, &err);
+        st = take_query(c, column, arg, &err);
         break;
     case STEP_K:
         st = take_k(n, arg, &err);
@@ -407,14 +405,8 @@ int near_begin(struct cursor *c, const char *plan, sqlite3_value **argv)
 {
     struct table *t = cursor_table(c);
     struct near *n = &c->near;
-    mn_error err = {0};
-    mn_conn *conn;
     enum step step;
     size_t column;
-    mn_status st = session_enter(t->s, &conn, &err);
-    if (st)
-        return cursor_fail(c, st, &err);
-    session_leave(t->s);
     *n = (struct near){.left = INT64_MAX, .most = INFINITY, .least = -INFINITY};
     n->now = t->d.ttl ? table_now() : 0;
     n->where = sqlite3_malloc64((strlen(plan) + 1) * sizeof *n->where);
@@ -422,7 +414,7 @@ int near_begin(struct cursor *c, const char *plan, sqlite3_value **argv)
         return SQLITE_NOMEM;
     int rc = SQLITE_OK;
     for (int i = 0; plan_next_step(&plan, &step, &column) && rc == SQLITE_OK; i++)
-        rc = take_step(c, conn, step, column, argv[i]);
+        rc = take_step(c, step, column, argv[i]);
     const mn_value *v = n->values;
     for (size_t i = 0; i < n->n_where; v += n->where[i++].n_values)
         n->where[i].values = v;

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "index/scan.h"
 #include "src/engine/engine.h"
 #include "src/sql/vec.h"
 #include "storage/base/error.h"
@@ -111,6 +112,7 @@ static int table_make(struct session *s, sqlite3 *sql, int argc, const char *con
         return SQLITE_NOMEM;
     memset(t, 0, sizeof *t);
     t->s = session_hold(s);
+    t->kernels = kernels_select(ISA_COUNT);
     t->name = sqlite3_mprintf("%s", argv[2]);
     mn_status st = t->name ? MN_OK : mn_fail(&err, MN_NOMEM, "out of memory");
     if (st == MN_OK && sqlite3_stricmp(argv[1], "main") != 0)
@@ -413,28 +415,31 @@ static int run(struct table *t, sqlite3_stmt *st)
     return rc == SQLITE_OK ? SQLITE_ERROR : rc;
 }
 
-/* Binds the value of declared column i. *vector is for sqlite3_free once the statement ran. */
+/* Binds the value of declared column i; one that is a vector already is not copied. */
 static int bind(struct table *t, sqlite3_stmt *st, int parameter, size_t i, sqlite3_value *v)
 {
     const struct column *c = &t->d.columns[i];
+    const struct vector_type *type = &c->vector;
     mn_error err = {0};
-    mn_conn *conn;
-    void *vector;
+    void *vector = NULL;
     char what[2 * MN_MAX_NAME + 2];
+    mn_status status;
     if (c->kind != COLUMN_VECTOR)
         return sqlite3_bind_value(st, parameter, v);
+    size_t bytes = mn_vector_bytes(type->dtype, type->dim);
     sqlite3_snprintf(sizeof what, what, "%s.%s", t->name, c->name);
-    mn_status status = session_enter(t->s, &conn, &err);
-    if (status == MN_OK) {
-        status = value_vector(conn->db->kernels, &c->vector, v, what, &vector, &err);
-        session_leave(t->s);
-    }
+    bool as_is = sqlite3_value_type(v) == SQLITE_BLOB && (size_t)sqlite3_value_bytes(v) == bytes;
+    if (as_is)
+        status = scan_check_vector(type->dtype, type->metric, type->dim, sqlite3_value_blob(v),
+                                   what, &err);
+    else
+        status = value_vector(t->kernels, type, v, what, &vector, &err);
     if (status)
         return session_refuse(&t->base, status, &err);
-    if (!vector)
-        return sqlite3_bind_null(st, parameter);
-    return sqlite3_bind_blob64(st, parameter, vector,
-                               mn_vector_bytes(c->vector.dtype, c->vector.dim), sqlite3_free);
+    if (as_is)
+        return sqlite3_bind_value(st, parameter, v);
+    return vector ? sqlite3_bind_blob64(st, parameter, vector, bytes, sqlite3_free)
+                  : sqlite3_bind_null(st, parameter);
 }
 
 static int prepare_insert(struct table *t, bool replace)

@@ -16,6 +16,7 @@ struct table {
     struct session *s;
     char *name;
     struct declaration d;
+    const struct kernels *kernels;
     sqlite3_stmt *row[2];      /* ?1 id -> the columns in order; [0]: NULL for vectors. NULL while a
                                   cursor has it */
     sqlite3_stmt *insert[2];   /* all columns; [1]: OR REPLACE */

@@ -50,7 +50,9 @@ mn_status changelog_watchable(sqlite3 *db, const struct changelog_table *t, cons
 char *changelog_sql_head(int64_t table);  /* -> seq, stamp of the newest entry */
 char *changelog_sql_at(int64_t table);    /* ?1 seq -> stamp */
 char *changelog_sql_since(int64_t table); /* ?1 seq -> distinct ids ascending, changed after it */
-char *changelog_sql_next(int64_t table);  /* -> the last sequence number given out */
+/* -> the last sequence number given out; `versions`: of a table of Mneme's own */
+char *changelog_sql_next(int64_t table, bool versions);
+char *changelog_sql_first(int64_t table); /* -> seq of the oldest entry */
 char *changelog_sql_trim(int64_t table);  /* ?1 seq: deletes up to it, 65,536 entries at most */
 
 #endif

@@ -14,6 +14,7 @@
 
 #include "src/engine/cache.h"
 #include "src/engine/engine.h"
+#include "src/engine/fold.h"
 #include "storage/extents.h"
 #include "storage/sql.h"
 
@@ -149,7 +150,9 @@ static char *stmt_sql(const struct coll *c, enum coll_stmt_kind which)
     case STMT_LOG_SINCE:
         return changelog_sql_since(number);
     case STMT_LOG_NEXT:
-        return changelog_sql_next(number);
+        return changelog_sql_next(number, !c->entry.foreign);
+    case STMT_LOG_FIRST:
+        return changelog_sql_first(number);
     case STMT_LOG_TRIM:
         return changelog_sql_trim(number);
     case STMT_INDEX:
@@ -190,6 +193,10 @@ mn_status coll_head(mn_conn *conn, struct coll *c, struct log_position *out, mn_
         out->stamp = sqlite3_column_int64(st, 1);
     }
     sqlite3_reset(st);
+    if (out->seq - c->log_told > 2 * CHANGELOG_KEEP) { /* it may have to be trimmed */
+        c->log_told = out->seq;
+        folder_tell(conn->db, c->entry.name);
+    }
     return MN_OK;
 }
 

@@ -104,6 +104,7 @@ enum coll_stmt_kind {
     STMT_LOG_AT,
     STMT_LOG_SINCE,
     STMT_LOG_NEXT,
+    STMT_LOG_FIRST,
     STMT_LOG_TRIM,
     STMT_INDEX,      /* -> generation, seq, stamp of the index's last publish */
     STMT_COUNT
@@ -120,6 +121,7 @@ struct coll {
     void *json;         /* a vector read from JSON, [vector_bytes]; NULL unless entry.foreign */
     float *json_wide;   /* [dim], for that */
     bool indexable;     /* the database has the table mneme_indexes */
+    int64_t log_told;   /* head of the change log when the folder was last told to look at it */
     bool watched;       /* the change log can be believed: vectors may be held in memory */
     sqlite3_stmt *stmts[STMT_COUNT];
 };
@@ -266,6 +268,12 @@ mn_status coll_log_follows(mn_conn *conn, struct coll *c, struct log_position at
  * mn_free, NULL after an error. */
 mn_status coll_log_since(mn_conn *conn, struct coll *c, const char *caller, int64_t seq,
                          int64_t **ids, size_t *n, mn_error *err);
+
+/* put.c. Deletes entries that no index needs and nobody is likely to follow from, so far as one call
+ * does; in a write scope. Whoever writes through the engine does it as he goes; for what others
+ * write, the folder does. */
+mn_status coll_trim_log(mn_conn *conn, struct coll *c, mn_error *err);
+mn_status coll_log_is_long(mn_conn *conn, struct coll *c, bool *yes, mn_error *err);
 
 /* ---- row.c ----------------------------------------------------------------------------------- */
 

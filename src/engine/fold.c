@@ -26,6 +26,8 @@ enum {
     IDLE_S = 2   /* seconds without a word after which what is folded in memory is published */
 };
 
+enum { TRIMS = 16 }; /* of a log at a time, 65,536 entries each */
+
 enum { QUEUE = 64 }; /* collections waiting; more are told of again by their next search */
 
 struct folder {
@@ -436,6 +438,36 @@ static mn_status warm_collection(mn_conn *conn, const char *name, mn_error *err)
     return scope_end(conn, st, err);
 }
 
+/* Trims the collection's log, which grows by what others write. That may wait. */
+static void trim_log(mn_conn *conn, const char *name)
+{
+    struct coll *c;
+    bool is_long = true;
+    mn_error err = {0};
+    mn_status st = MN_OK;
+    for (int i = 0; i < TRIMS && is_long && st == MN_OK; i++) {
+        is_long = false;
+        st = scope_read(conn, &err);
+        if (st == MN_OK) {
+            st = coll_get(conn, name, &c, &err);
+            if (st == MN_OK)
+                st = coll_log_is_long(conn, c, &is_long, &err);
+            st = scope_end(conn, st, &err);
+        }
+        if (st || !is_long)
+            return;
+        conn->no_wait = true;
+        st = scope_write(conn, &err);
+        conn->no_wait = false;
+        if (st == MN_OK) {
+            st = coll_get(conn, name, &c, &err);
+            if (st == MN_OK)
+                st = coll_trim_log(conn, c, &err);
+            st = scope_end(conn, st, &err);
+        }
+    }
+}
+
 static mn_status fold_public(mn_conn *conn, const char *name, enum fold_mode mode, mn_error *err)
 {
     mn_status st = conn_enter(conn, err);
@@ -446,6 +478,8 @@ static mn_status fold_public(mn_conn *conn, const char *name, enum fold_mode mod
         st = mn_fail(err, MN_MISUSE, "fold: a transaction or iterator is open; end it first");
     else
         st = fold_in_turn(conn, name, mode, err);
+    if (st == MN_OK)
+        trim_log(conn, name);
     return conn_leave(conn, st, err);
 }
 
@@ -600,6 +634,7 @@ static void *run(void *arg)
                 mn_error_clear(&err);
                 st = warm_collection(conn, name, &err);
             }
+            trim_log(conn, name);
             st = conn_leave(conn, st, &err);
         }
         if (st && st != MN_BUSY && st != MN_INTERRUPTED && st != MN_NOTFOUND)

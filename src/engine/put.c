@@ -476,10 +476,28 @@ static mn_status oldest_index(mn_conn *conn, const struct coll *c, int64_t other
     return status;
 }
 
+/* Deletes entries that nobody needs, up to 65,536 of them; `floor` is the oldest index's position. */
+static mn_status trim_entries(mn_conn *conn, struct coll *c, int64_t after, int64_t floor,
+                              mn_error *err)
+{
+    sqlite3_stmt *st;
+    if (after <= CHANGELOG_KEEP)
+        return MN_OK;
+    mn_status status = coll_stmt(conn, c, STMT_LOG_TRIM, &st, err);
+    if (status)
+        return status;
+    int64_t end = after - CHANGELOG_KEEP;
+    if (end >= floor)
+        end = floor - 1; /* the entry at the index's position stays: it is what it follows from */
+    if (end < after - LOG_MAX)
+        end = after - LOG_MAX; /* nobody has folded for so long: that index will be built anew */
+    sqlite3_bind_int64(st, 1, end);
+    return sql_run(st, err);
+}
+
 static mn_status trim_log(mn_conn *conn, struct coll *c, int64_t before, int64_t after,
                           mn_error *err)
 {
-    sqlite3_stmt *st;
     int64_t floor = 0, due = conn->db->limits.fold_pending, max = conn->db->limits.pending_max;
     int64_t step = max < TRIM_STEP ? max : TRIM_STEP;
     mn_status status = MN_OK;
@@ -491,19 +509,31 @@ static mn_status trim_log(mn_conn *conn, struct coll *c, int64_t before, int64_t
     status = oldest_index(conn, c, after, &floor, oldest, err);
     if (status == MN_OK && after - floor > max)
         memcpy(conn->must_help, oldest, sizeof oldest);
-    if (status || after <= CHANGELOG_KEEP)
-        return status;
+    return status ? status : trim_entries(conn, c, after, floor, err);
+}
+
+mn_status coll_trim_log(mn_conn *conn, struct coll *c, mn_error *err)
+{
+    int64_t after = 0, floor = 0;
+    char oldest[MN_MAX_NAME + 1];
+    mn_status st = log_next(conn, c, &after, err);
+    if (st == MN_OK)
+        st = oldest_index(conn, c, after, &floor, oldest, err);
+    return st ? st : trim_entries(conn, c, after, floor, err);
+}
+
+mn_status coll_log_is_long(mn_conn *conn, struct coll *c, bool *yes, mn_error *err)
+{
+    sqlite3_stmt *st;
+    int64_t first = 0, last = 0;
+    *yes = false;
+    mn_status status = coll_stmt(conn, c, STMT_LOG_FIRST, &st, err);
     if (status == MN_OK)
-        status = coll_stmt(conn, c, STMT_LOG_TRIM, &st, err);
-    if (status)
-        return status;
-    int64_t end = after - CHANGELOG_KEEP;
-    if (end >= floor)
-        end = floor - 1; /* the entry at the index's position stays: it is what it follows from */
-    if (end < after - LOG_MAX)
-        end = after - LOG_MAX; /* nobody has folded for so long: that index will be built anew */
-    sqlite3_bind_int64(st, 1, end);
-    return sql_run(st, err);
+        status = sql_stmt_int(st, 0, &first, err);
+    if (status == MN_OK)
+        status = log_next(conn, c, &last, err);
+    *yes = last - first > CHANGELOG_KEEP + TRIM_STEP;
+    return status;
 }
 
 static mn_status no_versions(const char *call, const struct coll *c, mn_error *err)

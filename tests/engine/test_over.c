@@ -796,3 +796,24 @@ TEST(any_change_by_a_stock_client_is_answered_as_brute_force_does)
 }
 
 TEST_MAIN
+
+/* Nobody writes through the engine here: a search finds the log long, and the folder trims it. */
+TEST(a_log_that_only_others_write_does_not_grow_for_ever)
+{
+    struct over o;
+    begin(&o, docs);
+    CHECK_OK(create(&o, "docs", "docs", "emb"), o.err);
+    sql(&o, "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 200000) "
+            "INSERT INTO mneme_log_1(id, stamp) SELECT 1, i FROM n");
+    int64_t before = number(&o, "SELECT count(*) FROM mneme_log_1"), after = before;
+    CHECK(before > 200000);
+    CHECK_STR(nearest(&o, "docs", 1, 0), "1 2");
+    for (int i = 0; i < 2000 && after > 100000; i++) {
+        usleep(5000);
+        after = number(&o, "SELECT count(*) FROM mneme_log_1");
+    }
+    CHECKF(after < 100000, "%lld of %lld entries stayed", (long long)after, (long long)before);
+    CHECK(number(&o, "SELECT max(seq) FROM mneme_log_1") >= before);
+    CHECK_STR(nearest(&o, "docs", 1, 0), "1 2");
+    end(&o);
+}

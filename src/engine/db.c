@@ -596,11 +596,13 @@ mn_status db_open_vfs(const char *path, const mn_open_opts *opts, const char *vf
 }
 
 /* One that is open already in this process is taken as it is. */
-static mn_status open_beside(sqlite3 *sql, const char *path, mn_db **out, mn_error *err)
+static mn_status open_beside(sqlite3 *sql, const char *path, const mn_open_opts *given,
+                             mn_db **out, mn_error *err)
 {
     const char *file = sqlite3_db_filename(sql, "main");
     sqlite3_vfs *vfs = NULL, *usual = sqlite3_vfs_find(NULL);
-    mn_open_opts opts = {.flags = MN_OPEN_MUST_EXIST};
+    mn_open_opts opts = given ? *given : (mn_open_opts){0};
+    opts.flags |= MN_OPEN_MUST_EXIST;
     if (sqlite3_uri_boolean(file, "immutable", 0))
         opts.flags |= MN_OPEN_READONLY | MN_OPEN_IMMUTABLE;
     else if (sqlite3_db_readonly(sql, "main") == 1)
@@ -608,20 +610,20 @@ static mn_status open_beside(sqlite3 *sql, const char *path, mn_db **out, mn_err
     sqlite3_file_control(sql, "main", SQLITE_FCNTL_VFS_POINTER, &vfs);
     struct db_stage stage = {.vfs = vfs && vfs != usual ? vfs->zName : NULL};
     mn_status st = db_open_on(path, &opts, &stage, out, err);
-    if (st != MN_MISUSE)
+    if (st != MN_MISUSE || given)
         return st;
     mn_error_clear(err);
     return db_open_on(path, NULL, &stage, out, err);
 }
 
-mn_status db_open_hosted(sqlite3 *sql, mn_db **out, mn_error *err)
+mn_status db_open_hosted(sqlite3 *sql, const mn_open_opts *given, mn_db **out, mn_error *err)
 {
     const char *path = sqlite3_db_filename(sql, "main");
     mn_open_opts opts;
     if (path && *path)
-        return open_beside(sql, path, out, err);
+        return open_beside(sql, path, given, out, err);
     pthread_once(&fork_once, watch_forks);
-    mn_status st = check_opts(NULL, &opts, err);
+    mn_status st = check_opts(given, &opts, err);
     *out = st == MN_OK ? db_alloc(strdup(":memory:"), &opts, &(struct index_limits){0}) : NULL;
     return st == MN_OK && !*out ? mn_fail(err, MN_NOMEM, "open: out of memory") : st;
 }

@@ -197,8 +197,8 @@ mn_status db_limit_wal(sqlite3 *sql, mn_error *err);
 struct pool *db_pool(mn_db *db); /* made when first wanted; NULL when memory runs out */
 struct parallel db_parallel(mn_db *db); /* the pool for index/, as many threads as the database's */
 /* A database for connections on `sql`, whose file it shares; for mn_close. One without a file is
- * private to the handle and has no index. */
-mn_status db_open_hosted(sqlite3 *sql, mn_db **out, mn_error *err);
+ * private to the handle and has no index. opts NULL: the defaults, or as it is open already. */
+mn_status db_open_hosted(sqlite3 *sql, const mn_open_opts *opts, mn_db **out, mn_error *err);
 uint64_t clock_us(void);         /* monotonic */
 uint64_t clock_thread_us(void);  /* CPU time of the calling thread */
 
@@ -269,8 +269,8 @@ mn_status coll_log_follows(mn_conn *conn, struct coll *c, struct log_position at
 mn_status coll_log_since(mn_conn *conn, struct coll *c, const char *caller, int64_t seq,
                          int64_t **ids, size_t *n, mn_error *err);
 
-/* put.c. Deletes entries that no index needs and nobody is likely to follow from, so far as one call
- * does; in a write scope. Whoever writes through the engine does it as he goes; for what others
+/* put.c. Deletes entries that no index needs and nobody is likely to follow from, as far as one
+ * call does; in a write scope. Whoever writes through the engine does it as he goes; for what others
  * write, the folder does. */
 mn_status coll_trim_log(mn_conn *conn, struct coll *c, mn_error *err);
 mn_status coll_log_is_long(mn_conn *conn, struct coll *c, bool *yes, mn_error *err);

@@ -22,11 +22,11 @@
 
 enum { POLL_US = 2000 };
 
-mn_status host_open(sqlite3 *sql, mn_conn **out, mn_error *err)
+mn_status host_open(sqlite3 *sql, const mn_open_opts *opts, mn_conn **out, mn_error *err)
 {
     mn_db *db = NULL;
     *out = NULL;
-    mn_status st = db_open_hosted(sql, &db, err);
+    mn_status st = db_open_hosted(sql, opts, &db, err);
     if (st)
         return st;
     st = conn_open_hosted(db, sql, out, err);

@@ -5,7 +5,7 @@
 #include "src/engine/engine.h"
 
 /* A connection on `sql`, with a database of the same file; for host_close. */
-mn_status host_open(sqlite3 *sql, mn_conn **out, mn_error *err);
+mn_status host_open(sqlite3 *sql, const mn_open_opts *opts, mn_conn **out, mn_error *err);
 void host_close(mn_conn *conn); /* NULL is fine */
 
 /* Says that the calls which follow serve a running statement of the application, or no longer. */

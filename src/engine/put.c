@@ -476,7 +476,8 @@ static mn_status oldest_index(mn_conn *conn, const struct coll *c, int64_t other
     return status;
 }
 
-/* Deletes entries that nobody needs, up to 65,536 of them; `floor` is the oldest index's position. */
+/* Deletes entries that nobody needs, up to 65,536 of them; `floor` is the oldest index's position.
+ */
 static mn_status trim_entries(mn_conn *conn, struct coll *c, int64_t after, int64_t floor,
                               mn_error *err)
 {

@@ -209,7 +209,16 @@ static mn_status ready(struct session *s, mn_error *err)
             return mn_fail(err, rc == SQLITE_NOMEM ? MN_NOMEM : MN_MISUSE, "mneme: %s",
                            sqlite3_errmsg(s->sql));
     }
-    return s->conn ? MN_OK : host_open(s->sql, &s->conn, err);
+    return s->conn ? MN_OK : host_open(s->sql, NULL, &s->conn, err);
+}
+
+mn_status session_open(struct session *s, const mn_open_opts *opts, mn_error *err)
+{
+    if (s->conn)
+        return mn_fail(err, MN_MISUSE,
+                       "mneme_open: the database is in use on this connection already; call it "
+                       "first");
+    return host_open(s->sql, opts, &s->conn, err);
 }
 
 mn_status session_enter(struct session *s, mn_conn **out, mn_error *err)

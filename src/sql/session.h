@@ -17,6 +17,9 @@ void session_release(void *s); /* a destructor for SQLite; NULL is fine */
 /* The module whose disconnection makes the connection's statements end before SQLite closes it. */
 int session_register(struct session *s);
 
+/* Opens the database with these options; MN_MISUSE if it is open already, with others. */
+mn_status session_open(struct session *s, const mn_open_opts *opts, mn_error *err);
+
 sqlite3 *session_sql(const struct session *s);
 
 /* The engine's connection, for a method of a virtual table; session_leave() ends its use. Not NULL

@@ -52,6 +52,8 @@ static int register_all(sqlite3 *db)
     if (rc == SQLITE_OK)
         rc = functions_register(s);
     if (rc == SQLITE_OK)
+        rc = open_register(s);
+    if (rc == SQLITE_OK)
         rc = explain_register(s);
     if (rc == SQLITE_OK)
         rc = recall_register(s);

@@ -19,6 +19,7 @@ int functions_register(struct session *s); /* functions.c */
 int explain_register(struct session *s);   /* explain.c */
 int index_register(struct session *s);     /* index_table.c */
 int knn_register(struct session *s);       /* knn.c */
+int open_register(struct session *s);      /* open.c */
 int recall_register(struct session *s);    /* recall.c */
 
 #endif

@@ -3,7 +3,8 @@
  * writes to it. mneme_unindex(table [, column]) takes it away again.
  *
  * Options are words "name=value" with blanks between them; a value with blanks stands in double
- * quotes: dim, type, metric, recall, rerank, bits, filter=a,b,c, name.
+ * quotes: dim, type, metric, recall, rerank, bits, filter=a,b,c, name; fts=a,b makes a full text
+ * too, with tokenize, prefix and weights.
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -12,6 +13,7 @@
 #include "src/engine/engine.h"
 #include "src/engine/fold.h"
 #include "src/sql/declare.h"
+#include "src/sql/fts_functions.h"
 #include "src/sql/sql.h"
 #include "storage/base/error.h"
 #include "storage/sql.h"
@@ -23,12 +25,14 @@ struct request {
     char *filter;            /* sqlite3_free; the names, each ended by NUL */
     const char **attributes; /* [n_attributes] into filter; sqlite3_free */
     size_t n_attributes;
+    struct fts_options fts;
 };
 
 static void request_fini(struct request *r)
 {
     sqlite3_free(r->filter);
     sqlite3_free(r->attributes);
+    fts_options_fini(&r->fts);
 }
 
 /* ---- Options --------------------------------------------------------------------------------- */
@@ -59,7 +63,8 @@ static mn_status take_option(struct request *r, const char *word, size_t len, co
                              size_t value_len, mn_error *err)
 {
     mn_status st = MN_OK;
-    if (declaration_option(&r->c, word, len, value, value_len, "mneme_index", &st, err))
+    if (declaration_option(&r->c, word, len, value, value_len, "mneme_index", &st, err) ||
+        fts_option(&r->fts, word, len, value, value_len, &st, err))
         return st;
     if (len == 3 && sqlite3_strnicmp(word, "dim", 3) == 0) {
         char *end;
@@ -85,7 +90,7 @@ static mn_status take_option(struct request *r, const char *word, size_t len, co
     } else {
         st = mn_fail(err, MN_INVALID,
                      "mneme_index: there is no option '%.*s'; there are dim, type, metric, recall, "
-                     "rerank, bits, filter, name",
+                     "rerank, bits, filter, name, fts, tokenize, prefix, weights",
                      (int)len, word);
     }
     return st;
@@ -228,6 +233,12 @@ static mn_status make(struct session *s, mn_conn *conn, struct request *r, bool 
                                 .n_attributes = r->n_attributes};
     bool wal = in_wal(db);
     st = mn_create(conn, r->name, &opts, err);
+    if (st == MN_OK && r->fts.columns) {
+        st = fts_make_over(conn, r->name, &r->fts, err);
+        mn_error second = {0};
+        if (st && mn_drop(conn, r->name, &second))
+            mn_error_context(err, "(and the index remains: %s) ", second.message);
+    }
     *switched = st == MN_OK && !wal && in_wal(db);
     return st;
 }
@@ -303,6 +314,19 @@ static mn_status drop_one(mn_conn *conn, const mn_collection_info *i, mn_error *
     return st ? st : mn_drop(conn, i->name, err);
 }
 
+/* The full text goes with the last collection over a table. */
+static mn_status drop_full_text(mn_conn *conn, const char *table, mn_error *err)
+{
+    mn_collection_info *all = NULL;
+    size_t n = 0;
+    bool used = false;
+    mn_status st = mn_list(conn, &all, &n, err);
+    for (size_t i = 0; i < n; i++)
+        used = used || sqlite3_stricmp(all[i].table, table) == 0;
+    mn_free_result(all);
+    return st || used ? st : fts_drop(conn->sql, table, err);
+}
+
 static mn_status drop_matching(mn_conn *conn, const char *table, const char *column, int64_t *n,
                                mn_error *err)
 {
@@ -316,6 +340,8 @@ static mn_status drop_matching(mn_conn *conn, const char *table, const char *col
         if (!named && !over)
             continue;
         st = drop_one(conn, &all[i], err);
+        if (st == MN_OK)
+            st = drop_full_text(conn, all[i].table, err);
         ++*n;
     }
     mn_free_result(all);

@@ -61,6 +61,12 @@ static int register_all(sqlite3 *db)
         rc = index_register(s);
     if (rc == SQLITE_OK)
         rc = knn_register(s);
+    if (rc == SQLITE_OK)
+        rc = fts_register(s);
+    if (rc == SQLITE_OK)
+        rc = hybrid_register(s);
+    if (rc == SQLITE_OK)
+        rc = mmr_register(s);
     if (rc == SQLITE_OK) /* last: it says that the others are there */
         rc = sql_register_functions(s, &version, 1);
     session_release(s);

@@ -21,5 +21,8 @@ int index_register(struct session *s);     /* index_table.c */
 int knn_register(struct session *s);       /* knn.c */
 int open_register(struct session *s);      /* open.c */
 int recall_register(struct session *s);    /* recall.c */
+int fts_register(struct session *s);       /* fts_functions.c */
+int hybrid_register(struct session *s);    /* hybrid.c */
+int mmr_register(struct session *s);       /* mmr.c */
 
 #endif

@@ -84,13 +84,18 @@ static double sum_scores(kernel_score_fn fn, const float *query, const struct ve
     return sum;
 }
 
+static double sum_between(const struct kernels *kn, const struct vec *a, const struct vec *b,
+                          const float *floats, enum metric m)
+{
+    if (a->type == MN_I8)
+        return sum_counts(m == L2 ? kn->l2_i8 : kn->dot_i8, a, b);
+    enum elem e = elem_of(a->type);
+    return sum_scores(m == L2 ? kn->l2[e] : kn->dot[e], floats ? floats : a->data, b);
+}
+
 static double sum_of(const struct kernels *kn, const struct pair *p, enum metric m)
 {
-    if (p->a.type == MN_I8)
-        return sum_counts(m == L2 ? kn->l2_i8 : kn->dot_i8, &p->a, &p->b);
-    const float *query = p->floats ? p->floats : p->a.data;
-    enum elem e = elem_of(p->a.type);
-    return sum_scores(m == L2 ? kn->l2[e] : kn->dot[e], query, &p->b);
+    return sum_between(kn, &p->a, &p->b, p->floats, m);
 }
 
 static double norm_of(const struct kernels *kn, const struct vec *v)
@@ -105,6 +110,28 @@ static double norm_of(const struct kernels *kn, const struct vec *v)
         sum += (double)part;
     }
     return sum;
+}
+
+static double cosine_between(const struct kernels *kn, const struct vec *a, const struct vec *b,
+                             const float *floats)
+{
+    double norms = sqrt(norm_of(kn, a)) * sqrt(norm_of(kn, b));
+    return 1 - sum_between(kn, a, b, floats, DOT) / norms;
+}
+
+double vec_distance_of(const struct kernels *kn, mn_metric metric, const struct vec *a,
+                       const struct vec *b, const float *floats)
+{
+    switch (metric) {
+    case MN_L2:
+        return sqrt(sum_between(kn, a, b, floats, L2));
+    case MN_IP:
+        return -sum_between(kn, a, b, floats, DOT);
+    case MN_COSINE:
+        return cosine_between(kn, a, b, floats);
+    default:
+        return sum_counts(kn->hamming, a, b);
+    }
 }
 
 static double sum_l1(const struct kernels *kn, const struct pair *p)
@@ -151,11 +178,9 @@ static void answer(sqlite3_context *ctx, const struct kernels *kn, const struct 
         else
             sqlite3_result_double(ctx, sum_l1(kn, p));
         break;
-    case COSINE: {
-        double norms = sqrt(norm_of(kn, &p->a)) * sqrt(norm_of(kn, &p->b));
-        sqlite3_result_double(ctx, (double)(float)(1 - sum_of(kn, p, DOT) / norms));
+    case COSINE:
+        sqlite3_result_double(ctx, (double)(float)cosine_between(kn, &p->a, &p->b, p->floats));
         break;
-    }
     case IP:
         sqlite3_result_double(ctx, 0 - sum_of(kn, p, DOT));
         break;

@@ -61,6 +61,11 @@ float *vec_floats(const struct kernels *kn, const struct vec *v);
 MN_CHECKED mn_status vec_narrow(const struct kernels *kn, mn_dtype type, size_t dim,
                                 const float *from, void *to, const char *what, mn_error *err);
 
+/* The distance of a metric between two vectors of one type and dimension, as a search gives it;
+ * `floats` are a's elements as f32, needed for the 16-bit types only. */
+double vec_distance_of(const struct kernels *kn, mn_metric metric, const struct vec *a,
+                       const struct vec *b, const float *floats);
+
 /* Results. `data` is for sqlite3_free() and taken. */
 void vec_result(sqlite3_context *ctx, mn_dtype type, void *data, size_t dim);
 void vec_result_copy(sqlite3_context *ctx, mn_dtype type, const void *data, size_t dim);

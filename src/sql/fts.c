@@ -1,0 +1,727 @@
+/*
+ * An FTS5 table F with external content over a table R (key id, text columns a, b), and beside it
+ * F_old(id, c0, c1), which is empty between statements:
+ *
+ *   F_mneme_stash    BEFORE INSERT   the rows that REPLACE would remove go to F_old
+ *   F_mneme_insert   AFTER INSERT    those of F_old leave F, the new row enters it
+ *   F_mneme_delete   AFTER DELETE    the row leaves F and F_old
+ *   F_mneme_restash  BEFORE UPDATE   as F_mneme_stash
+ *   F_mneme_update   AFTER UPDATE    those of F_old leave F, the old row leaves it, the new enters
+ *
+ * FTS5 wants the text of a row that leaves word by word, and SQLite fires no delete trigger for a
+ * row that REPLACE removes: hence F_old. It is filled from R before the change, by the key and by
+ * every unique index, and taken after it, but for rows that are in R still. What the statement then
+ * did not change after all (OR IGNORE, a conflict that fails) leaves F_old filled and F as it was,
+ * and the next change clears F_old first. With PRAGMA recursive_triggers REPLACE does fire
+ * F_mneme_delete: it clears the row's place in F_old, so that it leaves F once. The triggers use
+ * nothing but SQLite's own, so that a program without Mneme may write to R.
+ *
+ * Which F belongs to R is said by the triggers, which SQLite keeps at their table when it is
+ * renamed. An R that was rebuilt (create new, copy, drop old, rename) has lost them: then the name
+ * in F's own definition gives it away.
+ */
+#include "src/sql/fts.h"
+
+#include <string.h>
+
+#include "storage/base/error.h"
+#include "storage/sql.h"
+
+static mn_status no_memory(mn_error *err)
+{
+    return mn_fail(err, MN_NOMEM, "out of memory");
+}
+
+/* ---- SQL of the triggers --------------------------------------------------------------------- */
+
+/* The pieces that the statements are made of. */
+struct pieces {
+    const struct fts_spec *s;
+    char *unique;   /* ` OR ("u" = new."u" COLLATE "BINARY" AND ...) OR ...` */
+    char *differs;  /* ` OR new."u" IS NOT old."u" ...` for the columns of unique indexes */
+    char *columns;  /* `, "a", "b"` */
+    char *stash;    /* `, c0, c1` */
+    char *news;     /* `, new."a", new."b"` */
+    char *olds;
+};
+
+static void pieces_fini(struct pieces *p)
+{
+    sqlite3_free(p->unique);
+    sqlite3_free(p->differs);
+    sqlite3_free(p->columns);
+    sqlite3_free(p->stash);
+    sqlite3_free(p->news);
+    sqlite3_free(p->olds);
+}
+
+/* One unique index, as it is read column by column. */
+struct unique_index {
+    sqlite3_str *clause; /* ` OR ("u" = new."u" COLLATE "BINARY" AND ...` so far; or empty */
+    sqlite3_str *all, *differs;
+    const char *inside;  /* a trigger's text that should hold each clause; NULL */
+    bool missing;        /* it does not */
+};
+
+static mn_status end_clause(struct unique_index *u, mn_error *err)
+{
+    if (!sqlite3_str_length(u->clause))
+        return MN_OK;
+    sqlite3_str_appendchar(u->clause, 1, ')');
+    const char *text = sqlite3_str_value(u->clause);
+    if (!text || sqlite3_str_errcode(u->clause))
+        return no_memory(err);
+    u->missing = u->missing || (u->inside && !strstr(u->inside, text));
+    sqlite3_str_appendall(u->all, text);
+    sqlite3_str_reset(u->clause);
+    return MN_OK;
+}
+
+static mn_status add_column(struct unique_index *u, sqlite3_stmt *st, const char *table,
+                            mn_error *err)
+{
+    const char *column = (const char *)sqlite3_column_text(st, 2);
+    bool first = sqlite3_column_int(st, 4) == 0;
+    mn_status status = first ? end_clause(u, err) : MN_OK;
+    if (status != MN_OK)
+        return status;
+    if (sqlite3_column_int(st, 1))
+        return mn_fail(err, MN_INVALID,
+                       "full text over '%s': its unique index '%s' is partial or over an "
+                       "expression, so that REPLACE cannot be followed; make it a plain one",
+                       table, (const char *)sqlite3_column_text(st, 0));
+    sqlite3_str_appendf(u->clause, "%s\"%w\" = new.\"%w\" COLLATE \"%w\"",
+                        first ? " OR (" : " AND ", column, column,
+                        (const char *)sqlite3_column_text(st, 3));
+    sqlite3_str_appendf(u->differs, " OR new.\"%w\" IS NOT old.\"%w\" COLLATE BINARY", column,
+                        column);
+    return MN_OK;
+}
+
+/* Conflicts with the new row through a unique index, as SQL. */
+static mn_status unique_indexes(sqlite3 *db, const char *table, struct unique_index *u,
+                                mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    bool row = false;
+    mn_status status = sql_preparef(
+        db, &st, err,
+        "SELECT il.name, il.partial OR ii.cid = -2, ii.name, ii.coll, ii.seqno FROM "
+        "pragma_index_list(%Q, 'main') il, pragma_index_xinfo(il.name, 'main') ii WHERE "
+        "il.\"unique\" AND ii.key AND ii.cid <> -1 ORDER BY il.name, ii.seqno",
+        table);
+    while (status == MN_OK && (status = sql_step(st, &row, err)) == MN_OK && row)
+        status = add_column(u, st, table, err);
+    sqlite3_finalize(st);
+    return status == MN_OK ? end_clause(u, err) : status;
+}
+
+/* Its text, "" too; NULL when memory ran out. */
+static char *finish(sqlite3_str *text)
+{
+    bool empty = sqlite3_str_length(text) == 0 && sqlite3_str_errcode(text) == SQLITE_OK;
+    char *out = sqlite3_str_finish(text);
+    return empty ? sqlite3_mprintf("") : out;
+}
+
+/* `, PREFIX"a", PREFIX"b"` */
+static char *list(const struct fts_spec *s, const char *prefix)
+{
+    sqlite3_str *out = sqlite3_str_new(NULL);
+    for (size_t i = 0; i < s->n; i++)
+        sqlite3_str_appendf(out, ", %s\"%w\"", prefix, s->columns[i]);
+    return sqlite3_str_finish(out);
+}
+
+static mn_status pieces_make(sqlite3 *db, const struct fts_spec *s, struct pieces *p,
+                             mn_error *err)
+{
+    struct unique_index u = {.clause = sqlite3_str_new(NULL), .all = sqlite3_str_new(NULL),
+                             .differs = sqlite3_str_new(NULL)};
+    *p = (struct pieces){.s = s};
+    mn_status st = unique_indexes(db, s->table, &u, err);
+    sqlite3_free(sqlite3_str_finish(u.clause));
+    p->unique = finish(u.all);
+    p->differs = finish(u.differs);
+    if (st != MN_OK)
+        return st;
+    sqlite3_str *stash = sqlite3_str_new(NULL);
+    for (size_t i = 0; i < s->n; i++)
+        sqlite3_str_appendf(stash, ", c%d", (int)i);
+    p->stash = sqlite3_str_finish(stash);
+    p->columns = list(s, "");
+    p->news = list(s, "new.");
+    p->olds = list(s, "old.");
+    bool all = p->unique && p->differs && p->stash && p->columns && p->news && p->olds;
+    return all ? MN_OK : no_memory(err);
+}
+
+static mn_status trigger(sqlite3 *db, const struct pieces *p, const char *what, const char *when,
+                         const char *condition, const char *body, mn_error *err)
+{
+    if (!condition || !body)
+        return no_memory(err);
+    return sql_execf(db, err, "CREATE TRIGGER main.\"%w_mneme_%s\" %s ON \"%w\"%s BEGIN %s END",
+                     p->s->name, what, when, p->s->table, condition, body);
+}
+
+static char *stash_body(const struct pieces *p, bool update)
+{
+    const struct fts_spec *s = p->s;
+    char *other = update ? sqlite3_mprintf("\"%w\" <> old.\"%w\" AND ", s->id_column, s->id_column)
+                         : sqlite3_mprintf("");
+    char *body = !other ? NULL
+                        : sqlite3_mprintf("DELETE FROM \"%w_old\"; INSERT INTO \"%w_old\"(id%s) "
+                                          "SELECT \"%w\"%s FROM \"%w\" WHERE %s(\"%w\" = "
+                                          "new.\"%w\"%s);",
+                                          s->name, s->name, p->stash, s->id_column, p->columns,
+                                          s->table, other, s->id_column, s->id_column, p->unique);
+    sqlite3_free(other);
+    return body;
+}
+
+static char *take_body(const struct pieces *p, bool update)
+{
+    const struct fts_spec *s = p->s;
+    char *leave = !update ? sqlite3_mprintf("")
+                          : sqlite3_mprintf(" INSERT INTO \"%w\"(\"%w\", rowid%s) VALUES "
+                                            "('delete', old.\"%w\"%s);",
+                                            s->name, s->name, p->columns, s->id_column, p->olds);
+    char *body = !leave ? NULL
+                        : sqlite3_mprintf("INSERT INTO \"%w\"(\"%w\", rowid%s) SELECT 'delete', "
+                                          "id%s FROM \"%w_old\" WHERE id = new.\"%w\" OR id NOT "
+                                          "IN (SELECT \"%w\" FROM \"%w\"); DELETE FROM "
+                                          "\"%w_old\";%s INSERT INTO \"%w\"(rowid%s) VALUES "
+                                          "(new.\"%w\"%s);",
+                                          s->name, s->name, p->columns, p->stash, s->name,
+                                          s->id_column, s->id_column, s->table, s->name, leave,
+                                          s->name, p->columns, s->id_column, p->news);
+    sqlite3_free(leave);
+    return body;
+}
+
+/* Whether an update matters: collations and 1 = 1.0 must not hide that the text is another. */
+static char *update_condition(const struct pieces *p)
+{
+    const struct fts_spec *s = p->s;
+    sqlite3_str *out = sqlite3_str_new(NULL);
+    sqlite3_str_appendf(out, " WHEN new.\"%w\" IS NOT old.\"%w\"", s->id_column, s->id_column);
+    for (size_t i = 0; i < s->n; i++)
+        sqlite3_str_appendf(out,
+                            " OR new.\"%w\" IS NOT old.\"%w\" COLLATE BINARY OR typeof(new.\"%w\") "
+                            "<> typeof(old.\"%w\")",
+                            s->columns[i], s->columns[i], s->columns[i], s->columns[i]);
+    sqlite3_str_appendall(out, p->differs);
+    return sqlite3_str_finish(out);
+}
+
+static mn_status create_triggers(sqlite3 *db, const struct pieces *p, mn_error *err)
+{
+    const struct fts_spec *s = p->s;
+    char *condition = update_condition(p);
+    char *bodies[] = {stash_body(p, false), take_body(p, false), stash_body(p, true),
+                      take_body(p, true),
+                      sqlite3_mprintf("INSERT INTO \"%w\"(\"%w\", rowid%s) VALUES ('delete', "
+                                      "old.\"%w\"%s); DELETE FROM \"%w_old\" WHERE id = "
+                                      "old.\"%w\";",
+                                      s->name, s->name, p->columns, s->id_column, p->olds, s->name,
+                                      s->id_column)};
+    static const struct {
+        const char *what, *when;
+    } triggers[] = {{"stash", "BEFORE INSERT"},
+                    {"insert", "AFTER INSERT"},
+                    {"restash", "BEFORE UPDATE"},
+                    {"update", "AFTER UPDATE"},
+                    {"delete", "AFTER DELETE"}};
+    mn_status st = MN_OK;
+    for (size_t i = 0; i < 5; i++) {
+        bool update = i == 2 || i == 3;
+        if (st == MN_OK)
+            st = trigger(db, p, triggers[i].what, triggers[i].when, update ? condition : "",
+                         bodies[i], err);
+        sqlite3_free(bodies[i]);
+    }
+    sqlite3_free(condition);
+    return st;
+}
+
+static mn_status drop_triggers(sqlite3 *db, const char *name, mn_error *err)
+{
+    static const char *const what[] = {"stash", "insert", "restash", "update", "delete"};
+    mn_status st = MN_OK;
+    for (size_t i = 0; i < 5 && st == MN_OK; i++)
+        st = sql_execf(db, err, "DROP TRIGGER IF EXISTS main.\"%w_mneme_%s\"", name, what[i]);
+    return st;
+}
+
+/* ---- Making ---------------------------------------------------------------------------------- */
+
+static mn_status check_fts5(sqlite3 *db, mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    bool row = false;
+    mn_status status = sql_prepare(db, "SELECT 1 FROM pragma_module_list WHERE name = 'fts5'", &st,
+                                   err);
+    if (status == MN_OK)
+        status = sql_step(st, &row, err);
+    sqlite3_finalize(st);
+    if (status == MN_OK && !row)
+        status = mn_fail(err, MN_INVALID,
+                         "this program's SQLite %s was built without FTS5, so that it has no full "
+                         "text; Debian's sqlite3 and libsqlite3 have it",
+                         sqlite3_libversion());
+    return status;
+}
+
+/* FTS5 would take any name, and fail at the first insert. */
+static mn_status check_columns(sqlite3 *db, const struct fts_spec *s, mn_error *err)
+{
+    for (size_t i = 0; i < s->n; i++) {
+        int rc = sqlite3_table_column_metadata(db, "main", s->table, s->columns[i], NULL, NULL,
+                                               NULL, NULL, NULL);
+        if (rc == SQLITE_NOMEM)
+            return no_memory(err);
+        if (rc != SQLITE_OK)
+            return mn_fail(err, MN_INVALID, "full text over '%s': it has no column '%s'", s->table,
+                           s->columns[i]);
+    }
+    return MN_OK;
+}
+
+static mn_status create_table(sqlite3 *db, const struct fts_spec *s, const struct pieces *p,
+                              mn_error *err)
+{
+    char *prefix = s->prefix ? sqlite3_mprintf(", prefix=%Q", s->prefix) : sqlite3_mprintf("");
+    if (!prefix)
+        return no_memory(err);
+    mn_status st = sql_execf(db, err,
+                             "CREATE VIRTUAL TABLE main.\"%w\" USING fts5(%s, content=%Q, "
+                             "content_rowid=%Q, tokenize=%Q%s)",
+                             s->name, p->columns + 2, s->table, s->id_column,
+                             s->tokenize ? s->tokenize : "unicode61 remove_diacritics 2", prefix);
+    sqlite3_free(prefix);
+    if (st == MN_OK && s->weights) {
+        char *rank = sqlite3_mprintf("bm25(%s)", s->weights);
+        st = rank ? sql_execf(db, err, "INSERT INTO main.\"%w\"(\"%w\", rank) VALUES ('rank', %Q)",
+                              s->name, s->name, rank)
+                  : no_memory(err);
+        sqlite3_free(rank);
+    }
+    if (st == MN_OK)
+        st = sql_execf(db, err, "CREATE TABLE main.\"%w_old\"(id INTEGER PRIMARY KEY%s)", s->name,
+                       p->stash);
+    return st;
+}
+
+mn_status fts_create(sqlite3 *db, const struct fts_spec *s, mn_error *err)
+{
+    struct pieces p = {.s = s};
+    mn_status st = check_fts5(db, err);
+    if (st == MN_OK)
+        st = check_columns(db, s, err);
+    if (st == MN_OK)
+        st = pieces_make(db, s, &p, err);
+    if (st == MN_OK)
+        st = create_table(db, s, &p, err);
+    if (st == MN_OK)
+        st = create_triggers(db, &p, err);
+    if (st == MN_OK)
+        st = sql_execf(db, err, "INSERT INTO main.\"%w\"(\"%w\") VALUES ('rebuild')", s->name,
+                       s->name);
+    pieces_fini(&p);
+    return st;
+}
+
+/* ---- Finding --------------------------------------------------------------------------------- */
+
+/* The FTS5 table whose triggers stand on the table, or (lost) whose definition names it. */
+static mn_status find_name(sqlite3 *db, const char *table, char **name, bool *lost, mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    bool row = false;
+    *name = NULL;
+    *lost = false;
+    mn_status status = sql_preparef(
+        db, &st, err,
+        "SELECT substr(name, 1, length(name) - 13), 0 FROM main.sqlite_master WHERE type = "
+        "'trigger' AND tbl_name = %Q COLLATE NOCASE AND name LIKE '%%\\_mneme\\_insert' ESCAPE "
+        "'\\' UNION ALL SELECT name, 1 FROM main.sqlite_master m WHERE type = 'table' AND "
+        "rootpage = 0 AND sql LIKE '%%USING fts5(%%' AND instr(sql, ', content=' || quote(%Q) || "
+        "', content_rowid=') AND EXISTS (SELECT 1 FROM main.sqlite_master o WHERE o.name = "
+        "m.name || '_old') LIMIT 1",
+        table, table);
+    if (status == MN_OK)
+        status = sql_step(st, &row, err);
+    if (status == MN_OK && row) {
+        *name = sqlite3_mprintf("%s", (const char *)sqlite3_column_text(st, 0));
+        *lost = sqlite3_column_int(st, 1) != 0;
+        if (!*name)
+            status = no_memory(err);
+    }
+    sqlite3_finalize(st);
+    return status;
+}
+
+/* Whether the five triggers are there and know every unique index of today. */
+static mn_status check_triggers(sqlite3 *db, const char *table, const char *name, bool *good,
+                                mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    bool row = false;
+    int n = 0;
+    struct unique_index u = {.clause = sqlite3_str_new(NULL), .all = sqlite3_str_new(NULL),
+                             .differs = sqlite3_str_new(NULL)};
+    mn_status status = sql_preparef(
+        db, &st, err,
+        "SELECT sql, name LIKE '%%stash' FROM main.sqlite_master WHERE type = 'trigger' AND "
+        "tbl_name = %Q COLLATE NOCASE AND name IN (%Q || '_mneme_stash', %Q || '_mneme_insert', %Q "
+        "|| '_mneme_restash', %Q || '_mneme_update', %Q || '_mneme_delete')",
+        table, name, name, name, name, name);
+    while (status == MN_OK && (status = sql_step(st, &row, err)) == MN_OK && row) {
+        n++;
+        u.inside = (const char *)sqlite3_column_text(st, 0);
+        if (sqlite3_column_int(st, 1))
+            status = unique_indexes(db, table, &u, err);
+    }
+    sqlite3_finalize(st);
+    sqlite3_free(sqlite3_str_finish(u.clause));
+    sqlite3_free(sqlite3_str_finish(u.all));
+    sqlite3_free(sqlite3_str_finish(u.differs));
+    *good = n == 5 && !u.missing;
+    return status;
+}
+
+mn_status fts_find(sqlite3 *db, const char *table, char **name, mn_error *err)
+{
+    bool lost = false, good = true;
+    mn_status st = find_name(db, table, name, &lost, err);
+    if (st == MN_OK && *name && !lost)
+        st = check_triggers(db, table, *name, &good, err);
+    if (st == MN_OK && *name && (lost || !good))
+        st = mn_fail(err, MN_CORRUPT,
+                     "full text over '%s' ('%s') is out of step: the table was rebuilt or got a "
+                     "unique index; SELECT mneme_fts_rebuild('%s') makes it anew",
+                     table, *name, table);
+    if (st != MN_OK) {
+        sqlite3_free(*name);
+        *name = NULL;
+    }
+    return st;
+}
+
+/* ---- Removing, rebuilding, renaming ---------------------------------------------------------- */
+
+static mn_status drop_one(sqlite3 *db, const char *name, mn_error *err)
+{
+    mn_status st = drop_triggers(db, name, err);
+    if (st == MN_OK)
+        st = sql_execf(db, err, "DROP TABLE IF EXISTS main.\"%w\"", name);
+    if (st == MN_OK)
+        st = sql_execf(db, err, "DROP TABLE IF EXISTS main.\"%w_old\"", name);
+    return st;
+}
+
+mn_status fts_drop(sqlite3 *db, const char *table, mn_error *err)
+{
+    for (;;) {
+        char *name;
+        bool lost;
+        mn_status st = find_name(db, table, &name, &lost, err);
+        if (st != MN_OK || !name)
+            return st;
+        st = drop_one(db, name, err);
+        sqlite3_free(name);
+        if (st != MN_OK)
+            return st;
+    }
+}
+
+/* What an FTS5 table was made with. */
+struct made {
+    struct fts_spec s;
+    char *texts[3];        /* tokenize, prefix, weights */
+    char **columns;
+};
+
+static void made_fini(struct made *m)
+{
+    for (size_t i = 0; i < 3; i++)
+        sqlite3_free(m->texts[i]);
+    for (size_t i = 0; i < m->s.n; i++)
+        sqlite3_free(m->columns[i]);
+    sqlite3_free(m->columns);
+}
+
+static mn_status made_columns(sqlite3 *db, const char *name, struct made *m, mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    bool row = false;
+    mn_status status = sql_preparef(db, &st, err, "SELECT name FROM pragma_table_info(%Q)", name);
+    while (status == MN_OK && (status = sql_step(st, &row, err)) == MN_OK && row) {
+        char **more = sqlite3_realloc64(m->columns, (m->s.n + 1) * sizeof *more);
+        if (more)
+            m->columns = more;
+        const char *text = (const char *)sqlite3_column_text(st, 0);
+        char *column = more && text ? sqlite3_mprintf("%s", text) : NULL;
+        if (!column)
+            status = no_memory(err);
+        else
+            m->columns[m->s.n++] = column;
+    }
+    sqlite3_finalize(st);
+    m->s.columns = (const char *const *)m->columns;
+    return status;
+}
+
+/* The value of `option='...'` in a definition that create_table() wrote, or NULL. */
+static mn_status made_option(const char *sql, const char *option, char **out, mn_error *err)
+{
+    const char *at = strstr(sql, option);
+    *out = NULL;
+    if (!at)
+        return MN_OK;
+    at += strlen(option);
+    *out = sqlite3_malloc64(strlen(at) + 1);
+    if (!*out)
+        return no_memory(err);
+    size_t n = 0;
+    for (; *at && (*at != '\'' || at[1] == '\''); at++) {
+        at += *at == '\'';
+        (*out)[n++] = *at;
+    }
+    (*out)[n] = '\0';
+    return MN_OK;
+}
+
+static mn_status made_options(sqlite3 *db, const char *name, struct made *m, mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    bool row = false;
+    mn_status status = sql_preparef(db, &st, err,
+                                    "SELECT sql, (SELECT v FROM main.\"%w_config\" WHERE k = "
+                                    "'rank') FROM main.sqlite_master WHERE name = %Q",
+                                    name, name);
+    if (status == MN_OK)
+        status = sql_step(st, &row, err);
+    const char *sql = row ? (const char *)sqlite3_column_text(st, 0) : NULL;
+    if (status == MN_OK && sql)
+        status = made_option(sql, ", tokenize='", &m->texts[0], err);
+    if (status == MN_OK && sql)
+        status = made_option(sql, ", prefix='", &m->texts[1], err);
+    const char *rank = row ? (const char *)sqlite3_column_text(st, 1) : NULL;
+    if (status == MN_OK && rank && strlen(rank) > 6) {
+        m->texts[2] = sqlite3_mprintf("%.*s", (int)strlen(rank) - 6, rank + 5); /* bm25(...) */
+        status = m->texts[2] ? MN_OK : no_memory(err);
+    }
+    sqlite3_finalize(st);
+    m->s.tokenize = m->texts[0];
+    m->s.prefix = m->texts[1];
+    m->s.weights = m->texts[2];
+    return status;
+}
+
+/* Drops `name` and makes it anew as `to`. */
+static mn_status remake(sqlite3 *db, const char *table, const char *id_column, const char *name,
+                        const char *to, mn_error *err)
+{
+    struct made m = {.s = {.table = table, .id_column = id_column, .name = to}};
+    mn_status st = made_columns(db, name, &m, err);
+    if (st == MN_OK)
+        st = made_options(db, name, &m, err);
+    if (st == MN_OK)
+        st = drop_one(db, name, err);
+    if (st == MN_OK)
+        st = fts_create(db, &m.s, err);
+    made_fini(&m);
+    return st;
+}
+
+mn_status fts_rebuild(sqlite3 *db, const char *table, const char *id_column, mn_error *err)
+{
+    char *name;
+    bool lost;
+    mn_status st = find_name(db, table, &name, &lost, err);
+    if (st == MN_OK && !name)
+        st = mn_fail(err, MN_NOTFOUND, "'%s' has no full text: mneme_index() makes it with "
+                     "fts=COLUMN,COLUMN", table);
+    if (st == MN_OK)
+        st = remake(db, table, id_column, name, name, err);
+    sqlite3_free(name);
+    return st;
+}
+
+mn_status fts_rename(sqlite3 *db, const char *table, const char *id_column, const char *to,
+                     mn_error *err)
+{
+    char *name;
+    bool lost;
+    mn_status st = find_name(db, table, &name, &lost, err);
+    if (st == MN_OK && name)
+        st = remake(db, table, id_column, name, to, err);
+    sqlite3_free(name);
+    return st;
+}
+
+/* ---- Options --------------------------------------------------------------------------------- */
+
+bool fts_option(struct fts_options *o, const char *word, size_t len, const char *value,
+                size_t value_len, mn_status *st, mn_error *err)
+{
+    const struct {
+        const char *word;
+        char **to;
+    } all[] = {{"fts", &o->columns},
+               {"tokenize", &o->tokenize},
+               {"prefix", &o->prefix},
+               {"weights", &o->weights}};
+    *st = MN_OK;
+    for (size_t i = 0; i < 4; i++) {
+        if (strlen(all[i].word) != len || sqlite3_strnicmp(word, all[i].word, (int)len) != 0)
+            continue;
+        sqlite3_free(*all[i].to);
+        *all[i].to = sqlite3_mprintf("%.*s", (int)value_len, value);
+        if (!*all[i].to)
+            *st = no_memory(err);
+        return true;
+    }
+    return false;
+}
+
+void fts_options_fini(struct fts_options *o)
+{
+    sqlite3_free(o->columns);
+    sqlite3_free(o->tokenize);
+    sqlite3_free(o->prefix);
+    sqlite3_free(o->weights);
+    *o = (struct fts_options){NULL, NULL, NULL, NULL};
+}
+
+/* Splits "a,b" in place. *out is for sqlite3_free. */
+static mn_status split_columns(char *text, const char ***out, size_t *n, mn_error *err)
+{
+    size_t most = 1;
+    for (const char *p = text; *p; p++)
+        most += *p == ',';
+    *n = 0;
+    *out = sqlite3_malloc64(most * sizeof **out);
+    if (!*out)
+        return no_memory(err);
+    for (char *p = text, *comma; p; p = comma ? comma + 1 : NULL) {
+        comma = strchr(p, ',');
+        if (comma)
+            *comma = '\0';
+        p += strspn(p, " ");
+        size_t len = strlen(p);
+        while (len > 0 && p[len - 1] == ' ')
+            p[--len] = '\0';
+        if (len > 0)
+            (*out)[(*n)++] = p;
+    }
+    return MN_OK;
+}
+
+/* Neither the table's full text nor the names that it needs may be there. */
+static mn_status check_free(sqlite3 *db, const char *table, const char *name, mn_error *err)
+{
+    char *there = NULL;
+    bool lost = false;
+    sqlite3_stmt *st = NULL;
+    int64_t n = 0;
+    mn_status status = find_name(db, table, &there, &lost, err);
+    if (status == MN_OK && there)
+        status = mn_fail(err, MN_EXISTS,
+                         "'%s' has a full text, '%s'; mneme_fts_drop('%s') removes it, "
+                         "mneme_fts_rebuild('%s') makes it anew",
+                         table, there, table, table);
+    sqlite3_free(there);
+    if (status == MN_OK)
+        status = sql_preparef(db, &st, err,
+                              "SELECT count(*) FROM main.sqlite_master WHERE name COLLATE NOCASE "
+                              "IN (%Q, %Q || '_old')",
+                              name, name);
+    if (status == MN_OK)
+        status = sql_stmt_int(st, 0, &n, err);
+    sqlite3_finalize(st);
+    if (status == MN_OK && n > 0)
+        status = mn_fail(err, MN_EXISTS,
+                         "full text over '%s' needs the names '%s' and '%s_old', of which one is "
+                         "taken: rename that table",
+                         table, name, name);
+    return status;
+}
+
+mn_status fts_make(sqlite3 *db, const char *table, const char *id_column, const char *name,
+                   const struct fts_options *o, mn_error *err)
+{
+    struct fts_spec s = {.table = table, .id_column = id_column, .name = name,
+                         .tokenize = o->tokenize, .prefix = o->prefix, .weights = o->weights};
+    const char **columns = NULL;
+    char *text = sqlite3_mprintf("%s", o->columns ? o->columns : "");
+    mn_status st = text ? split_columns(text, &columns, &s.n, err) : no_memory(err);
+    s.columns = columns;
+    if (st == MN_OK && s.n == 0)
+        st = mn_fail(err, MN_INVALID, "full text over '%s': name its columns, as fts=title,body",
+                     table);
+    if (st == MN_OK && !*id_column)
+        st = mn_fail(err, MN_INVALID,
+                     "full text over '%s': the table has no INTEGER PRIMARY KEY any more", table);
+    if (st == MN_OK)
+        st = check_free(db, table, name, err);
+    if (st == MN_OK) {
+        st = fts_create(db, &s, err);
+        mn_error second = {0};
+        if (st != MN_OK && drop_one(db, name, &second) != MN_OK)
+            mn_error_context(err, "(parts of it remain: %s) ", second.message);
+    }
+    sqlite3_free(columns);
+    sqlite3_free(text);
+    return st;
+}
+
+/* ---- Queries --------------------------------------------------------------------------------- */
+
+static bool is_blank(char c)
+{
+    return c == ' ' || (c >= '\t' && c <= '\r') || c == '\0';
+}
+
+struct word {
+    const char *text;
+    size_t len;
+};
+
+static bool known(const struct word *words, size_t n, struct word w)
+{
+    for (size_t i = 0; i < n; i++)
+        if (words[i].len == w.len && memcmp(words[i].text, w.text, w.len) == 0)
+            return true;
+    return false;
+}
+
+mn_status fts_query(const char *text, size_t len, char **out, mn_error *err)
+{
+    struct word words[FTS_MOST_WORDS];
+    size_t n = 0;
+    const char *p = text, *end = text + len;
+    sqlite3_str *query = sqlite3_str_new(NULL);
+    *out = NULL;
+    while (n < FTS_MOST_WORDS) {
+        while (p < end && is_blank(*p))
+            p++;
+        if (p == end)
+            break;
+        struct word w = {.text = p};
+        while (p < end && !is_blank(*p))
+            p++;
+        w.len = (size_t)(p - w.text);
+        if (known(words, n, w))
+            continue;
+        sqlite3_str_appendall(query, n ? " OR \"" : "\"");
+        words[n++] = w;
+        for (size_t i = 0; i < w.len; i++)
+            sqlite3_str_appendchar(query, w.text[i] == '"' ? 2 : 1, w.text[i]);
+        sqlite3_str_appendchar(query, 1, '"');
+    }
+    *out = sqlite3_str_finish(query);
+    return n == 0 || *out ? MN_OK : no_memory(err);
+}

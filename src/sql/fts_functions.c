@@ -1,0 +1,139 @@
+/*
+ * mneme_fts(collection, columns [, options]): full text over columns of a collection's table,
+ * whoever made it; options are tokenize, prefix and weights, written as mneme_index()'s.
+ * mneme_fts_rebuild(collection), mneme_fts_drop(collection).
+ */
+#include "src/sql/fts_functions.h"
+
+#include <string.h>
+
+#include "src/sql/fts.h"
+#include "src/sql/sql.h"
+#include "storage/base/error.h"
+#include "storage/sql.h"
+
+mn_status fts_table_of(mn_conn *conn, const char *collection, struct catalog_entry *out,
+                       mn_error *err)
+{
+    struct coll *c;
+    mn_status st = scope_read(conn, err);
+    if (st)
+        return st;
+    st = coll_get(conn, collection, &c, err);
+    if (st == MN_OK)
+        *out = c->entry;
+    return scope_end(conn, st, err);
+}
+
+mn_status fts_make_over(mn_conn *conn, const char *collection, const struct fts_options *o,
+                        mn_error *err)
+{
+    struct catalog_entry e;
+    mn_status st = fts_table_of(conn, collection, &e, err);
+    if (st)
+        return st;
+    char *name = sqlite3_mprintf("%s_fts", e.table);
+    if (!name)
+        return mn_fail(err, MN_NOMEM, "out of memory");
+    st = fts_make(conn->sql, e.table, e.id_column, name, o, err);
+    sqlite3_free(name);
+    return st;
+}
+
+static mn_status take_options(struct fts_options *o, const char *p, mn_error *err)
+{
+    mn_status st = MN_OK;
+    while (p && st == MN_OK) {
+        p += strspn(p, " \t\r\n");
+        if (!*p)
+            break;
+        size_t len = strcspn(p, "= \t\r\n");
+        if (p[len] != '=')
+            return mn_fail(err, MN_INVALID, "mneme_fts: '%.*s' is no option name=value", (int)len,
+                           p);
+        const char *value = p + len + 1;
+        bool quoted = *value == '"';
+        value += quoted;
+        size_t value_len = strcspn(value, quoted ? "\"" : " \t\r\n");
+        if (len == 3 || !fts_option(o, p, len, value, value_len, &st, err))
+            return mn_fail(err, MN_INVALID,
+                           "mneme_fts: there is no option '%.*s'; there are tokenize, prefix, "
+                           "weights",
+                           (int)len, p);
+        p = value + value_len;
+        p += quoted && *p == '"';
+    }
+    return st;
+}
+
+static const char *text_argument(sqlite3_value *v)
+{
+    return sqlite3_value_type(v) == SQLITE_TEXT ? (const char *)sqlite3_value_text(v) : NULL;
+}
+
+static void call_fts(sqlite3_context *ctx, int n, sqlite3_value **args)
+{
+    struct fts_options o = {NULL, NULL, NULL, NULL};
+    mn_error err = {0};
+    mn_conn *conn;
+    const char *collection = text_argument(args[0]), *columns = text_argument(args[1]);
+    mn_status st = MN_OK;
+    if (!collection || !columns)
+        st = mn_fail(&err, MN_INVALID, "mneme_fts: a name is missing; call it as mneme_fts('docs', "
+                                       "'title,body')");
+    if (st == MN_OK)
+        fts_option(&o, "fts", 3, columns, strlen(columns), &st, &err);
+    if (st == MN_OK && n > 2)
+        st = take_options(&o, text_argument(args[2]), &err);
+    if (st == MN_OK)
+        st = session_call(sqlite3_user_data(ctx), &conn, &err);
+    if (st == MN_OK)
+        st = fts_make_over(conn, collection, &o, &err);
+    if (st)
+        session_fail(ctx, st, &err);
+    else
+        sqlite3_result_text(ctx, "ok", -1, SQLITE_STATIC);
+    fts_options_fini(&o);
+}
+
+static void call_table(sqlite3_context *ctx, sqlite3_value *arg, const char *function, bool drop)
+{
+    struct catalog_entry e;
+    mn_error err = {0};
+    mn_conn *conn;
+    const char *collection = text_argument(arg);
+    mn_status st = collection ? session_call(sqlite3_user_data(ctx), &conn, &err)
+                              : mn_fail(&err, MN_INVALID, "%s: the collection's name is missing",
+                                        function);
+    if (st == MN_OK)
+        st = fts_table_of(conn, collection, &e, &err);
+    if (st == MN_OK)
+        st = drop ? fts_drop(conn->sql, e.table, &err)
+                  : fts_rebuild(conn->sql, e.table, e.id_column, &err);
+    if (st)
+        session_fail(ctx, st, &err);
+    else
+        sqlite3_result_text(ctx, "ok", -1, SQLITE_STATIC);
+}
+
+static void call_rebuild(sqlite3_context *ctx, int n, sqlite3_value **args)
+{
+    (void)n;
+    call_table(ctx, args[0], "mneme_fts_rebuild", false);
+}
+
+static void call_drop(sqlite3_context *ctx, int n, sqlite3_value **args)
+{
+    (void)n;
+    call_table(ctx, args[0], "mneme_fts_drop", true);
+}
+
+int fts_register(struct session *s)
+{
+    static const struct sql_function functions[] = {
+        {"mneme_fts", 2, SQLITE_DIRECTONLY, call_fts},
+        {"mneme_fts", 3, SQLITE_DIRECTONLY, call_fts},
+        {"mneme_fts_rebuild", 1, SQLITE_DIRECTONLY, call_rebuild},
+        {"mneme_fts_drop", 1, SQLITE_DIRECTONLY, call_drop}};
+    return sql_register_functions(s, functions, sizeof functions / sizeof *functions);
+}

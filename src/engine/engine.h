@@ -269,9 +269,9 @@ mn_status coll_log_follows(mn_conn *conn, struct coll *c, struct log_position at
 mn_status coll_log_since(mn_conn *conn, struct coll *c, const char *caller, int64_t seq,
                          int64_t **ids, size_t *n, mn_error *err);
 
-/* put.c. Deletes entries that no index needs and nobody is likely to follow from, as far as one
- * call does; in a write scope. Whoever writes through the engine does it as he goes; for what others
- * write, the folder does. */
+/* put.c. In a write scope: deletes entries that no index needs and nobody is likely to follow
+ * from, as far as one call does. Whoever writes through the engine does it as he goes; for what
+ * others write, the folder does. */
 mn_status coll_trim_log(mn_conn *conn, struct coll *c, mn_error *err);
 mn_status coll_log_is_long(mn_conn *conn, struct coll *c, bool *yes, mn_error *err);
 

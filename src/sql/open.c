@@ -81,7 +81,7 @@ static void call_open(sqlite3_context *ctx, int n, sqlite3_value **args)
     (void)n;
     mn_status st = take_options(&opts, text ? text : "", &err);
     if (st == MN_OK)
-        st = session_open(s, &opts, &err);
+        st = session_begin(s, &opts, &err);
     if (st)
         session_fail(ctx, st, &err);
     else

@@ -212,7 +212,7 @@ static mn_status ready(struct session *s, mn_error *err)
     return s->conn ? MN_OK : host_open(s->sql, NULL, &s->conn, err);
 }
 
-mn_status session_open(struct session *s, const mn_open_opts *opts, mn_error *err)
+mn_status session_begin(struct session *s, const mn_open_opts *opts, mn_error *err)
 {
     if (s->conn)
         return mn_fail(err, MN_MISUSE,

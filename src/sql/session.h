@@ -18,7 +18,7 @@ void session_release(void *s); /* a destructor for SQLite; NULL is fine */
 int session_register(struct session *s);
 
 /* Opens the database with these options; MN_MISUSE if it is open already, with others. */
-mn_status session_open(struct session *s, const mn_open_opts *opts, mn_error *err);
+mn_status session_begin(struct session *s, const mn_open_opts *opts, mn_error *err);
 
 sqlite3 *session_sql(const struct session *s);
 

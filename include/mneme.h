@@ -340,8 +340,9 @@ MN_API MN_CHECKED mn_status mn_info(mn_conn *conn, const char *name, mn_collecti
 MN_API MN_CHECKED mn_status mn_attributes(mn_conn *conn, const char *name, const char ***out,
                                           size_t *n, mn_error *err);
 
-/* Adds an attribute column (NULL in every row) to the collection's table. Fails with MN_EXISTS,
- * MN_INVALID, MN_NOTFOUND, MN_FULL (MN_MAX_ATTRIBUTES), MN_BUSY, MN_READONLY. */
+/* Adds an attribute column (NULL in every row) to the collection's table; of a table that was there
+ * before, a column that it has. Fails with MN_EXISTS, MN_INVALID, MN_NOTFOUND (collection, column),
+ * MN_FULL (MN_MAX_ATTRIBUTES), MN_BUSY, MN_READONLY. */
 MN_API MN_CHECKED mn_status mn_add_attribute(mn_conn *conn, const char *name, const char *attribute,
                                              mn_error *err);
 
@@ -403,6 +404,10 @@ typedef struct mn_put_opts {
  * transaction it is one, durable when it returns. A version is an int64 that no earlier change of
  * any row of the table had, and ascends; every change gives a row a new one, also a change by a
  * plain SQLite client.
+ * In a table that was there before (mn_collection_opts.table) it sets the id, the vector, as a blob,
+ * and all attributes; other columns of a new row take their defaults. A row with a payload, or
+ * MN_PUT_IF_VERSION, is MN_INVALID there; versions are 0. What the table's own constraints refuse is
+ * MN_CONFLICT (another row stands in the way) or MN_INVALID (the row itself).
  * An id that stands twice in one call is MN_INVALID. Other failures: MN_NOTFOUND (collection,
  * attribute), MN_INVALID (names row and element), MN_CONFLICT, MN_BUSY, MN_FULL, MN_READONLY. */
 MN_API MN_CHECKED mn_status mn_put(mn_conn *conn, const char *name, const mn_row *rows, size_t n,
@@ -411,7 +416,8 @@ MN_API MN_CHECKED mn_status mn_put(mn_conn *conn, const char *name, const mn_row
 /* Reads n rows in the order given, of one snapshot; an unknown id is no error. *out is for
  * mn_rows_free, also if it holds no row, and before mn_close. mn_get_meta leaves the vectors
  * unread: each row's is NULL. Fails with MN_NOTFOUND (collection), MN_INVALID (an id of the wrong
- * kind), MN_NOMEM (under the cap: ask for fewer), MN_CORRUPT, MN_IO. */
+ * kind), MN_NOMEM (under the cap: ask for fewer), MN_CORRUPT, MN_IO. In a table that was there
+ * before, a value that is no vector is handed out as none; elsewhere it is MN_CORRUPT. */
 MN_API MN_CHECKED mn_status mn_get(mn_conn *conn, const char *name, const mn_id *ids, size_t n,
                                    mn_rows **out, mn_error *err);
 MN_API MN_CHECKED mn_status mn_get_meta(mn_conn *conn, const char *name, const mn_id *ids, size_t n,
@@ -425,7 +431,8 @@ MN_API void mn_rows_free(mn_rows *rows);                                /* NULL 
 MN_API MN_CHECKED mn_status mn_delete(mn_conn *conn, const char *name, const mn_id *ids, size_t n,
                                       uint64_t *deleted, mn_error *err);
 
-/* Deletes one row if it has that version: MN_CONFLICT if it is not there or has another. */
+/* Deletes one row if it has that version: MN_CONFLICT if it is not there or has another; MN_INVALID
+ * where rows have none. */
 MN_API MN_CHECKED mn_status mn_delete_if_version(mn_conn *conn, const char *name, const mn_id *id,
                                                  int64_t version, mn_error *err);
 
@@ -677,7 +684,8 @@ typedef struct mn_collection_stats {
     uint64_t cached_rows; /* in memory now */
 } mn_collection_stats;
 
-/* Counts rows: reads the whole table's keys once. */
+/* Counts rows: reads the whole table's keys once; of a table that was there before its vectors too,
+ * since other values may stand among them. */
 MN_API MN_CHECKED mn_status mn_collection_stats_get(mn_conn *conn, const char *name,
                                                     mn_collection_stats *out, mn_error *err);
 

@@ -762,19 +762,25 @@ mn_status catalog_add_attribute(sqlite3 *db, const struct catalog_entry *e, cons
 {
     char *names = NULL;
     size_t n = 0;
-    mn_status st = check_attribute_name(attribute, err);
+    mn_status st = e->foreign ? check_length("attribute", attribute, err)
+                              : check_attribute_name(attribute, err);
     if (st == MN_OK)
-        st = column_is_free(db, e->table, attribute, err);
+        st = e->foreign ? over_check_attribute(db, e, attribute, err)
+                        : column_is_free(db, e->table, attribute, err);
     if (st == MN_OK)
         st = catalog_attributes(db, e, &names, &n, err);
     sqlite3_free(names);
     if (st == MN_OK && n >= MN_MAX_ATTRIBUTES)
         st = mn_fail(err, MN_FULL, "collection '%s' has %zu attributes; at most %u are allowed",
                      e->name, n, MN_MAX_ATTRIBUTES);
-    if (st == MN_OK)
+    if (st == MN_OK && e->foreign)
+        st = sql_execf(db, err, "INSERT INTO mneme_attributes VALUES (%lld, %d, %Q)",
+                       (long long)e->number, (int)n + 1, attribute);
+    else if (st == MN_OK)
         st = sql_execf(db, err, "ALTER TABLE \"%w\" ADD COLUMN \"%w\"", e->table, attribute);
+    /* A column that was there has values, which nobody has logged. */
     if (st == MN_OK)
-        st = make_log(db, e, false, err);
+        st = make_log(db, e, e->foreign, err);
     return st ? st : catalog_schema_keep(db, err);
 }
 

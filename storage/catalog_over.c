@@ -462,6 +462,18 @@ static mn_status check_column(sqlite3 *db, const char *name, const char *table, 
     return st;
 }
 
+static mn_status check_attribute(sqlite3 *db, const char *name, const char *table,
+                                 const char *attribute, const char *column, const char *key,
+                                 mn_error *err)
+{
+    mn_status st = check_column(db, name, table, attribute, key, err);
+    if (st == MN_OK && sqlite3_stricmp(attribute, column) == 0)
+        st = mn_fail(err, MN_INVALID,
+                     "collection '%s': column '%s' holds the vectors and is no attribute", name,
+                     column);
+    return st;
+}
+
 mn_status over_check(sqlite3 *db, const char *name, const mn_collection_opts *o, mn_error *err)
 {
     char key[MN_MAX_NAME + 1];
@@ -472,13 +484,25 @@ mn_status over_check(sqlite3 *db, const char *name, const mn_collection_opts *o,
         st = check_key(db, name, o->table, key, err);
     if (st == MN_OK)
         st = check_column(db, name, o->table, o->column, key, err);
-    for (size_t i = 0; i < o->n_attributes && st == MN_OK; i++) {
-        st = check_column(db, name, o->table, o->attributes[i], key, err);
-        if (st == MN_OK && sqlite3_stricmp(o->attributes[i], o->column) == 0)
-            st = mn_fail(err, MN_INVALID,
-                         "collection '%s': column '%s' holds the vectors and is no attribute", name,
-                         o->column);
-    }
+    for (size_t i = 0; i < o->n_attributes && st == MN_OK; i++)
+        st = check_attribute(db, name, o->table, o->attributes[i], o->column, key, err);
+    return st;
+}
+
+mn_status over_check_attribute(sqlite3 *db, const struct catalog_entry *e, const char *attribute,
+                               mn_error *err)
+{
+    char *names = NULL;
+    size_t n = 0;
+    mn_status st = check_attribute(db, e->name, e->table, attribute, e->column, e->id_column, err);
+    if (st == MN_OK)
+        st = over_attributes(db, e, &names, &n, err);
+    const char *p = names;
+    for (size_t i = 0; i < n && st == MN_OK; i++, p += strlen(p) + 1)
+        if (sqlite3_stricmp(p, attribute) == 0)
+            st = mn_fail(err, MN_EXISTS, "collection '%s' has an attribute '%s' already", e->name,
+                         p);
+    sqlite3_free(names);
     return st;
 }
 

@@ -9,6 +9,10 @@
  * holds. `name` is the collection's. */
 mn_status over_check(sqlite3 *db, const char *name, const mn_collection_opts *opts, mn_error *err);
 
+/* What mn_add_attribute refuses: a column that is not there, or is an attribute already. */
+mn_status over_check_attribute(sqlite3 *db, const struct catalog_entry *e, const char *attribute,
+                               mn_error *err);
+
 /* Makes what such a collection needs of the catalog, and keeps older programs out. */
 mn_status over_init(sqlite3 *db, mn_error *err);
 

@@ -69,6 +69,25 @@ mn_status mn_stats(mn_conn *conn, mn_stats_info *out, mn_error *err)
     return conn_leave(conn, st, err);
 }
 
+/* Vectors of a table that was there: values of any kind may stand beside them. */
+static mn_status count_vectors(mn_conn *conn, struct coll *c, uint64_t *n, mn_error *err)
+{
+    sqlite3_stmt *st;
+    bool row = false;
+    *n = 0;
+    mn_status status = coll_stmt(conn, c, STMT_SCAN, &st, err);
+    while (status == MN_OK && (status = sql_step(st, &row, err)) == MN_OK && row) {
+        struct row_vector v;
+        row_vector_at(conn->db, c, st, 1, &v);
+        *n += v.bytes != NULL;
+        if (++conn->done % 4096 == 0)
+            status = conn_tick(conn, err);
+    }
+    if (status == MN_OK)
+        sqlite3_reset(st);
+    return status;
+}
+
 static mn_status count_rows(mn_conn *conn, struct coll *c, mn_collection_stats *out, mn_error *err)
 {
     sqlite3_stmt *st = NULL;
@@ -76,7 +95,7 @@ static mn_status count_rows(mn_conn *conn, struct coll *c, mn_collection_stats *
     mn_status status = sql_preparef(conn->sql, &st, err,
                                     "SELECT count(*), count(\"%w\"), (SELECT count(*) FROM "
                                     "mneme_log_%lld), (SELECT max(seq) FROM mneme_log_%lld) FROM "
-                                    "\"%w\"",
+                                    "main.\"%w\"",
                                     c->entry.column, (long long)c->entry.table_number,
                                     (long long)c->entry.table_number, c->entry.table);
     if (status == MN_OK)
@@ -86,10 +105,12 @@ static mn_status count_rows(mn_conn *conn, struct coll *c, mn_collection_stats *
         out->vectors = (uint64_t)sqlite3_column_int64(st, 1);
         out->log_entries = (uint64_t)sqlite3_column_int64(st, 2);
         out->last_version = sqlite3_column_int64(st, 3);
-        out->vector_bytes = out->vectors * c->vector_bytes;
         out->cached_rows = cache_rows(conn->db, c->entry.number);
     }
     sqlite3_finalize(st);
+    if (status == MN_OK && c->entry.foreign)
+        status = count_vectors(conn, c, &out->vectors, err);
+    out->vector_bytes = out->vectors * c->vector_bytes;
     return status;
 }
 

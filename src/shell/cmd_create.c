@@ -13,7 +13,7 @@ struct create_options {
     uint64_t dim;
     int metric, dtype, ids;
     struct option_list attribute;
-    const char *beside;
+    const char *beside, *table, *column;
     int rerank;
     uint64_t bits;
     struct option_real recall;
@@ -36,6 +36,12 @@ static const struct option create_options[] = {
      "A further vector for the rows of this collection, whose ids, attributes and payloads it "
      "shares.",
      NULL, 0, 0},
+    {"table", 0, OPTION_TEXT, FIELD(table), "TABLE",
+     "Index this table, which is there already and goes on belonging to whoever made it. It needs "
+     "an INTEGER PRIMARY KEY; --attribute names columns of it.",
+     NULL, 0, 0},
+    {"vector-column", 0, OPTION_TEXT, FIELD(column), "C",
+     "Its column with the vectors: blobs, or JSON arrays of numbers.", NULL, 0, 0},
     RERANK_OPTION(FIELD(rerank)),
     BITS_OPTION(FIELD(bits)),
     RECALL_OPTION(FIELD(recall)),
@@ -58,6 +64,8 @@ static int create(struct session *db, const struct create_options *o, const char
         .attributes = o->attribute.items,
         .n_attributes = o->attribute.n,
         .beside = o->beside,
+        .table = o->table,
+        .column = o->column,
         .rerank = o->rerank ? (mn_rerank)(o->rerank - 1) : MN_RERANK_COPY,
         .bits = (uint32_t)o->bits,
         .recall = o->recall.value,
@@ -68,9 +76,12 @@ static int create(struct session *db, const struct create_options *o, const char
         out_printf("created '%s': %u x %s, %s%s%s\n", name, (unsigned)opts.dim,
                    mn_dtype_name(opts.dtype), mn_metric_name(opts.metric),
                    o->beside                    ? ", beside "
+                   : o->table                   ? ", over table "
                    : opts.id_kind == MN_ID_TEXT ? ", text ids"
                                                 : "",
-                   o->beside ? o->beside : "");
+                   o->beside  ? o->beside
+                   : o->table ? o->table
+                              : "");
     return 0;
 }
 
@@ -81,6 +92,9 @@ static int run_create(const struct command *self, const void *given, char **args
     const struct create_options *o = given;
     if (!o->dim)
         return usage_error("create: how many elements has a vector? give --dim N");
+    if (!o->table != !o->column)
+        return usage_error("create: a table that is there is indexed with both --table TABLE and "
+                           "--vector-column C");
     struct session db;
     int code = session_open(&db, &o->common, args[0], 0);
     if (!code)
@@ -95,11 +109,13 @@ const struct command cmd_create = {
     .summary = "make an empty collection",
     .about =
         "Makes an empty collection, and the database if it is missing. `mneme import` does it\n"
-        "by itself from what a file holds.",
+        "by itself from what a file holds. With --table it makes a collection over the rows of a\n"
+        "table that is there; any SQLite client may go on writing to that.",
     .examples = "  mneme create app.db docs --dim 384 --metric cosine\n"
                 "  mneme create app.db words --dim 100 --dtype f16 --ids text\n"
                 "  mneme create app.db docs --dim 384 --attribute lang --attribute year\n"
                 "  mneme create app.db titles --dim 64 --beside docs\n"
+                "  mneme create app.db notes --table notes --vector-column embedding --dim 384\n"
                 "  mneme create app.db big --dim 768 --rerank rows --recall 0.9\n",
     .options = create_options,
     .size = sizeof(struct create_options),
@@ -120,10 +136,13 @@ static const struct option drop_options[] = {
 };
 
 /* Asks on the terminal. */
-static bool confirmed(const char *name, uint64_t rows)
+static bool confirmed(const mn_collection_info *info, uint64_t rows)
 {
     char n[UNITS_TEXT], answer[16] = "";
-    fprintf(stderr, "drop '%s' with its %s vectors? [y/N] ", name, count_format(n, rows));
+    if (info->foreign)
+        fprintf(stderr, "drop '%s'? table '%s' stays as it is [y/N] ", info->name, info->table);
+    else
+        fprintf(stderr, "drop '%s' with its %s vectors? [y/N] ", info->name, count_format(n, rows));
     fflush(stderr);
     if (!fgets(answer, sizeof answer, stdin))
         fputc('\n', stderr);
@@ -135,20 +154,23 @@ static int drop(struct session *db, const struct drop_options *o, const char *na
     mn_error err = {0};
     mn_collection_info info;
     mn_collection_stats stats;
-    int code = session_collection(db, name, &info);
-    if (code)
-        return code;
     if (!o->yes) {
+        int code = session_collection(db, name, &info);
+        if (code)
+            return code;
         if (mn_collection_stats_get(db->conn, name, &stats, &err))
             return library_error(&err);
-        if (!confirmed(name, stats.vectors)) {
+        if (!confirmed(&info, stats.vectors)) {
             if (interrupted())
                 return EXIT_INTERRUPTED;
             (void)error_exit("'%s' stays", name);
             return EXIT_FOUND;
         }
     }
-    if (mn_drop(db->conn, name, &err))
+    mn_status st = mn_drop(db->conn, name, &err);
+    if (st == MN_NOTFOUND)
+        return session_collection(db, name, &info); /* says more of it */
+    if (st)
         return library_error(&err);
     if (!o->common.quiet)
         out_printf("dropped '%s'\n", name);
@@ -176,8 +198,8 @@ const struct command cmd_drop = {
     .arguments = "DB COLLECTION",
     .summary = "remove a collection with its vectors",
     .about =
-        "Removes a collection and its vectors; the rows go with the last collection over them.\n"
-        "Asks before it does.",
+        "Removes a collection and its vectors; the rows go with the last collection over them. A\n"
+        "table that was there before the collection stays as it is. Asks before it does.",
     .examples = "  mneme drop app.db words\n"
                 "  mneme drop app.db words --yes\n",
     .options = drop_options,

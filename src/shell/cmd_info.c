@@ -192,6 +192,8 @@ static int info_json(struct session *db, const mn_collection_info *all, size_t n
         json_text_member(&t, "ids", id_kind_name(c->id_kind));
         json_text_member(&t, "table", c->table);
         json_text_member(&t, "column", c->column);
+        json_text_member(&t, "id_column", c->id_column);
+        text_printf(&t, ",\"foreign\":%s", c->foreign ? "true" : "false");
         json_text_member(&t, "rerank", rerank_name(c->rerank));
         json_count_member(&t, "bits", c->bits);
         text_printf(&t, ",\"recall\":%g", c->recall);

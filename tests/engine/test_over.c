@@ -226,6 +226,100 @@ TEST(what_cannot_be_indexed_is_refused_with_a_sentence)
     end(&o);
 }
 
+TEST(rows_are_put_by_the_columns_that_the_collection_names)
+{
+    struct over o;
+    int64_t ids[2], versions[2];
+    begin(&o, "CREATE TABLE docs(key INTEGER PRIMARY KEY, url TEXT UNIQUE DEFAULT (hex(randomblob("
+              "8))), lang TEXT NOT NULL, year CHECK (year < 3000), emb, made DEFAULT 'then', twice "
+              "AS (year * 2))");
+    CHECK_OK(create(&o, "docs", "docs", "emb"), o.err);
+    const mn_attr en[] = {{"lang", {.type = MN_TEXT, .data = "en", .len = 2}}};
+    const mn_attr both[] = {{"YEAR", {.type = MN_INTEGER, .integer = 1999}},
+                            {"lang", {.type = MN_TEXT, .data = "de", .len = 2}}};
+    const mn_row rows[] = {
+        {.id = MN_AUTO_ID, .vector = (float[]){1, 0}, .attrs = en, .n_attrs = 1},
+        {.id = MN_AUTO_ID, .vector = (float[]){0, 3}, .attrs = both, .n_attrs = 2}};
+    mn_put_opts opts = {.ids = ids, .versions = versions};
+    CHECK_OK(mn_put(o.conn, "docs", rows, 2, &opts, &o.err), o.err);
+    CHECK(ids[0] == 1 && ids[1] == 2 && versions[0] == 0 && versions[1] == 0);
+    CHECK_STR(nearest(&o, "docs", 0, 2), "2 1");
+    CHECK_EQ(number(&o, "SELECT count(*) FROM docs WHERE made = 'then' AND length(url) = 16"), 2);
+    CHECK_EQ(number(&o, "SELECT twice FROM docs WHERE key = 2"), 3998);
+    mn_row row = {.id = 2, .vector = (float[]){9, 9}, .attrs = en, .n_attrs = 1};
+    sql(&o, "UPDATE docs SET made = 'kept', url = 'u' WHERE key = 2");
+    CHECK_OK(mn_put(o.conn, "docs", &row, 1, NULL, &o.err), o.err);
+    CHECK_EQ(number(&o, "SELECT count(*) FROM docs WHERE key = 2 AND made = 'kept' AND lang = 'en' "
+                        "AND year IS NULL AND length(emb) = 8"),
+             1);
+    sql(&o, "UPDATE docs SET year = 1 WHERE key = 2");
+    row.vector = NULL;
+    opts = (mn_put_opts){.keep_rest = true};
+    CHECK_OK(mn_put(o.conn, "docs", &row, 1, &opts, &o.err), o.err);
+    CHECK_EQ(number(&o, "SELECT count(*) FROM docs WHERE key = 2 AND year = 1 AND length(emb) = 8"),
+             1);
+    opts = (mn_put_opts){.mode = MN_PUT_IF_ABSENT};
+    CHECK_EQ(mn_put(o.conn, "docs", &row, 1, &opts, &o.err), MN_CONFLICT);
+    CHECK_HAS(o.err.message, "has id 2");
+    opts = (mn_put_opts){.mode = MN_PUT_IF_VERSION};
+    CHECK_EQ(mn_put(o.conn, "docs", &row, 1, &opts, &o.err), MN_INVALID);
+    CHECK_HAS(o.err.message,
+              "put: collection 'docs' is over table 'docs', whose rows have no version");
+    CHECK_EQ(mn_delete_if_version(o.conn, "docs", &(mn_id){.id = 2}, 0, &o.err), MN_INVALID);
+    CHECK_HAS(o.err.message, "delete: collection 'docs' is over table 'docs'");
+    row.payload = "text";
+    row.payload_len = SIZE_MAX;
+    CHECK_EQ(mn_put(o.conn, "docs", &row, 1, NULL, &o.err), MN_INVALID);
+    CHECK_HAS(o.err.message, "row 0 has a payload");
+    row = (mn_row){.id = 5};
+    CHECK_EQ(mn_put(o.conn, "docs", &row, 1, NULL, &o.err), MN_INVALID);
+    CHECK_HAS(o.err.message, "NOT NULL constraint failed: docs.lang");
+    const mn_attr late[] = {{"year", {.type = MN_INTEGER, .integer = 4000}}, en[0]};
+    row = (mn_row){.id = 5, .attrs = late, .n_attrs = 2};
+    CHECK_EQ(mn_put(o.conn, "docs", &row, 1, NULL, &o.err), MN_INVALID);
+    CHECK_HAS(o.err.message, "CHECK constraint failed");
+    CHECK_OK(mn_add_attribute(o.conn, "docs", "url", &o.err), o.err);
+    const mn_attr taken[] = {{"url", {.type = MN_TEXT, .data = "u", .len = 1}}, en[0]};
+    row = (mn_row){.id = 5, .attrs = taken, .n_attrs = 2};
+    CHECK_EQ(mn_put(o.conn, "docs", &row, 1, NULL, &o.err), MN_CONFLICT);
+    CHECK_HAS(o.err.message, "UNIQUE constraint failed: docs.url");
+    CHECK_EQ(number(&o, "SELECT count(*) FROM docs"), 2);
+    uint64_t deleted;
+    CHECK_OK(mn_delete(o.conn, "docs", (mn_id[]){{.id = 1}, {.id = 77}}, 2, &deleted, &o.err),
+             o.err);
+    CHECK_EQ(deleted, 1);
+    CHECK_STR(nearest(&o, "docs", 0, 2), "2");
+    end(&o);
+}
+
+TEST(a_column_becomes_an_attribute_later)
+{
+    struct over o;
+    mn_rows *rows;
+    mn_collection_info info;
+    begin(&o, docs);
+    mn_collection_opts opts = {.dim = 2, .table = "docs", .column = "emb"};
+    CHECK_OK(mn_create(o.conn, "docs", &opts, &o.err), o.err);
+    CHECK_OK(mn_get(o.conn, "docs", &(mn_id){.id = 1}, 1, &rows, &o.err), o.err);
+    CHECK(mn_rows_at(rows, 0)->n_attrs == 0 && !mn_row_attr(mn_rows_at(rows, 0), "lang"));
+    mn_rows_free(rows);
+    CHECK_OK(mn_add_attribute(o.conn, "docs", "YEAR", &o.err), o.err);
+    CHECK_OK(mn_add_attribute(o.conn, "docs", "lang", &o.err), o.err);
+    CHECK_OK(mn_info(o.conn, "docs", &info, &o.err), o.err);
+    CHECK_STR(info.attributes, "year,lang");
+    CHECK_OK(mn_get(o.conn, "docs", &(mn_id){.id = 1}, 1, &rows, &o.err), o.err);
+    CHECK_EQ(mn_row_attr(mn_rows_at(rows, 0), "year")->integer, 1990);
+    mn_rows_free(rows);
+    CHECK_EQ(mn_add_attribute(o.conn, "docs", "Lang", &o.err), MN_EXISTS);
+    CHECK_HAS(o.err.message, "has an attribute 'lang' already");
+    CHECK_EQ(mn_add_attribute(o.conn, "docs", "nothing", &o.err), MN_NOTFOUND);
+    CHECK_HAS(o.err.message, "table 'docs' has no column 'nothing'");
+    CHECK_EQ(mn_add_attribute(o.conn, "docs", "emb", &o.err), MN_INVALID);
+    CHECK_EQ(mn_add_attribute(o.conn, "docs", "key", &o.err), MN_INVALID);
+    CHECK_EQ(mn_add_attribute(o.conn, "docs", "", &o.err), MN_INVALID);
+    end(&o);
+}
+
 /* ---- JSON ------------------------------------------------------------------------------------ */
 
 TEST(blobs_and_json_stand_in_one_column)
@@ -665,6 +759,58 @@ TEST(tables_of_the_module_come_and_go_without_a_new_index)
     end(&o);
 }
 
+TEST(an_indexed_table_is_looked_after_as_any_other)
+{
+    struct over o;
+    struct brute b;
+    mn_collection_stats stats;
+    mn_index_info index;
+    char copy[PATH_MAX + 8];
+    begin_indexed(&o, &b);
+    CHECK(by_index(&o, &b, 1));
+    CHECK_OK(mn_collection_stats_get(o.conn, "docs", &stats, &o.err), o.err);
+    CHECK_EQ(stats.rows, 600);
+    CHECK_EQ(stats.vectors, b.n);
+    CHECK(b.n < 600 && b.invalid > 0);
+    CHECK_OK(mn_index_stats(o.conn, "docs", &index, &o.err), o.err);
+    CHECK(index.exists && index.rows == b.n);
+    CHECK_OK(mn_compact(o.conn, &o.err), o.err);
+    CHECK(by_index(&o, &b, 2));
+    sql(&o, "VACUUM");
+    by_index(&o, &b, 3);
+    CHECK_OK(mn_rebuild(o.conn, "docs", &o.err), o.err);
+    CHECK(by_index(&o, &b, 4));
+    snprintf(copy, sizeof copy, "%s.copy", o.path);
+    CHECK_OK(mn_backup(o.conn, copy, &o.err), o.err);
+    mn_db *db;
+    mn_conn *conn;
+    const mn_open_opts readonly = {.flags = MN_OPEN_READONLY};
+    CHECK_OK(mn_open(copy, &readonly, &db, &o.err), o.err);
+    CHECK_OK(mn_connect(db, &conn, &o.err), o.err);
+    struct indexed_recall sum = {0};
+    float query[DIM];
+    indexed_vector(MN_F32, DIM, 3, 5, query);
+    struct indexed_query q = {.name = "docs", .vector = query, .k = 10};
+    const char *wrong = indexed_check(conn, &b, &q, &sum);
+    CHECKF(!wrong, "%s", wrong);
+    CHECK_EQ(mn_delete(conn, "docs", &(mn_id){.id = 1}, 1, NULL, &o.err), MN_READONLY);
+    mn_error_clear(&o.err);
+    mn_disconnect(conn);
+    CHECK_OK(mn_close(db, &o.err), o.err);
+    /* A reader that may not write still follows a rename. */
+    sql(&o, "ALTER TABLE docs RENAME TO papers; ALTER TABLE papers RENAME COLUMN emb TO vector");
+    mn_disconnect(o.conn);
+    CHECK_OK(mn_close(o.db, &o.err), o.err);
+    const struct db_stage stage = {.limits = INDEXED_LIMITS};
+    CHECK_OK(db_open_on(o.path, &readonly, &stage, &o.db, &o.err), o.err);
+    CHECK_OK(mn_connect(o.db, &o.conn, &o.err), o.err);
+    load(&b, o.plain, "SELECT key, vector FROM papers ORDER BY key");
+    wrong = indexed_check(o.conn, &b, &q, &sum);
+    CHECKF(!wrong, "%s", wrong);
+    brute_free(&b);
+    end(&o);
+}
+
 /* ---- A stock client at random ---------------------------------------------------------------- */
 
 /* One statement of the stock client; those that fail on a constraint change nothing. */
@@ -739,15 +885,20 @@ static bool odd_row(void *ctx, const mn_row *row)
     return odd(ctx, row->id);
 }
 
-TEST(any_change_by_a_stock_client_is_answered_as_brute_force_does)
+static void follow_at_random(mn_metric metric, mn_rerank rerank)
 {
     struct over o;
-    struct test_rng r = {2026};
-    struct brute b = {.dtype = MN_F32, .metric = MN_L2, .dim = DIM};
+    struct test_rng r = {2026 + rerank};
+    struct brute b = {.dtype = MN_F32, .metric = metric, .dim = DIM};
     struct indexed_recall sum = {0};
     const char *const attributes[] = {"lang", "year"};
-    mn_collection_opts opts = {
-        .dim = DIM, .table = "docs", .column = "emb", .attributes = attributes, .n_attributes = 2};
+    mn_collection_opts opts = {.dim = DIM,
+                               .table = "docs",
+                               .metric = metric,
+                               .rerank = rerank,
+                               .column = "emb",
+                               .attributes = attributes,
+                               .n_attributes = 2};
     begin(&o,
           "PRAGMA foreign_keys = ON; CREATE TABLE parents(id INTEGER PRIMARY KEY);"
           "CREATE TABLE docs(key INTEGER PRIMARY KEY, url UNIQUE, parent REFERENCES parents(id) "
@@ -793,6 +944,16 @@ TEST(any_change_by_a_stock_client_is_answered_as_brute_force_does)
     CHECK(sum.by_index > 20 && sum.by_rows > 10 && sum.found > 0.9 * sum.wanted);
     brute_free(&b);
     end(&o);
+}
+
+TEST(any_change_by_a_stock_client_is_answered_as_brute_force_does)
+{
+    follow_at_random(MN_L2, MN_RERANK_COPY);
+}
+
+TEST(the_same_where_exact_distances_come_from_the_rows)
+{
+    follow_at_random(MN_COSINE, MN_RERANK_ROWS);
 }
 
 TEST_MAIN

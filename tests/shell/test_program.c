@@ -444,11 +444,12 @@ TEST(info_and_stats_tell_what_is_there)
     run_shows("mneme info app.db",
               "collection  dim  type  metric  ids      attributes  table.column\n"
               "docs          2  f32   l2      integer  lang,year   docs.vector\n");
-    run_shows("mneme info app.db docs --format json",
-              "{\"collection\":\"docs\",\"dim\":2,\"type\":\"f32\",\"metric\":\"l2\","
-              "\"ids\":\"integer\",\"table\":\"docs\",\"column\":\"...\","
-              "\"rerank\":\"copy\",\"bits\":0,\"recall\":0.95,"
-              "\"attributes\":[\"lang\",\"year\"]}\n");
+    run_shows(
+        "mneme info app.db docs --format json",
+        "{\"collection\":\"docs\",\"dim\":2,\"type\":\"f32\",\"metric\":\"l2\","
+        "\"ids\":\"integer\",\"table\":\"docs\",\"column\":\"...\","
+        "\"id_column\":\"id\",\"foreign\":false,\"rerank\":\"copy\",\"bits\":0,\"recall\":0.95,"
+        "\"attributes\":[\"lang\",\"year\"]}\n");
     run_shows("mneme stats app.db", "database           ...app.db\n"
                                     "file               ...iB, pages of ...iB\n"
                                     "write-ahead log    ...\n"
@@ -744,6 +745,59 @@ TEST(options_of_the_index_are_kept_with_the_collection)
     run(0, "mneme create app.db d --dim 4 --rerank rows --bits 8 --recall 0.8");
     run(0, "mneme info app.db d --format json");
     CHECK_HAS(out, "\"rerank\":\"rows\",\"bits\":8,\"recall\":0.8,");
+}
+
+/* ---- Tables that were there ------------------------------------------------------------------ */
+
+TEST(a_table_that_is_there_is_indexed_looked_after_and_left_as_it_was)
+{
+    sqlite3 *sql;
+    CHECK_EQ(sqlite3_open(test_path("app.db"), &sql), SQLITE_OK);
+    CHECK_EQ(sqlite3_exec(sql,
+                          "CREATE TABLE notes(k INTEGER PRIMARY KEY, lang, emb); INSERT INTO notes "
+                          "VALUES (1, 'en', '[0,0]'), (2, 'de', '[3,4]'), (3, 'en', "
+                          "x'0000c04000000041'), (4, 'en', '[1]'), (5, NULL, NULL)",
+                          NULL, NULL, NULL),
+             SQLITE_OK);
+    sqlite3_close(sql);
+    run(2, "mneme create app.db notes --dim 2 --table notes");
+    CHECK_HAS(err, "both --table TABLE and --vector-column C");
+    run_shows("mneme create app.db notes --table notes --vector-column emb --dim 2 -a lang",
+              "created 'notes': 2 x f32, l2, over table notes\n");
+    run(0, "mneme info app.db notes --format json");
+    CHECK_HAS(out, "\"table\":\"notes\",\"column\":\"emb\",\"id_column\":\"k\",\"foreign\":true,");
+    CHECK_HAS(out, "\"attributes\":[\"lang\"]");
+    run(0, "mneme stats app.db");
+    CHECK_HAS(out, "vectors            3 of 2 x f32, l2, 24 bytes\n");
+    CHECK_HAS(out, "rows               5, integer ids\n");
+    run_shows("mneme search app.db notes --id 1 --k 3 --where lang=en", "1\n"
+                                                                        "rank  id  distance  lang\n"
+                                                                        "   1   3  10.00000  en\n"
+                                                                        "1 row, ...\n");
+    run_shows("mneme get app.db notes 2 4 --format json",
+              "{\"id\":2,\"version\":0,\"attributes\":{\"lang\":\"de\"},\"vector\":[3,4]}\n"
+              "{\"id\":4,\"version\":0,\"attributes\":{\"lang\":\"en\"},\"vector\":null}\n");
+    run(1, "mneme verify app.db");
+    CHECK_HAS(out, "notes, row 4: the value is neither a blob of 8 bytes nor a JSON array of 2 "
+                   "numbers\n");
+    run(0, "mneme recall app.db notes");
+    CHECK_HAS(out, "recall 0.95  1.0000");
+    run(0, "mneme export app.db notes vectors.npy --ids ids.txt");
+    CHECK_HAS(out, "exported 3 rows");
+    put_text("more.jsonl", "{\"id\":9,\"vector\":[1,1],\"lang\":\"fr\"}\n");
+    run(0, "mneme import app.db notes more.jsonl");
+    put_text("more.jsonl", "{\"id\":9,\"vector\":[1,1],\"text\":\"a payload\"}\n");
+    run(3, "mneme import app.db notes more.jsonl");
+    CHECK_HAS(err, "row 0 has a payload, but collection 'notes' is over table 'notes'");
+    run(0, "mneme delete app.db notes 9");
+    run_shows("mneme drop app.db notes --yes", "dropped 'notes'\n");
+    run(0, "mneme app.db \"SELECT count(*), total(k) FROM notes\"");
+    CHECK_HAS(out, "15");
+    run(0, "mneme create app.db notes --table notes --vector-column emb --dim 2");
+    run(0, "mneme app.db \"DROP TABLE notes\"");
+    run(3, "mneme search app.db notes --vector 0,0");
+    CHECK_HAS(err, "collection 'notes' is over table 'notes', which is gone");
+    run_shows("mneme drop app.db notes --yes", "dropped 'notes'\n");
 }
 
 /* ---- Wrong command lines ------------------------------------------------------------------------

@@ -17,6 +17,7 @@ static const struct subcommand subcommands[] = {
     {"centroids", bench_centroids, "the graph over centroids beside their flat scan"},
     {"exact", bench_exact, "exact search, beside FAISS, usearch and sqlite-vec"},
     {"ann", bench_ann, "search by recall target, beside hnswlib, FAISS, usearch, zvec, LanceDB"},
+    {"filter", bench_filter, "search under conditions on attributes, beside zvec and LanceDB"},
     {"churn", bench_churn, "content replaced under search: recall, cost, bytes written"},
     {"live", bench_live,
      "search beside a writer, puts beside a fold, the first answer after opening"},

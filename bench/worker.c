@@ -435,6 +435,7 @@ int bench_worker(int argc, char **argv)
         {"ann", worker_ann},     {"fold", worker_fold},
         {"truth", worker_truth}, {"churn", worker_churn},
         {"live", worker_live},   {"reopen", worker_reopen},
+        {"filter", worker_filter}, {"filter-build", worker_filter_build},
     };
     struct worker_opts o;
     for (size_t i = 0; argc >= 2 && i < sizeof others / sizeof *others; i++)

@@ -19,6 +19,8 @@
  *    their whole codes after the next part has been scanned, when their records, fetched ahead,
  *    have come. A row whose estimate is below T moves T; one whose bound is below is kept as a
  *    candidate.
+ *    Where it is known beforehand which rows may be hits (ann_query.match), only they are scored, n
+ *    is how many of them a posting holds, and postings without any are passed over throughout.
  * 5. If fewer than k rows were found (a filter, hidden rows), the remaining postings are scanned,
  *    nearest first, until they are. For this, and in the first phase where the nearest few hold too
  *    few rows, all centroids are scanned.
@@ -64,6 +66,9 @@ enum {
     ENOUGH = 4,             /* rows of the first phase for each of k */
     BEAM = 16,              /* a walk's beyond the postings of the first phase */
     ASSIGN_BEAM = 32,
+    LOT = 16,               /* postings that are asked for rows to score before any is scored; */
+    LOT_ROWS = 1024,        /* larger parts are scored at once */
+    LOT_FETCH = 1024,       /* bytes of a block fetched ahead */
     WIDEN = 8               /* postings scanned together beyond the plan, where parts are away */
 };
 
@@ -98,6 +103,12 @@ struct candidate {
     int64_t id;              /* if its part is away; else the part has it */
 };
 
+/* Rows of one part. */
+struct slice {
+    uint32_t posting, part, first, n;
+    float g;
+};
+
 struct ann_scratch {
     uint32_t max_dim, max_postings, max_k;
     struct query *query;
@@ -113,6 +124,8 @@ struct ann_scratch {
     struct candidate *candidates; /* [room] */
     mn_hit *hits;                 /* [max_k] */
     struct scanned *parts[2];
+    struct slice lot[LOT];        /* whose rows to score are known; being fetched */
+    uint64_t lot_left_out[LOT][LOT_ROWS / 64];
     struct row_set met;           /* places NULL: for indexes whose rows stand once only */
     float mass;                   /* S of the last search; 0: nothing was chosen */
     struct known weighed;         /* what weight[] is of */
@@ -135,6 +148,7 @@ struct search {
     size_t n, room;           /* of candidates */
     uint32_t live;            /* which of s->parts is scanned next */
     uint32_t n_visited;       /* order[0 .. n_visited) were scanned */
+    uint32_t n_all;           /* postings that may hold hits */
     uint64_t rows_seen;
     bool gone;                /* a row had no exact key */
     bool again;               /* so only exact keys count as found */
@@ -227,6 +241,11 @@ mn_status ann_index_create(struct mn_alloc *a, const struct ann_index_spec *spec
         x->reaches[j] = (struct centroid_reach){x->mean[j], x->reach[j], x->count[j], 0};
     *out = x;
     return MN_OK;
+}
+
+size_t ann_index_lanes(const struct ann_index *x)
+{
+    return x->lanes;
 }
 
 uint64_t ann_index_rows(const struct ann_index *x)
@@ -373,7 +392,9 @@ static int64_t id_of(const struct search *f, const struct candidate *c)
 static mn_status ask(struct search *f, const struct candidate *c, bool *admitted)
 {
     const struct ann_query *q = f->q;
-    enum ann_verdict verdict = q->admit(q->admit_ctx, id_of(f, c), f->err);
+    const struct ann_candidate row = {id_of(f, c), c->posting, c->part, c->slot, c->bound,
+                                      c->estimate};
+    enum ann_verdict verdict = q->admit(q->admit_ctx, &row, f->err);
     *admitted = verdict == ANN_ADMIT;
     f->s->stats.admitted += verdict == ANN_ADMIT;
     f->s->stats.rejected += verdict == ANN_REJECT;
@@ -510,32 +531,67 @@ static float refine(const struct search *f, uint32_t j, float g)
     return f->s->query->center.base - v;
 }
 
-/* Scans a part of posting j; the survivors of the last slice are estimated later, by the next call
- * or by flush(). `come` is the part if it was away. */
+/* Rows of n from `first` on of a posting's part that need not be scored, into left_out; returns how
+ * many may be hits. */
+static size_t leave_out(struct search *f, uint32_t j, uint32_t i, size_t first, size_t n,
+                        uint64_t *left_out)
+{
+    const uint64_t *hidden = f->x->spec.postings[j].parts[i].hidden;
+    size_t words = (n + 63) / 64;
+    memset(left_out, 0xff, words * sizeof *left_out);
+    if (n % 64)
+        left_out[words - 1] = ((uint64_t)1 << n % 64) - 1;
+    size_t may = f->q->match(f->q->match_ctx, j, i, first, n, left_out);
+    for (size_t w = 0; w < words; w++) {
+        left_out[w] = ~left_out[w];
+        if (hidden)
+            left_out[w] |= hidden[first / 64 + w];
+    }
+    f->s->stats.skipped += n - may;
+    return may;
+}
+
+/* Scans rows first .. first + n of a part of posting j, all but those left out; the survivors of
+ * the last slice are estimated later, by the next call or by flush(). `come` is the part if it was
+ * away. */
+static mn_status scan_slice(struct search *f, const struct slice *at, const uint64_t *left_out,
+                            const struct ann_fetched *come)
+{
+    const struct ann_part *part = &f->x->spec.postings[at->posting].parts[at->part];
+    struct ann_scratch *s = f->s;
+    struct scanned *to = s->parts[f->live];
+    to->view = come ? &come->view : &part->view;
+    to->tags = come ? come->tags : NULL;
+    to->away = come;
+    to->posting = at->posting;
+    to->part = at->part;
+    to->first = at->first;
+    to->g = at->g;
+    to->distance2 = f->inverse_length2 != 0 ? s->query->length2 : at->g;
+    to->g_noise = f->g_noise;
+    query_scan(s->query, to, at->n, left_out, f->best.limit);
+    f->live ^= 1;
+    return finish_part(f, s->parts[f->live]);
+}
+
+/* A part of posting j. */
 static mn_status scan_part(struct search *f, uint32_t j, uint32_t i, float g,
                            const struct ann_fetched *come)
 {
     const struct ann_part *part = &f->x->spec.postings[j].parts[i];
-    const struct posting_view *view = come ? &come->view : &part->view;
-    struct ann_scratch *s = f->s;
+    uint32_t rows = come ? come->view.n : part->view.n;
+    uint64_t left_out[QUERY_SLICE / 64];
     mn_status st = MN_OK;
-    for (size_t first = 0; !st && first < view->n; first += QUERY_SLICE) {
-        struct scanned *to = s->parts[f->live];
-        size_t n = view->n - first < QUERY_SLICE ? view->n - first : QUERY_SLICE;
-        to->view = view;
-        to->tags = come ? come->tags : NULL;
-        to->away = come;
-        to->posting = j;
-        to->part = i;
-        to->first = first;
-        to->g = g;
-        to->distance2 = f->inverse_length2 != 0 ? s->query->length2 : g;
-        to->g_noise = f->g_noise;
-        query_scan(s->query, to, n, part->hidden, f->best.limit);
-        s->stats.codes += n;
-        f->rows_seen += n;
-        f->live ^= 1;
-        st = finish_part(f, s->parts[f->live]);
+    for (uint32_t first = 0; !st && first < rows; first += QUERY_SLICE) {
+        uint32_t n = rows - first < QUERY_SLICE ? rows - first : QUERY_SLICE;
+        const struct slice at = {.posting = j, .part = i, .first = first, .n = n, .g = g};
+        size_t may = f->q->match ? leave_out(f, j, i, first, n, left_out) : n;
+        f->s->stats.codes += n;
+        f->rows_seen += may;
+        if (f->q->match && may)
+            st = scan_slice(f, &at, left_out, come);
+        else if (may)
+            st = scan_slice(f, &at, part->hidden ? part->hidden + first / 64 : NULL, come);
     }
     return st;
 }
@@ -550,6 +606,65 @@ static mn_status scan_posting(struct search *f, uint32_t j, float g)
     for (uint32_t i = 0; !st && i < p->n_parts; i++)
         if (p->parts[i].view.blocks)
             st = scan_part(f, j, i, g, NULL);
+    return st;
+}
+
+/* Fetches the blocks ahead that have rows to be scored. */
+static void fetch_blocks(const struct posting_view *v, const uint64_t *left_out)
+{
+    for (uint32_t b = 0; b * POSTING_BLOCK < v->n; b++) {
+        uint32_t row = b * POSTING_BLOCK;
+        if (!(uint32_t)~(left_out[row / 64] >> row % 64))
+            continue;
+        const uint8_t *block = v->blocks + (size_t)b * v->block_bytes;
+        for (uint32_t at = 0; at < v->block_bytes && at < LOT_FETCH; at += 64)
+            __builtin_prefetch(block + at);
+    }
+}
+
+/* Scans postings order[first, first + n) where it is known which rows to score. These are few of
+ * each, lie anywhere, and cost a miss of the cache each: so the postings of a lot are all asked
+ * first, their blocks fetched, and then scored. */
+static mn_status scan_lot(struct search *f, size_t first, size_t n)
+{
+    struct ann_scratch *s = f->s;
+    mn_status st = f->q->tick ? f->q->tick(f->q->tick_ctx, f->err) : MN_OK;
+    size_t waiting = 0;
+    for (size_t k = first; f->q->ahead && k < first + n; k++)
+        f->q->ahead(f->q->match_ctx, s->order[k]);
+    for (size_t k = first; k < first + n && !st; k++) {
+        uint32_t j = s->order[k];
+        const struct ann_posting *p = &f->x->spec.postings[j];
+        if (k + 4 < first + n)
+            __builtin_prefetch(&f->x->spec.postings[s->order[k + 4]]);
+        if (k + 2 < first + n) {
+            const char *parts = (const char *)f->x->spec.postings[s->order[k + 2]].parts;
+            __builtin_prefetch(parts);
+            __builtin_prefetch(parts + 64);
+        }
+        s->stats.probed++;
+        for (uint32_t i = 0; i < p->n_parts && !st; i++) {
+            const struct posting_view *v = &p->parts[i].view;
+            if (!v->blocks)
+                continue;
+            if (v->n > LOT_ROWS || waiting == LOT) {
+                st = scan_part(f, j, i, refine(f, j, s->saved[k]), NULL);
+                continue;
+            }
+            uint64_t *left_out = s->lot_left_out[waiting];
+            size_t may = leave_out(f, j, i, 0, v->n, left_out);
+            s->stats.codes += v->n;
+            f->rows_seen += may;
+            if (may == 0)
+                continue;
+            s->lot[waiting++] = (struct slice){j, i, 0, v->n, s->saved[k]};
+            fetch_blocks(v, left_out);
+        }
+    }
+    for (size_t k = 0; k < waiting && !st; k++) {
+        s->lot[k].g = refine(f, s->lot[k].posting, s->lot[k].g);
+        st = scan_slice(f, &s->lot[k], s->lot_left_out[k], NULL);
+    }
     return st;
 }
 
@@ -595,9 +710,13 @@ static void know_all(struct search *f)
         s->chosen[i] = s->order[i];
         s->g[s->order[i]] = INFINITY;
     }
+    for (size_t j = 0; f->q->match && j < x->n; j++)
+        if (!(f->q->expect[j] > 0))
+            s->g[j] = INFINITY;
     s->stats.centroids += x->n;
     f->known = (struct known){.n = x->n, .lanes = x->lanes, .sure = x->n, .mean = x->mean,
-                              .reach = x->reach, .count = x->count};
+                              .reach = x->reach,
+                              .count = f->q->match ? f->q->expect : x->count};
 }
 
 /* What a walk has met; its keys stand in g[]. */
@@ -647,18 +766,31 @@ static void take_nearest(struct search *f)
     s->g[i] = INFINITY;
 }
 
+/* How many more of the nearest postings the first phase wants, about, where rows to score are
+ * known: LOT at most. */
+static size_t lot_wanted(const struct search *f)
+{
+    double each = f->n_visited ? (double)f->rows_seen / (double)f->n_visited : 1;
+    double wanted = (double)ENOUGH * f->q->k - (double)f->rows_seen;
+    size_t n = wanted > 0 ? (size_t)(wanted / (each > 0.1 ? each : 0.1)) + 1 : 1;
+    n = f->n_visited == 0 ? ANN_FIRST : n;
+    return n < LOT ? n : LOT;
+}
+
 /* Scans the nearest posting, or where parts are away the nearest few, `lot` at most. */
 static mn_status scan_nearest(struct search *f, size_t lot)
 {
     const struct ann_fetch *fetch = f->x->away ? f->q->fetch : NULL;
     struct ann_scratch *s = f->s;
-    size_t first = f->n_visited, n = fetch ? lot : 1;
+    size_t first = f->n_visited, n = fetch ? lot : f->q->match ? lot_wanted(f) : 1;
     mn_status st = MN_OK;
-    for (size_t i = 0; i < n && f->n_visited < f->x->n; i++)
+    for (size_t i = 0; i < n && f->n_visited < f->n_all; i++)
         take_nearest(f);
     if (fetch)
         st = fetch->begin(fetch->ctx, s->order + first, f->n_visited - first, f->err);
-    for (size_t i = first; !st && i < f->n_visited; i++)
+    if (!st && f->q->match)
+        st = scan_lot(f, first, f->n_visited - first);
+    for (size_t i = first; !st && !f->q->match && i < f->n_visited; i++)
         st = scan_posting(f, s->order[i], s->saved[i]);
     if (!st)
         st = flush(f);
@@ -677,7 +809,7 @@ static mn_status widen(struct search *f)
 static mn_status first_phase(struct search *f)
 {
     mn_status st = MN_OK;
-    while (!st && f->n_visited < f->x->n &&
+    while (!st && f->n_visited < f->n_all &&
            (f->n_visited < ANN_FIRST || f->best.limit == INFINITY ||
             f->rows_seen < (uint64_t)ENOUGH * f->q->k))
         st = scan_nearest(f, ANN_FIRST);
@@ -776,6 +908,22 @@ static bool know_chosen(struct search *f, const struct ann_knobs *knobs)
     return true;
 }
 
+/* Leaves those of chosen[n] that may hold hits; refuses the search if they are to hold too many. */
+static size_t drop_barren(struct search *f, size_t n)
+{
+    const float *expect = f->q->expect;
+    struct ann_scratch *s = f->s;
+    float rows = 0;
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++) {
+        rows += expect[s->chosen[i]];
+        s->chosen[kept] = s->chosen[i];
+        kept += expect[s->chosen[i]] > 0;
+    }
+    s->stats.refused = f->q->most > 0 && rows > f->q->most;
+    return kept;
+}
+
 /* The density rule: how many postings it puts into order[], behind those visited. */
 static size_t choose(struct search *f, const struct ann_knobs *knobs)
 {
@@ -793,6 +941,8 @@ static size_t choose(struct search *f, const struct ann_knobs *knobs)
         s->weight[s->chosen[i]] = -1;
     s->weighed = f->known;
     size_t n = f->x->spec.kn->filter(s->weight, NULL, f->known.n, 0, -1, -cut, s->chosen);
+    if (f->q->match)
+        n = drop_barren(f, n);
     sort_by_weight(f, n, cut);
     return n;
 }
@@ -824,7 +974,12 @@ static mn_status scan_chosen(struct search *f, size_t n)
     struct ann_scratch *s = f->s;
     size_t first = f->n_visited;
     mn_status st = fetch ? fetch->begin(fetch->ctx, s->order + first, n, f->err) : MN_OK;
-    for (size_t i = 0; !st && i < n; i++) {
+    for (size_t i = 0; !st && f->q->match && i < n; i += LOT) {
+        size_t now = n - i < LOT ? n - i : LOT;
+        st = scan_lot(f, f->n_visited, now);
+        f->n_visited += (uint32_t)now;
+    }
+    for (size_t i = 0; !st && !f->q->match && i < n; i++) {
         fetch_ahead(f, s->order + f->n_visited, n - i);
         uint32_t at = f->n_visited++;
         st = scan_posting(f, s->order[at], s->saved[at]);
@@ -965,7 +1120,9 @@ static mn_status begin(struct search *f, const struct ann_knobs *knobs)
                      ? 0
                      : (l2 ? 2.0f : 1.0f) * 0.29f * sqrtf(q->length2) * x->spec.centroids->noise;
     row_set_clear(&f->s->met);
-    if (!x->spec.centroids->graph || f->again || !(knobs->lambda > 0) || !know_near(f))
+    /* Where hits are sparse they are farther than a walk looks. */
+    if (!x->spec.centroids->graph || f->again || !(knobs->lambda > 0) || f->q->match ||
+        !know_near(f))
         know_all(f);
     for (size_t i = 0; i < f->q->n_pending; i++) {
         float key = (float)f->q->pending[i].distance;
@@ -979,7 +1136,7 @@ static mn_status begin(struct search *f, const struct ann_knobs *knobs)
 /* Whether k rows were found, or nothing is left to scan. */
 static bool done(const struct search *f)
 {
-    return f->best.limit < INFINITY || f->n_visited == f->x->n;
+    return f->best.limit < INFINITY || f->n_visited == f->n_all;
 }
 
 /* Rows that turned out to be gone leave room for any others: all are looked at, nearest postings
@@ -991,7 +1148,7 @@ static mn_status search_again(struct search *f, const struct ann_knobs *knobs)
     f->n_visited = 0;
     f->again = true;
     mn_status st = begin(f, knobs);
-    while (!st && f->top.n < f->top.k && f->n_visited < f->x->n) {
+    while (!st && f->top.n < f->top.k && f->n_visited < f->n_all) {
         st = widen(f);
         if (!st)
             st = rerank(f);
@@ -1004,8 +1161,12 @@ static mn_status run(struct search *f, const struct ann_knobs *knobs)
     mn_status st = begin(f, knobs);
     if (!st)
         st = first_phase(f);
-    if (!st && f->n_visited < f->x->n)
-        st = scan_chosen(f, choose(f, knobs));
+    if (!st && f->n_visited < f->n_all) {
+        size_t n = choose(f, knobs);
+        if (f->s->stats.refused)
+            return MN_OK;
+        st = scan_chosen(f, n);
+    }
     while (!st && !done(f)) {
         if (f->known.at)
             know_all(f);
@@ -1033,12 +1194,15 @@ mn_status ann_search(const struct ann_index *x, struct ann_scratch *s, const str
     knobs.e1 = knobs.e1 > 0 ? knobs.e1 : ANN_E1;
     knobs.e2 = knobs.e2 > 0 ? knobs.e2 : ANN_E2;
     struct search f = {.x = x, .s = s, .q = q, .err = err, .candidates = s->candidates,
-                       .room = candidate_room(q->k)};
+                       .room = candidate_room(q->k), .n_all = x->n};
+    for (uint32_t j = 0; q->match && j < x->n; j++)
+        s->stats.barren += !(q->expect[j] > 0);
+    f.n_all -= (uint32_t)s->stats.barren;
     best_init(&f.best, s->keys, q->k);
     topk_init(&f.top, s->hits, q->k);
     s->parts[0]->n = s->parts[1]->n = 0;
     st = run(&f, &knobs);
-    if (st)
+    if (st || s->stats.refused)
         return st;
     hits_sort(s->hits, f.top.n);
     s->n_hits = f.top.n;

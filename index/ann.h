@@ -49,6 +49,7 @@ mn_status ann_index_create(struct mn_alloc *a, const struct ann_index_spec *spec
                            struct ann_index **out, mn_error *err);
 void ann_index_destroy(struct mn_alloc *a, struct ann_index *x); /* NULL is fine */
 
+size_t ann_index_lanes(const struct ann_index *x); /* postings, rounded up for ann_query.expect */
 uint64_t ann_index_rows(const struct ann_index *x); /* not hidden; each copy of a row counts */
 const struct rabitq *ann_index_rabitq(const struct ann_index *x);
 
@@ -85,7 +86,13 @@ typedef mn_status (*ann_rerank_fn)(void *ctx, const struct ann_candidate *c, siz
 
 /* A filter: asked at most once per row, only for rows that would enter the result. */
 enum ann_verdict { ANN_ADMIT, ANN_REJECT, ANN_STOP }; /* STOP: with the status put into err */
-typedef enum ann_verdict (*ann_admit_fn)(void *ctx, int64_t id, mn_error *err);
+typedef enum ann_verdict (*ann_admit_fn)(void *ctx, const struct ann_candidate *c, mn_error *err);
+
+/* Which rows may be hits at all, known before they are scored: clears the bits of the others in
+ * match [(n + 63) / 64], of rows first .. first + n of a posting's part, first a multiple of 64.
+ * Returns how many are left. */
+typedef size_t (*ann_match_fn)(void *ctx, uint32_t posting, uint32_t part, size_t first, size_t n,
+                               uint64_t *match);
 
 /* Called between postings: a status other than MN_OK (deadline, interrupt) ends the search. */
 typedef mn_status (*ann_tick_fn)(void *ctx, mn_error *err);
@@ -129,6 +136,13 @@ struct ann_query {
     ann_tick_fn tick;         /* NULL: none */
     void *tick_ctx;
     const struct ann_fetch *fetch; /* NULL: fine if no part is away */
+    ann_match_fn match;       /* NULL: any row may be a hit */
+    void (*ahead)(void *ctx, uint32_t posting); /* match will soon be asked of it; or NULL */
+    void *match_ctx;          /* of both */
+    const float *expect;      /* [ann_index_lanes] with match: how many rows of each posting may be
+                                 hits, about; 0: surely none. Zeros beyond the postings */
+    float most;               /* with match: if the plan is to score more rows than this, about,
+                                 there is no search: ann_stats.refused. 0: no limit */
 };
 
 struct ann_stats {
@@ -141,6 +155,9 @@ struct ann_stats {
     uint64_t admitted, rejected; /* by the filter */
     uint64_t dropped;    /* candidates given up since too many rows look alike */
     uint64_t widened;    /* postings scanned beyond the plan to find k rows */
+    uint64_t skipped;    /* of codes: rows that could be no hits and were not scored */
+    uint64_t barren;     /* postings that hold no row that could be a hit */
+    bool refused;        /* beyond ann_query.most: no search was made, there are no hits */
 };
 
 struct ann_scratch; /* one thread's memory for searches; no allocation after create */

@@ -57,11 +57,11 @@ struct run {
     uint64_t wanted;       /* true neighbours there are */
 };
 
-static enum ann_verdict not_self(void *ctx, int64_t id, mn_error *err)
+static enum ann_verdict not_self(void *ctx, const struct ann_candidate *c, mn_error *err)
 {
     const struct run *r = ctx;
     (void)err;
-    return id == r->self ? ANN_REJECT : ANN_ADMIT;
+    return c->id == r->self ? ANN_REJECT : ANN_ADMIT;
 }
 
 /* Notes where candidates are, and hands on. */

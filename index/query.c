@@ -294,7 +294,7 @@ void query_scan(const struct query *q, struct scanned *s, size_t count, const ui
     if (!set_test(q, s, limit, &k))
         return;
     k.blocks = v->blocks + s->first / POSTING_BLOCK * v->block_bytes;
-    k.hidden = hidden ? hidden + s->first / 64 : NULL;
+    k.hidden = hidden;
     k.record_bytes = v->record_bytes ? v->record_bytes : v->id_bits / 8u + 1;
     k.records = (v->record_bytes ? v->records : v->ids) + s->first * k.record_bytes;
     s->n = q->kn->scan(&k);

@@ -66,8 +66,9 @@ struct scanned {
 };
 
 /* Scans rows [s->first, s->first + count) of s->view, count <= QUERY_SLICE, first a multiple of 64,
- * all but those of the hidden bitmap (of the view; or NULL): s->n survivors, those whose key may be
- * below `limit` (INFINITY: all). */
+ * all but those of the hidden bitmap (its first bit is that of s->first; or NULL): s->n survivors,
+ * those whose key may be below `limit` (INFINITY: all). Of a block of 32 rows that are all hidden
+ * nothing is read. */
 void query_scan(const struct query *q, struct scanned *s, size_t count, const uint64_t *hidden,
                 float limit);
 

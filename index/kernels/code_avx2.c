@@ -87,13 +87,16 @@ INLINE size_t scan(const struct kernel_scan *s, const size_t pairs)
     size_t found = 0;
     for (size_t row = 0; row < s->n; row += 32, block += block_bytes) {
         const uint8_t *f = block + pairs * 32;
+        const uint32_t live = live_rows(s, row);
         __m256i u[2];
+        if (!live)
+            continue;
         sum_block(block, s->lut, pairs, u);
         __m256i keep0 = passes(s, u[0], load(f), load(f + 64), left, right);
         __m256i keep1 = passes(s, u[1], load(f + 32), load(f + 96), left, right);
         __m256i keep = _mm256_permute4x64_epi64(_mm256_packs_epi16(keep0, keep1), 0xd8);
         uint32_t mask = s->all ? ~0u : (uint32_t)_mm256_movemask_epi8(keep);
-        mask &= live_rows(s, row);
+        mask &= live;
         if (!mask)
             continue;
         store(sums, u[0]);
@@ -455,4 +458,36 @@ size_t kernel_closest_avx2(KERNEL_CLOSEST_ARGS)
             return i + (size_t)__builtin_ctz((unsigned)at);
     }
     return 0;
+}
+
+INLINE uint64_t select_32(const uint16_t *values, __m256i low, __m256i span, __m256i hole)
+{
+    __m256i in[2];
+    for (int i = 0; i < 2; i++) {
+        __m256i v = load(values + 16 * i), d = _mm256_sub_epi16(v, low);
+        __m256i within = _mm256_cmpeq_epi16(_mm256_min_epu16(d, span), d);
+        within = _mm256_andnot_si256(_mm256_cmpeq_epi16(v, hole), within);
+        in[i] = _mm256_or_si256(within, _mm256_cmpeq_epi16(v, _mm256_set1_epi16(-1)));
+    }
+    __m256i bytes = _mm256_permute4x64_epi64(_mm256_packs_epi16(in[0], in[1]), 0xd8);
+    return (uint32_t)_mm256_movemask_epi8(bytes);
+}
+
+void kernel_select_avx2(const struct kernel_select *s)
+{
+    const __m256i low = _mm256_set1_epi16((short)s->low), span = _mm256_set1_epi16((short)s->span);
+    const __m256i hole = _mm256_set1_epi16((short)s->hole);
+    for (size_t i = 0; i < s->n; i += 64) {
+        uint64_t in = select_32(s->values + i, low, span, hole);
+        in |= select_32(s->values + i + 32, low, span, hole) << 32;
+        if (s->n - i < 64)
+            in &= ((uint64_t)1 << (s->n - i)) - 1;
+        s->match[i / 64] &= in;
+    }
+}
+
+void kernel_common_avx2(KERNEL_COMMON_ARGS)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] *= each[i] * (float)_mm_popcnt_u64(have[i] & may);
 }

@@ -103,12 +103,15 @@ INLINE size_t scan(const struct kernel_scan *s, const size_t pairs)
     size_t found = 0;
     for (size_t row = 0; row < s->n; row += 32, block += block_bytes) {
         const uint8_t *f = block + pairs * 32;
+        const uint32_t live = live_rows(s, row);
+        if (!live)
+            continue;
         __m512i u = sum_block(block, s->lut, pairs);
         __m512i v = _mm512_sra_epi16(_mm512_sll_epi16(_mm512_sub_epi16(u, center), left), right);
         __m512i x = _mm512_adds_epi16(_mm512_mulhrs_epi16(v, mul), add);
         __m512i bar = _mm512_adds_epi16(_mm512_mulhrs_epi16(load(f + 64), unit), limit);
         uint32_t mask = _mm512_cmpgt_epi16_mask(_mm512_mulhrs_epi16(x, load(f)), bar);
-        mask = (s->all ? ~0u : mask) & live_rows(s, row);
+        mask = (s->all ? ~0u : mask) & live;
         if (!mask)
             continue;
         __m512i rows = _mm512_add_epi32(lanes, _mm512_set1_epi32((int)row));
@@ -517,4 +520,48 @@ size_t kernel_closest_avx512(KERNEL_CLOSEST_ARGS)
             return i + (size_t)__builtin_ctz(at);
     }
     return 0;
+}
+
+INLINE uint64_t select_32(const uint16_t *values, __m512i low, __m512i span, __m512i hole)
+{
+    __m512i v = load(values);
+    __mmask32 in = _mm512_cmple_epu16_mask(_mm512_sub_epi16(v, low), span);
+    in = _mm512_mask_cmpneq_epi16_mask(in, v, hole);
+    return in | _mm512_cmpeq_epi16_mask(v, _mm512_set1_epi16(-1));
+}
+
+void kernel_select_avx512(const struct kernel_select *s)
+{
+    const __m512i low = _mm512_set1_epi16((short)s->low), span = _mm512_set1_epi16((short)s->span);
+    const __m512i hole = _mm512_set1_epi16((short)s->hole);
+    for (size_t i = 0; i < s->n; i += 64) {
+        uint64_t in = select_32(s->values + i, low, span, hole);
+        in |= select_32(s->values + i + 32, low, span, hole) << 32;
+        if (s->n - i < 64)
+            in &= ((uint64_t)1 << (s->n - i)) - 1;
+        s->match[i / 64] &= in;
+    }
+}
+
+/* Bits of each of 8 numbers: nibbles looked up, bytes added. */
+INLINE __m256 count_bits(__m512i v)
+{
+    const __m512i counts = _mm512_broadcast_i32x4(
+        _mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+    const __m512i nibble = _mm512_set1_epi8(15);
+    __m512i low = _mm512_shuffle_epi8(counts, _mm512_and_si512(v, nibble));
+    __m512i high =
+        _mm512_shuffle_epi8(counts, _mm512_and_si512(_mm512_srli_epi16(v, 4), nibble));
+    __m512i sums = _mm512_sad_epu8(_mm512_add_epi8(low, high), _mm512_setzero_si512());
+    return _mm256_cvtepi32_ps(_mm512_cvtepi64_epi32(sums));
+}
+
+void kernel_common_avx512(KERNEL_COMMON_ARGS)
+{
+    const __m512i by = _mm512_set1_epi64((int64_t)may);
+    for (size_t i = 0; i < n; i += 8) {
+        __m256 bits = count_bits(_mm512_and_si512(load(have + i), by));
+        bits = _mm256_mul_ps(bits, _mm256_loadu_ps(each + i));
+        _mm256_storeu_ps(out + i, _mm256_mul_ps(bits, _mm256_loadu_ps(out + i)));
+    }
 }

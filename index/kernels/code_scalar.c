@@ -224,3 +224,31 @@ size_t kernel_closest_scalar(KERNEL_CLOSEST_ARGS)
     *value = least;
     return at;
 }
+
+void kernel_select_scalar(const struct kernel_select *s)
+{
+    for (size_t i = 0; i < s->n; i += 64) {
+        uint64_t good = 0;
+        for (size_t j = i; j < s->n && j < i + 64; j++) {
+            uint16_t v = s->values[j];
+            bool in = (uint16_t)(v - s->low) <= s->span && v != s->hole;
+            good |= (uint64_t)(in || v == 65535) << (j - i);
+        }
+        s->match[i / 64] &= good;
+    }
+}
+
+/* Without the library's popcount, which counts with a table. */
+static uint32_t bits_of(uint64_t v)
+{
+    v -= v >> 1 & UINT64_C(0x5555555555555555);
+    v = (v & UINT64_C(0x3333333333333333)) + (v >> 2 & UINT64_C(0x3333333333333333));
+    v = (v + (v >> 4)) & UINT64_C(0x0f0f0f0f0f0f0f0f);
+    return (uint32_t)(v * UINT64_C(0x0101010101010101) >> 56);
+}
+
+void kernel_common_scalar(KERNEL_COMMON_ARGS)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] *= each[i] * (float)bits_of(have[i] & may);
+}

@@ -111,6 +111,22 @@ typedef float (*kernel_weigh_fn)(const struct kernel_weigh *w);
  * arrays aligned to 64. With half the squared norms of centroids: the nearest one. */
 typedef size_t (*kernel_closest_fn)(const float *dots, const float *half, size_t n, float *value);
 
+/* Leaves those bits of match that belong to rows whose value v has v - low <= span in 16 bits and
+ * is not `hole`, or is 65535, which stands for any. Values may be read up to a multiple of 64, and
+ * bits beyond n are cleared. */
+struct kernel_select {
+    const uint16_t *values;
+    size_t n;
+    uint16_t low, span, hole;
+    uint64_t *match;         /* [(n + 63) / 64], in and out */
+};
+typedef void (*kernel_select_fn)(const struct kernel_select *s);
+
+/* out[i] *= each[i] times the number of bits that have[i] and `may` have in common; n a multiple of
+ * 16, arrays aligned to 64. */
+typedef void (*kernel_common_fn)(const uint64_t *have, uint64_t may, const float *each, size_t n,
+                                 float *out);
+
 /* Index of the least of n values, the first of equals; n a multiple of 16, x aligned to 64. */
 typedef size_t (*kernel_least_fn)(const float *x, size_t n);
 

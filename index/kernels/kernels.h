@@ -102,6 +102,8 @@ struct kernels {
     kernel_gather_fn gather;
     kernel_weigh_fn weigh;
     kernel_least_fn least;
+    kernel_select_fn select;
+    kernel_common_fn common;
     kernel_closest_fn closest;
 };
 

@@ -23,6 +23,8 @@
     const uint8_t *records, size_t record_bytes, const uint32_t *rows, size_t n,                   \
         const struct kernel_plane *planes, size_t n_planes, int32_t *out
 #define KERNEL_LUT_ARGS const float *q, size_t dim, float scale, uint8_t *lut
+#define KERNEL_COMMON_ARGS                                                                         \
+    const uint64_t *have, uint64_t may, const float *each, size_t n, float *out
 #define KERNEL_CLOSEST_ARGS const float *dots, const float *half, size_t n, float *value
 #define KERNEL_QUANTISE_ARGS const float *x, size_t n, float scale, int8_t *out
 #define KERNEL_FIT_ARGS const float *r, size_t n, float t, float top, float *dot, float *norm
@@ -63,6 +65,8 @@
     void kernel_gather_##isa(const struct kernel_gather *g);                                       \
     float kernel_weigh_##isa(const struct kernel_weigh *w);                                        \
     size_t kernel_least_##isa(const float *x, size_t n);                                           \
+    void kernel_select_##isa(const struct kernel_select *s);                                       \
+    void kernel_common_##isa(KERNEL_COMMON_ARGS);                                                  \
     size_t kernel_closest_##isa(KERNEL_CLOSEST_ARGS)
 
 /* Functions of i8 (vnni) and hamming_fn apart: CPUs of one instruction set differ in them. */
@@ -85,7 +89,8 @@
         .fit = kernel_fit_##suffix, .level = kernel_level_##suffix,                                \
         .centroids = kernel_centroids_##vnni, .gather = kernel_gather_##vnni,                      \
         .weigh = kernel_weigh_##suffix, .least = kernel_least_##suffix,                            \
-        .closest = kernel_closest_##suffix,                                                        \
+        .closest = kernel_closest_##suffix, .select = kernel_select_##suffix,                      \
+        .common = kernel_common_##suffix,                                                          \
     }
 
 KERNELS_DECLARE(scalar);

@@ -191,7 +191,7 @@ void view_release(mn_db *db, struct view *v)
     mn_free(db->alloc, v);
 }
 
-static struct view *view_share(struct view *v)
+struct view *view_share(struct view *v)
 {
     atomic_fetch_add_explicit(&v->refs, 1, memory_order_relaxed);
     return v;

@@ -45,6 +45,7 @@ void cache_fold_end(mn_db *db, int64_t collection);
  * held. */
 bool cache_unsettled(const mn_db *db, uint64_t least, char name[MN_MAX_NAME + 1]);
 
+struct view *view_share(struct view *v);
 void view_release(mn_db *db, struct view *v); /* NULL is fine */
 
 /* Parts of a view, to be scanned in any order; *block is borrowed from the view. */

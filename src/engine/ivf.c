@@ -25,6 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/engine/columns.h"
 #include "storage/base/bytes.h"
 #include "storage/io.h"
 
@@ -58,6 +59,7 @@ void ivf_core_release(mn_db *db, struct ivf_core *c)
         return;
     centroids_destroy(db->alloc, c->centroids);
     rabitq_destroy(db->alloc, c->rabitq);
+    columns_destroy(db, c->columns);
     mn_free(db->alloc, c->origin);
     mn_free(db->alloc, c);
 }
@@ -83,7 +85,8 @@ mn_status ivf_core_create(mn_db *db, const struct ivf_core_spec *spec, struct iv
     c->seed = spec->seed;
     c->built_rows = spec->built_rows;
     c->origin = mn_alloc(db->alloc, e->dim * sizeof(float), MN_TAG_CACHE);
-    mn_status st = c->origin ? MN_OK : no_memory(db, err);
+    c->columns = columns_create(db);
+    mn_status st = c->origin && c->columns ? MN_OK : no_memory(db, err);
     if (st == MN_OK) {
         memcpy(c->origin, spec->origin, e->dim * sizeof(float));
         struct rabitq_spec codes = {.dim = e->dim,
@@ -152,6 +155,7 @@ void ivf_pack_release(mn_db *db, struct ivf_pack *p)
 {
     if (!p || !last_ref(&p->refs))
         return;
+    pack_columns_destroy(db, p);
     mn_free(db->alloc, p->bytes.memory);
     mn_free(db->alloc, p->parts);
     mn_free(db->alloc, p);
@@ -553,6 +557,7 @@ void ivf_release(mn_db *db, struct ivf *x)
     if (!x || !last_ref(&x->refs))
         return;
     ann_index_destroy(db->alloc, x->ann);
+    version_columns_destroy(db, x);
     mn_free(db->alloc, x->ann_parts);
     mn_free(db->alloc, x->postings);
     mn_free(db->alloc, x->first);
@@ -601,6 +606,7 @@ static mn_status arrange(mn_db *db, struct ivf *x, mn_error *err)
                                                   .hidden = u->hidden ? u->hidden->words : NULL,
                                                   .n_hidden = u->hidden ? u->hidden->n : 0};
             x->rows += v->n - x->ann_parts[use].n_hidden;
+            x->unread = x->unread || (v->n && !v->blocks);
             if (v->n && v->id_max > x->max_id)
                 x->max_id = v->id_max;
         }

@@ -31,7 +31,11 @@ struct ivf_core {
     uint64_t built_rows;   /* that the centroids were made from */
     struct extent_ref ref; /* zeros: not saved yet. Written by the folder only */
     _Atomic bool lost;     /* relaxed; its extent is: the next fold builds anew */
+    struct columns *columns; /* set in create; dictionaries of attributes: columns.h */
 };
+
+struct pack_column;
+struct version_column;
 
 struct ivf_core_spec {
     const struct catalog_entry *entry;
@@ -70,6 +74,7 @@ struct ivf_pack {
     uint32_t n_parts;
     struct ivf_part *parts; /* [n_parts] */
     struct ivf_bytes bytes; /* the extent's payload */
+    _Atomic(struct pack_column *) columns; /* release, acquire; only grows: columns.h */
 };
 
 /* Vectors of consecutive slots, as they stand in one extent of the sidecar. */
@@ -125,6 +130,8 @@ struct ivf {
     struct ann_posting *postings;  /* [n_lists], into ann_parts */
     uint32_t *first;               /* [n_lists + 1] into uses */
     struct ann_index *ann;
+    bool unread;                   /* some parts' bytes, ids among them, are not in memory */
+    _Atomic(struct version_column *) columns; /* release, acquire; only grows: columns.h */
 };
 
 /* Memory: MN_TAG_CACHE. Fails with MN_NOMEM under the cap, and what index/ finds wrong. */

@@ -22,6 +22,7 @@
 #include "src/engine/engine.h"
 #include "src/engine/fold.h"
 #include "src/engine/ivf_make.h"
+#include "src/engine/ivf_store.h"
 #include "src/engine/pool.h"
 #include "src/engine/search.h"
 #include "src/engine/stream.h"
@@ -33,8 +34,15 @@ enum {
     DEFAULT_MAX_HITS = 1000000,
     PARALLEL_BYTES = 4 << 20, /* less work than this is not worth a second thread */
     CHUNK_BYTES = 256 << 10,  /* of vectors scored at once on their way from SQLite, still near */
-    CHUNK_ROWS = 192          /* or so many rows: what index/scan takes at a time */
+    CHUNK_ROWS = 192,         /* or so many rows: what index/scan takes at a time */
+    MATCH_ROWS = 2048,        /* rows of a posting whose conditions are asked at once */
+    MATCHES = 128,            /* rows whose vectors are on their way from memory at once, */
+    FETCHED_BYTES = 1024,     /* so much of each: then the hardware follows */
+    COLD_SHARE = 16 /* vectors of so small a part of the rows are looked up rather than all read */
 };
+
+/* Vectors of up to this share of the rows are gathered rather than all scanned in order. */
+#define WARM_SHARE 0.4
 
 /* ---- Admission ------------------------------------------------------------------------------- */
 
@@ -44,7 +52,8 @@ static int by_id(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static mn_status admit_row(struct search *s, int64_t id, bool *keep, mn_error *err)
+/* met: the row meets the conditions. */
+static mn_status admit_row(struct search *s, int64_t id, bool met, bool *keep, mn_error *err)
 {
     sqlite3_stmt *st;
     bool there;
@@ -59,8 +68,8 @@ static mn_status admit_row(struct search *s, int64_t id, bool *keep, mn_error *e
         return status;
     if (there) {
         status = row_read(s->conn->db, s->c, st, false, &row, s->attrs, err);
-        *keep = status == MN_OK && conditions_hold(&s->where, &row);
-        s->stats.rows_checked += s->where.n > 0;
+        *keep = status == MN_OK && (met || conditions_hold(&s->where, &row));
+        s->stats.rows_checked += !met && s->where.n;
         if (*keep && s->opts.filter) {
             s->stats.rows_filtered++;
             *keep = s->opts.filter(s->opts.filter_ctx, &row);
@@ -70,15 +79,24 @@ static mn_status admit_row(struct search *s, int64_t id, bool *keep, mn_error *e
     return status;
 }
 
-enum scan_verdict search_admit(void *ctx, int64_t id, mn_error *err)
+static enum scan_verdict admit(struct search *s, int64_t id, bool met, mn_error *err)
 {
-    struct search *s = ctx;
-    bool keep = true;
+    bool keep = true, ask = s->opts.filter || (s->where.n && !met);
     if (s->ids && !bsearch(&id, s->ids, s->n_ids, sizeof id, by_id))
         return SCAN_REJECT;
-    if (search_reads_rows(s) && (admit_row(s, id, &keep, err) || conn_tick(s->conn, err)))
+    if (ask && (admit_row(s, id, met, &keep, err) || conn_tick(s->conn, err)))
         return SCAN_STOP;
     return keep ? SCAN_ADMIT : SCAN_REJECT;
+}
+
+enum scan_verdict search_admit(void *ctx, int64_t id, mn_error *err)
+{
+    return admit(ctx, id, false, err);
+}
+
+enum scan_verdict search_admit_met(struct search *s, int64_t id, mn_error *err)
+{
+    return admit(s, id, true, err);
 }
 
 scan_admit_fn search_admit_fn(const struct search *s)
@@ -311,6 +329,193 @@ static mn_status scan_ids(struct search *s, const struct view *v, struct scan *s
     return st;
 }
 
+/* ---- Rows that meet the conditions ----------------------------------------------------------- */
+
+/* A row of the index that may match. */
+struct match {
+    uint32_t posting, part, row;
+    int64_t id;
+    const char *vector; /* NULL: not in memory, or not wanted */
+};
+
+struct matching {
+    struct search *s;
+    struct scan *scan;
+    struct gather g;
+    bool *sure;           /* [g.at.n] of the gathered rows: no need to read the row */
+    struct match *some;   /* [MATCHES] whose ids and vectors are on their way */
+    size_t n_some;
+    uint64_t found;       /* so far */
+};
+
+/* Admission of gathered rows, few of which come near enough to be asked for. */
+static enum scan_verdict admit_match(void *ctx, int64_t id, mn_error *err)
+{
+    struct matching *m = ctx;
+    for (size_t i = 0; i < m->g.n; i++)
+        if (m->g.at.ids[i] == id && m->sure[i])
+            return search_admit_met(m->s, id, err);
+    return search_admit(m->s, id, err);
+}
+
+static mn_status score_matches(struct matching *m, mn_error *err)
+{
+    struct search *s = m->s;
+    struct view_room *at = &m->g.at;
+    struct scan_block block = {.ids = at->ids, .vectors = at->vectors, .norms = at->norms,
+                               .n = m->g.n};
+    if (block.n == 0)
+        return MN_OK;
+    scan_norms(s->conn->db->kernels, s->c->entry.dtype, s->c->entry.dim, block.vectors, block.n,
+               at->norms);
+    mn_status st = scan_block(m->scan, &block, admit_match, m, err);
+    s->stats.rows_scanned += (uint64_t)block.n * s->spec.nq;
+    s->stats.bytes_scanned += (uint64_t)block.n * s->c->vector_bytes;
+    m->g.n = 0;
+    return st ? st : conn_tick(s->conn, err);
+}
+
+/* Where the rows' vectors are; they are fetched ahead, as they lie anywhere. */
+static void locate_matches(struct matching *m)
+{
+    const struct ivf *x = m->s->selected.x;
+    size_t bytes = m->s->c->vector_bytes, kept = 0;
+    bool changed = view_n_changed(m->s->over) > 0;
+    bytes = bytes < FETCHED_BYTES ? bytes : FETCHED_BYTES;
+    for (size_t i = 0; i < m->n_some; i++) {
+        struct match *r = &m->some[i];
+        r->id = posting_id(&x->postings[r->posting].parts[r->part].view, r->row);
+        if (changed && view_changed(m->s->over, r->id))
+            continue;
+        r->vector = ivf_vector(x, r->posting, r->part, r->row);
+        for (size_t at = 0; r->vector && at < bytes; at += 64)
+            __builtin_prefetch(r->vector + at);
+        m->some[kept++] = *r;
+    }
+    m->n_some = kept;
+}
+
+/* Gathers the vectors of the rows in some[], and scores them when there are enough. */
+static mn_status take_matches(struct matching *m, mn_error *err)
+{
+    struct search *s = m->s;
+    mn_status st = MN_OK;
+    locate_matches(m);
+    m->found += m->n_some;
+    for (size_t i = 0; i < m->n_some && st == MN_OK; i++) {
+        const struct match *r = &m->some[i];
+        uint32_t use = s->selected.x->first[r->posting] + r->part;
+        size_t at = m->g.n;
+        if (r->vector)
+            gather_add(&m->g, r->id, r->vector, s->c->vector_bytes);
+        else
+            st = look_up(s, r->id, &m->g, err);
+        if (m->g.n > at)
+            m->sure[at] = selection_row(&s->selected, use, r->row, r->id) == SELECTED_YES;
+        if (st == MN_OK && m->g.n == m->g.at.n)
+            st = score_matches(m, err);
+    }
+    m->n_some = 0;
+    return st;
+}
+
+static mn_status find_in_part(struct matching *m, uint32_t posting, uint32_t part, mn_error *err)
+{
+    const struct ivf *x = m->s->selected.x;
+    const struct ann_part *p = &x->postings[posting].parts[part];
+    mn_status st = MN_OK;
+    for (uint32_t first = 0; first < p->view.n && st == MN_OK; first += MATCH_ROWS) {
+        uint32_t n = p->view.n - first < MATCH_ROWS ? p->view.n - first : MATCH_ROWS;
+        uint64_t bits[MATCH_ROWS / 64];
+        memset(bits, 0xff, sizeof bits);
+        if (n % 64)
+            bits[n / 64] = (UINT64_C(1) << n % 64) - 1;
+        for (uint32_t i = 0; p->hidden && i < (n + 63) / 64; i++)
+            bits[i] &= ~p->hidden[first / 64 + i];
+        if (!selection_match(&m->s->selected, x->first[posting] + part, first, n, bits))
+            continue;
+        for (uint32_t i = 0; i < (n + 63) / 64; i++)
+            for (uint64_t left = bits[i]; left && st == MN_OK; left &= left - 1) {
+                uint32_t row = first + i * 64 + (uint32_t)__builtin_ctzll(left);
+                __builtin_prefetch(p->view.ids + (size_t)row * p->view.id_bits / 8);
+                m->some[m->n_some++] = (struct match){.posting = posting, .part = part, .row = row};
+                if (m->n_some == MATCHES)
+                    st = take_matches(m, err);
+            }
+    }
+    return st;
+}
+
+/* The rows of the index that may meet the conditions, found by their columns, and all that changed
+ * since. Exact. */
+static mn_status scan_matches(struct search *s, struct scan *scan, mn_error *err)
+{
+    struct mn_alloc *a = s->conn->db->alloc;
+    struct matching m = {.s = s, .scan = scan};
+    const struct ivf *x = s->selected.x;
+    mn_status st = gather_init(s, &m.g, chunk_rows(s), err);
+    if (st)
+        return st;
+    m.sure = mn_alloc_array(a, m.g.at.n, sizeof *m.sure, MN_TAG_SEARCH);
+    m.some = mn_alloc_array(a, MATCHES, sizeof *m.some, MN_TAG_SEARCH);
+    if (!m.sure || !m.some)
+        st = mn_fail(err, MN_NOMEM, "search: out of memory under the cap");
+    for (uint32_t j = 0; j < x->core->n_lists && st == MN_OK; j++)
+        for (uint32_t i = 0; s->selected.expect[j] > 0 && i < x->postings[j].n_parts && !st; i++)
+            st = find_in_part(&m, j, i, err);
+    if (st == MN_OK)
+        st = take_matches(&m, err);
+    if (st == MN_OK)
+        st = score_matches(&m, err);
+    s->stats.matches = m.found;
+    for (size_t i = 0; i < view_parts(s->over) && st == MN_OK; i++) {
+        struct scan_block block;
+        view_block(s->over, i, &block);
+        st = scan_block(scan, &block, search_admit, s, err);
+        s->stats.rows_scanned += (uint64_t)block.n * s->spec.nq;
+    }
+    s->stats.rows_invalid += view_bad(s->over);
+    mn_free(a, m.sure);
+    mn_free(a, m.some);
+    gather_fini(a, &m.g);
+    return st;
+}
+
+mn_status search_select(struct search *s, struct view *v, mn_error *err)
+{
+    if (!s->where.n)
+        return MN_OK;
+    mn_status st = selection_make(s->conn, s->c, v, &s->where, &s->selected, err);
+    if (st == MN_OK) {
+        s->over = view_share(v);
+        s->stats.matches = (uint64_t)s->selected.matches;
+    }
+    return st;
+}
+
+/* For an exact search: whether the index knows which rows to score, and has or finds their
+ * vectors. */
+static mn_status find_matches(struct search *s, bool *yes, mn_error *err)
+{
+    struct view *v = NULL;
+    uint64_t pending = 0;
+    mn_status st = MN_OK;
+    *yes = s->over != NULL;
+    if (s->over || !s->where.n || !s->c->indexable || (s->ids && s->n_ids <= FEW_IDS))
+        return MN_OK;
+    st = cache_indexed(s->conn, s->c, &v, &pending, err);
+    if (st == MN_OK && v)
+        st = search_select(s, v, err);
+    if (st == MN_OK && v) {
+        s->stats.rows_pending += pending;
+        double rows = (double)view_base(v)->rows, found = s->selected.matches;
+        double most = ivf_warm(view_base(v)) ? rows * WARM_SHARE : rows / COLD_SHARE;
+        *yes = !view_base(v)->unread && found < most;
+    }
+    view_release(s->conn->db, v);
+    return st;
+}
+
 /* ---- All rows from SQLite -------------------------------------------------------------------- */
 
 struct passage {
@@ -385,9 +590,16 @@ static mn_status stream(struct search *s, struct scan *scan, bool load, mn_error
 static mn_status scan_group(struct search *s, struct scan *scan, mn_error *err)
 {
     struct view *v = NULL;
-    bool load = false;
+    bool load = false, matches = false;
     uint64_t pending = 0;
-    mn_status st = cache_view(s->conn, s->c, &v, &load, &pending, err);
+    mn_status st = find_matches(s, &matches, err);
+    if (st == MN_OK && matches) {
+        s->stats.plan = MN_PLAN_MATCHES;
+        s->stats.from_index = true;
+        return scan_matches(s, scan, err);
+    }
+    if (st == MN_OK)
+        st = cache_view(s->conn, s->c, &v, &load, &pending, err);
     if (st)
         return st;
     s->conn->done = s->conn->total = 0;
@@ -513,6 +725,15 @@ static mn_status take_queries(struct search *s, const void *queries, char **conv
     return st;
 }
 
+/* The answer when no row can meet the conditions. */
+static void nothing(struct search *s, void *out)
+{
+    struct nearest *nearest = out;
+    s->stats.plan = MN_PLAN_MATCHES;
+    for (size_t q = 0; s->k && q < s->nq; q++) /* a radius search has none to begin with */
+        nearest->found[q] = 0;
+}
+
 /* Everything between the public functions' own checks and results, inside a read scope. */
 static mn_status search_scoped(struct search *s, const char *name, const void *queries,
                                group_done_fn done, void *out, mn_error *err)
@@ -532,13 +753,18 @@ static mn_status search_scoped(struct search *s, const char *name, const void *q
     if (st == MN_OK && search_reads_rows(s) &&
         !(s->attrs = mn_alloc_array(a, s->c->n_attrs, sizeof *s->attrs, MN_TAG_SEARCH)))
         st = mn_fail(err, MN_NOMEM, "search: out of memory under the cap");
-    if (st == MN_OK && s->k) {
+    if (st == MN_OK && s->where.never) {
+        nothing(s, out);
+        answered = true;
+    } else if (st == MN_OK && s->k) {
         struct nearest *nearest = out;
         st = search_indexed(s, nearest->hits, nearest->found, &answered, err);
     }
     if (st == MN_OK && !answered)
         st = scan_all(s, done, out, err);
     mn_free(a, s->attrs);
+    selection_fini(a, &s->selected);
+    view_release(s->conn->db, s->over);
     conditions_fini(a, &s->where);
     mn_free(a, s->ids);
     mn_free(a, converted);

@@ -7,6 +7,7 @@
 #include "src/engine/cache.h"
 #include "src/engine/conditions.h"
 #include "src/engine/engine.h"
+#include "src/engine/selection.h"
 
 enum { FEW_IDS = 2048 }; /* so many are looked up one by one rather than searched for */
 
@@ -22,6 +23,8 @@ struct search {
     int64_t *ids; /* [n_ids] ascending, each once; NULL: all rows */
     size_t n_ids;
     struct conditions where;
+    struct view *over;         /* what `selected` is of; NULL: the conditions are asked of rows */
+    struct selection selected;
     mn_attr *attrs; /* [n_attrs], for filter and conditions */
     mn_search_stats stats;
     struct scan_spec spec; /* of the running group */
@@ -37,6 +40,11 @@ static inline bool search_reads_rows(const struct search *s)
  * struct search; search_admit_fn says NULL when there is nothing to ask. */
 enum scan_verdict search_admit(void *ctx, int64_t id, mn_error *err);
 scan_admit_fn search_admit_fn(const struct search *s);
+/* The same of a row that is known to meet the conditions. */
+enum scan_verdict search_admit_met(struct search *s, int64_t id, mn_error *err);
+
+/* With conditions: makes s->selected over the view, which is shared with s->over. */
+mn_status search_select(struct search *s, struct view *v, mn_error *err);
 
 /* Answers all queries of a nearest search by the hybrid index, if this snapshot has one and the
  * search allows it; else *answered is false and nothing was done. hits [nq][k], found [nq]. */

@@ -25,8 +25,16 @@ enum {
     COLD_BATCH = 64,  /* candidates read from the sidecar at once */
     FETCHED_BYTES = 1024, /* of a vector, ahead: then the hardware follows */
     FEW_QUERIES = 4,  /* so many a thread are worth its waking up: that costs what one query does */
+    FEW_MATCHES = 100,
     WARM_BLOCKS = 16  /* heap blocks, MiB, that a search reads in beside its own work: some 10 ms */
 };
+
+#define REFUSE_SHARE 0.7f
+
+/* How lambda rises with falling selectivity. */
+#define SPARSE_FROM 0.4
+#define SPARSE_POWER 0.4
+#define SPARSE_MOST 16
 
 static double recall_of(const struct search *s)
 {
@@ -45,6 +53,8 @@ struct call {
     struct asker *askers;  /* one a thread */
     bool warm;             /* all vectors are in memory */
     bool estimate;         /* no exact distances are wanted */
+    float most;            /* rows that a query may score before scoring all matches is cheaper */
+    bool refused;          /* one would: its thread's only, as there are no others */
     mn_hit *hits;          /* [nq][k] */
     uint32_t *found;       /* [nq] */
     _Atomic size_t next;   /* relaxed; next query to be taken */
@@ -141,16 +151,47 @@ static void serve(struct call *all)
 
 /* ---- One query ------------------------------------------------------------------------------- */
 
-static enum ann_verdict on_admit(void *ctx, int64_t id, mn_error *err)
+/* Whether a candidate meets the conditions, as far as its codes tell. What was away may have no
+ * number in its part. */
+static enum selected codes_say(const struct search *s, const struct ann_candidate *c)
+{
+    const struct ivf *x = s->selected.x;
+    uint32_t use = x->first[c->posting] + c->part;
+    return x->ann_parts[use].view.blocks ? selection_row(&s->selected, use, c->slot, c->id)
+                                         : SELECTED_MAYBE;
+}
+
+static enum ann_verdict on_admit(void *ctx, const struct ann_candidate *c, mn_error *err)
 {
     struct asked *a = ctx;
     struct search *s = a->call->s;
-    if (view_changed(a->call->view, id))
+    if (view_changed(a->call->view, c->id))
         return ANN_REJECT;
-    if (!search_admit_fn(s))
-        return ANN_ADMIT;
-    enum scan_verdict v = search_admit(s, id, err);
+    enum scan_verdict v = SCAN_ADMIT;
+    enum selected met = SELECTED_MAYBE;
+    if (s->over)
+        met = codes_say(s, c);
+    if (met == SELECTED_NO)
+        return ANN_REJECT;
+    if (met == SELECTED_YES)
+        v = search_admit_met(s, c->id, err);
+    else if (search_admit_fn(s))
+        v = search_admit(s, c->id, err);
     return v == SCAN_ADMIT ? ANN_ADMIT : v == SCAN_REJECT ? ANN_REJECT : ANN_STOP;
+}
+
+static size_t on_match(void *ctx, uint32_t posting, uint32_t part, size_t first, size_t n,
+                       uint64_t *match)
+{
+    const struct asked *a = ctx;
+    const struct selection *s = &a->call->s->selected;
+    return selection_match(s, s->x->first[posting] + part, first, n, match);
+}
+
+static void on_ahead(void *ctx, uint32_t posting)
+{
+    const struct asked *a = ctx;
+    selection_ahead(&a->call->s->selected, posting);
 }
 
 static mn_status on_tick(void *ctx, mn_error *err)
@@ -249,6 +290,15 @@ static mn_status scan_pending(struct asked *a, size_t *n, mn_error *err)
     return MN_OK;
 }
 
+/* Fewer rows to be found lie thinner over more postings, of which more unlikely ones may be left
+ * out: with the knob as it is, recall is 0.99 where it was to be 0.95, at two to four times the
+ * cost (docs/decisions.md, 2026-11-25). */
+static float sparse_factor(double share)
+{
+    double factor = pow(SPARSE_FROM / (share > 1e-6 ? share : 1e-6), SPARSE_POWER);
+    return (float)(factor < 1 ? 1 : factor > SPARSE_MOST ? SPARSE_MOST : factor);
+}
+
 static mn_status ask(struct asked *a, size_t query, mn_error *err)
 {
     struct call *all = a->call;
@@ -275,10 +325,23 @@ static mn_status ask(struct asked *a, size_t query, mn_error *err)
                           .batch = all->warm ? 0 : COLD_BATCH,
                           .tick = on_tick,
                           .tick_ctx = a};
+    if (s->stats.plan == MN_PLAN_PROBE) {
+        q.match = on_match;
+        q.ahead = on_ahead;
+        q.match_ctx = a;
+        q.expect = s->selected.expect;
+        q.most = all->most;
+        q.knobs.lambda *= sparse_factor(s->selected.matches / (double)all->x->rows);
+    }
     st = ann_search(all->x->ann, a->own->scratch, &q, err);
     if (st)
         return st;
     const struct ann_stats *did = ann_stats(a->own->scratch);
+    if (did->refused) {
+        all->refused = true;
+        atomic_store_explicit(&all->stop, true, memory_order_relaxed);
+        return MN_OK;
+    }
     size_t n = ann_hits(a->own->scratch, &got);
     for (size_t i = 0; i < n; i++)
         all->hits[query * s->k + i] =
@@ -287,6 +350,8 @@ static mn_status ask(struct asked *a, size_t query, mn_error *err)
     a->stats.probed += did->probed;
     a->stats.codes += did->codes;
     a->stats.reranked += did->reranked;
+    a->stats.codes_skipped += did->skipped;
+    a->stats.postings_skipped += did->barren;
     return MN_OK;
 }
 
@@ -299,6 +364,8 @@ static void add_stats(mn_search_stats *to, const mn_search_stats *from)
     to->codes += from->codes;
     to->reranked += from->reranked;
     to->reads += from->reads;
+    to->codes_skipped += from->codes_skipped;
+    to->postings_skipped += from->postings_skipped;
     to->cpu_us += from->cpu_us;
 }
 
@@ -369,13 +436,15 @@ static uint32_t threads_for(const struct search *s, bool warm)
 }
 
 static mn_status ask_all(struct search *s, const struct view *v, mn_hit *hits, uint32_t *found,
-                         mn_error *err)
+                         bool *refused, mn_error *err)
 {
     mn_conn *conn = s->conn;
     const struct catalog_entry *e = &s->c->entry;
     struct call all = {.s = s, .view = v, .x = view_base(v), .hits = hits, .found = found};
     all.warm = ivf_warm(all.x);
     all.estimate = s->opts.estimated || e->rerank == MN_RERANK_NONE;
+    if (all.warm && !all.estimate && !all.x->unread)
+        all.most = (float)s->selected.matches * REFUSE_SHARE;
     struct asker_spec spec = {.x = all.x,
                               .scan = {.dtype = e->dtype,
                                        .metric = e->metric,
@@ -403,6 +472,7 @@ static mn_status ask_all(struct search *s, const struct view *v, mn_hit *hits, u
     pthread_cond_destroy(&all.served);
     pthread_mutex_destroy(&all.lock);
     add_stats(&s->stats, &all.stats);
+    *refused = all.refused;
     if (all.status && err)
         *err = all.err;
     if (all.status || n == 1)
@@ -442,6 +512,16 @@ static mn_status fold_for_search(struct search *s, struct view **v, uint64_t *pe
     return cache_indexed(s->conn, s->c, v, pending, err);
 }
 
+/* How a search with conditions goes about it; s->over is there. */
+static mn_plan plan_of(const struct search *s, const struct ivf *x)
+{
+    double rows = (double)x->rows, matches = s->selected.matches;
+    bool warm = ivf_warm(x) && x->core->entry.rerank == MN_RERANK_COPY && !x->unread;
+    if (warm && !s->opts.estimated && matches < FEW_MATCHES && s->selected.listed)
+        return MN_PLAN_MATCHES;
+    return matches < rows * SELECTION_MOST && !s->selected.asks_rows ? MN_PLAN_PROBE : MN_PLAN_POST;
+}
+
 mn_status search_indexed(struct search *s, mn_hit *hits, uint32_t *found, bool *answered,
                          mn_error *err)
 {
@@ -476,12 +556,16 @@ mn_status search_indexed(struct search *s, mn_hit *hits, uint32_t *found, bool *
     s->conn->total = s->nq;
     s->stats.rows_pending += pending;
     s->stats.from_index = true;
-    s->stats.plan = s->where.n ? MN_PLAN_POST : MN_PLAN_INDEX;
-    s->stats.matches = 0;
+    s->stats.plan = MN_PLAN_INDEX;
     s->stats.from_cache = ivf_warm(view_base(v));
-    if (st == MN_OK)
-        st = ask_all(s, v, hits, found, err);
-    *answered = st == MN_OK;
+    if (st == MN_OK && s->where.n)
+        st = search_select(s, v, err);
+    if (s->over)
+        s->stats.plan = plan_of(s, view_base(v));
+    bool refused = s->stats.plan == MN_PLAN_MATCHES;
+    if (st == MN_OK && !refused)
+        st = ask_all(s, v, hits, found, &refused, err);
+    *answered = st == MN_OK && !refused;
     view_release(s->conn->db, v);
     return st;
 }

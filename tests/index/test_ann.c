@@ -206,13 +206,13 @@ struct filter {
     size_t room;
 };
 
-static enum ann_verdict filter(void *ctx, int64_t id, mn_error *err)
+static enum ann_verdict filter(void *ctx, const struct ann_candidate *c, mn_error *err)
 {
     struct filter *f = ctx;
     (void)err;
     CHECK(f->asked < f->room);
-    f->seen[f->asked++] = id;
-    return f->keep(id) ? ANN_ADMIT : ANN_REJECT;
+    f->seen[f->asked++] = c->id;
+    return f->keep(c->id) ? ANN_ADMIT : ANN_REJECT;
 }
 
 static int by_value(const void *a, const void *b)
@@ -254,6 +254,72 @@ TEST(filters_are_asked_once_and_give_k_hits_of_theirs)
         CHECK_EQ(n, there < q.k ? there : q.k);
         free(filters.seen);
     }
+    fixture_free(&f);
+}
+
+/* Rows known beforehand: those that keep() says, asked of ids. */
+struct matcher {
+    const struct ann_fixture *f;
+    bool (*keep)(int64_t);
+    size_t asked;
+};
+
+static size_t match(void *ctx, uint32_t posting, uint32_t part, size_t first, size_t n,
+                    uint64_t *bits)
+{
+    struct matcher *m = ctx;
+    const struct ann_part *p = &m->f->postings[posting].parts[part];
+    size_t left = 0;
+    m->asked += n;
+    CHECK(first % 64 == 0 && first + n <= p->view.n);
+    for (size_t i = 0; i < n; i++) {
+        if (m->keep(posting_id(&p->view, first + i)))
+            left++;
+        else
+            bits[i / 64] &= ~(UINT64_C(1) << i % 64);
+    }
+    return left;
+}
+
+TEST(rows_known_not_to_match_are_not_scored)
+{
+    struct ann_fixture f;
+    struct fixture_spec spec = clustered_spec(32, 4);
+    spec.nq = 20;
+    fixture_make(&f, &spec);
+    bool (*const keep[])(int64_t) = {is_even, is_rare};
+    float *expect = calloc(ann_index_lanes(f.index), sizeof *expect);
+    for (size_t i = 0; i < 2; i++) {
+        struct matcher m = {&f, keep[i], 0};
+        size_t there = 0, barren = 0;
+        for (uint32_t j = 0; j < f.k_centroids; j++) {
+            const struct posting_view *v = &f.parts[j].view;
+            expect[j] = 0;
+            for (size_t r = 0; r < v->n; r++)
+                expect[j] += keep[i](posting_id(v, r));
+            there += (size_t)expect[j];
+            barren += !(expect[j] > 0);
+        }
+        struct ann_query q = {.knobs = careful, .match = match, .match_ctx = &m,
+                              .expect = expect};
+        double recall = recall_among(&f, 5, q, keep[i]);
+        CHECKF(recall >= 0.99, "filter %zu: recall %.4f", i, recall);
+        const mn_hit *hits;
+        q.k = i ? 1000 : 5000;
+        q.knobs.lambda = 1;
+        m.asked = 0;
+        CHECK_EQ(search(&f, 0, q, &hits), there < q.k ? there : q.k);
+        const struct ann_stats *did = ann_stats(f.scratch);
+        CHECK_EQ(did->barren, barren);
+        CHECK_EQ(did->codes, m.asked);
+        CHECK(did->skipped > 0 && did->survivors <= did->codes - did->skipped);
+        q.k = 5;
+        q.knobs.lambda = 0;
+        q.most = (float)there / 2;
+        CHECK_EQ(search(&f, 0, q, &hits), 0);
+        CHECK(ann_stats(f.scratch)->refused);
+    }
+    free(expect);
     fixture_free(&f);
 }
 
@@ -388,10 +454,10 @@ TEST(tails_are_searched_like_bases)
 
 /* ---- Failing --------------------------------------------------------------------------------- */
 
-static enum ann_verdict stop_filter(void *ctx, int64_t id, mn_error *err)
+static enum ann_verdict stop_filter(void *ctx, const struct ann_candidate *c, mn_error *err)
 {
     (void)ctx;
-    (void)id;
+    (void)c;
     mn_fail(err, MN_DEADLINE, "too late");
     return ANN_STOP;
 }

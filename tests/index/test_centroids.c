@@ -407,11 +407,11 @@ TEST(searches_by_the_graph_find_what_scans_find)
     }
 }
 
-static enum ann_verdict one_in_hundred(void *ctx, int64_t id, mn_error *err)
+static enum ann_verdict one_in_hundred(void *ctx, const struct ann_candidate *c, mn_error *err)
 {
     (void)ctx;
     (void)err;
-    return id / 3 % 100 == 0 ? ANN_ADMIT : ANN_REJECT;
+    return c->id / 3 % 100 == 0 ? ANN_ADMIT : ANN_REJECT;
 }
 
 static bool hidden(int64_t id)

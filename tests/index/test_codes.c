@@ -289,6 +289,69 @@ TEST(gathering_kernels_agree)
     free(rows);
 }
 
+TEST(selecting_kernels_agree)
+{
+    struct test_rng r = {11};
+    enum { N = 448 };
+    uint16_t values[N];
+    for (int round = 0; round < 300; round++) {
+        size_t n = 1 + test_below(&r, N);
+        uint64_t start[N / 64], want[N / 64], got[N / 64];
+        struct kernel_select k = {.values = values, .n = n, .low = (uint16_t)test_below(&r, 70000),
+                                  .span = (uint16_t)test_below(&r, round % 2 ? 20 : 65536),
+                                  .hole = (uint16_t)test_below(&r, 65536)};
+        for (size_t i = 0; i < N; i++) {
+            const uint16_t near[] = {k.low, (uint16_t)(k.low + k.span), k.hole, 65535, 0,
+                                     (uint16_t)(k.low - 1), (uint16_t)(k.low + k.span + 1)};
+            values[i] = test_below(&r, 2) ? near[test_below(&r, 7)] : (uint16_t)test_rand(&r);
+        }
+        for (size_t i = 0; i < N / 64; i++)
+            start[i] = test_rand(&r) | test_rand(&r);
+        memcpy(want, start, sizeof want);
+        k.match = want;
+        plain()->select(&k);
+        for (size_t i = 0; i < (n + 63) / 64 * 64; i++) { /* the words themselves */
+            bool in = i < n && (values[i] == 65535 || ((uint16_t)(values[i] - k.low) <= k.span &&
+                                                       values[i] != k.hole));
+            CHECK_EQ(want[i / 64] >> i % 64 & 1, in && (start[i / 64] >> i % 64 & 1));
+        }
+        for (size_t j = 1; kernels_at(j); j++) {
+            memcpy(got, start, sizeof got);
+            k.match = got;
+            kernels_at(j)->select(&k);
+            CHECKF(memcmp(got, want, sizeof got) == 0, "%s", kernels_at(j)->name);
+        }
+    }
+}
+
+TEST(counting_kernels_agree)
+{
+    struct test_rng r = {12};
+    enum { N = 96 };
+    uint64_t have[N] __attribute__((aligned(64)));
+    float each[N] __attribute__((aligned(64))), out[2][N] __attribute__((aligned(64)));
+    for (int round = 0; round < 50; round++) {
+        uint64_t may = test_rand(&r) & test_rand(&r);
+        for (size_t i = 0; i < N; i++) {
+            have[i] = i % 5 ? test_rand(&r) : i % 2 ? 0 : ~UINT64_C(0);
+            each[i] = (float)test_uniform(&r);
+            out[0][i] = (float)(i + 1);
+        }
+        plain()->common(have, may, each, N, out[0]);
+        for (size_t i = 0; i < N; i++)
+            CHECK_NEAR(out[0][i],
+                       (double)each[i] * __builtin_popcountll(have[i] & may) * (double)(i + 1),
+                       1e-3);
+        for (size_t j = 1; kernels_at(j); j++) {
+            for (size_t i = 0; i < N; i++)
+                out[1][i] = (float)(i + 1);
+            kernels_at(j)->common(have, may, each, N, out[1]);
+            for (size_t i = 0; i < N; i++)
+                CHECK_NEAR(out[1][i], out[0][i], 1e-3);
+        }
+    }
+}
+
 TEST(choosing_kernels_agree)
 {
     struct test_rng r = {7};

@@ -152,12 +152,12 @@ struct asked {
     const struct ann_fixture *f;
 };
 
-static enum ann_verdict ask_once(void *ctx, int64_t id, mn_error *err)
+static enum ann_verdict ask_once(void *ctx, const struct ann_candidate *c, mn_error *err)
 {
     struct asked *a = ctx;
     (void)err;
-    a->times[fixture_row(a->f, id)]++;
-    return id / 3 % 4 ? ANN_REJECT : ANN_ADMIT;
+    a->times[fixture_row(a->f, c->id)]++;
+    return c->id / 3 % 4 ? ANN_REJECT : ANN_ADMIT;
 }
 
 static bool hidden(int64_t id)

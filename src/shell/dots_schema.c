@@ -2,6 +2,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "src/shell/dots.h"
 #include "src/shell/sqltext.h"
@@ -198,14 +199,15 @@ int dot_databases(struct repl *r, const struct dot_args *a)
 
 int dot_explain(struct repl *r, const struct dot_args *a)
 {
-    bool mode_word =
-        a->n == 2 && (strcmp(a->words[1], "on") == 0 || strcmp(a->words[1], "off") == 0);
-    if (mode_word)
-        return error_exit(".explain takes a statement: .explain SELECT ...");
     const char *sql = a->n > 1 ? a->rest : r->last.data;
+    bool runs = a->n > 1 && strcasecmp(a->words[1], "analyze") == 0;
+    if (runs) {
+        sql += strcspn(sql, " \t");
+        sql = a->n > 2 ? sql : r->last.data;
+    }
     if (!sql || sql_is_blank(sql, strlen(sql)))
         return error_exit(".explain takes a statement, or explains the last one; there was none");
-    return statement_explain(r, sql, (struct place){0});
+    return runs ? statement_analyze(r, sql) : statement_explain(r, sql, (struct place){0});
 }
 
 int dot_dump(struct repl *r, const struct dot_args *a)

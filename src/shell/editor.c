@@ -111,7 +111,7 @@ static int count_characters(const char *s, const char *end)
 }
 
 /* Pasted: all up to ESC [ 2 0 1 ~, its lines kept, what steers terminals left out. */
-static unsigned char on_paste(EditLine *el, int ch)
+static unsigned char on_paste(EditLine *el, wint_t ch)
 {
     static const wchar_t end[] = L"\x1b[201~";
     struct text pasted = {0};
@@ -146,7 +146,7 @@ static unsigned char on_paste(EditLine *el, int ch)
 }
 
 /* The entry's earlier lines, taken back into the line that begins. */
-static unsigned char on_take_back(EditLine *el, int ch)
+static unsigned char on_take_back(EditLine *el, wint_t ch)
 {
     struct editor *e = editor_of(el);
     (void)ch;
@@ -185,7 +185,7 @@ static bool move_line(EditLine *el, bool up)
 }
 
 /* On an empty continuation line, Up gives the lines above back. */
-static unsigned char on_up(EditLine *el, int ch)
+static unsigned char on_up(EditLine *el, wint_t ch)
 {
     struct editor *e = editor_of(el);
     const LineInfo *li = el_line(el);
@@ -201,7 +201,7 @@ static unsigned char on_up(EditLine *el, int ch)
     return CC_NORM;
 }
 
-static unsigned char on_down(EditLine *el, int ch)
+static unsigned char on_down(EditLine *el, wint_t ch)
 {
     (void)ch;
     if (move_line(el, false))
@@ -260,7 +260,7 @@ static bool replace(EditLine *el, const char *cursor, size_t old, const char *wo
     return ok;
 }
 
-static unsigned char on_tab(EditLine *el, int ch)
+static unsigned char on_tab(EditLine *el, wint_t ch)
 {
     struct editor *e = editor_of(el);
     const LineInfo *li = el_line(el);
@@ -352,11 +352,12 @@ static void bind_keys(EditLine *el)
         {"\x1b[1;5C", "em-next-word"},
         {"^W", "ed-delete-prev-word"},
     };
-    el_set(el, EL_ADDFN, "mneme-complete", "Complete the word", on_tab);
-    el_set(el, EL_ADDFN, "mneme-paste", "Take pasted text", on_paste);
-    el_set(el, EL_ADDFN, "mneme-up", "The line above, or before", on_up);
-    el_set(el, EL_ADDFN, "mneme-down", "The line below, or after", on_down);
-    el_set(el, EL_ADDFN, "mneme-take-back", "Earlier lines of the entry", on_take_back);
+    /* libedit keeps wide names as they are, and loses its copies of others. */
+    el_wset(el, EL_ADDFN, L"mneme-complete", L"Complete the word", on_tab);
+    el_wset(el, EL_ADDFN, L"mneme-paste", L"Take pasted text", on_paste);
+    el_wset(el, EL_ADDFN, L"mneme-up", L"The line above, or before", on_up);
+    el_wset(el, EL_ADDFN, L"mneme-down", L"The line below, or after", on_down);
+    el_wset(el, EL_ADDFN, L"mneme-take-back", L"Earlier lines of the entry", on_take_back);
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         el_set(el, EL_BIND, keys[i].key, keys[i].command, NULL);
 }

@@ -48,6 +48,12 @@ void params_clear(struct params *p)
 
 const char *params_bind(const struct params *p, sqlite3_stmt *stmt)
 {
+    return params_bind_into(p, stmt, stmt, 1);
+}
+
+const char *params_bind_into(const struct params *p, sqlite3_stmt *stmt, sqlite3_stmt *to,
+                             int first)
+{
     static char number[16];
     int n = sqlite3_bind_parameter_count(stmt);
     for (int i = 1; i <= n; i++) {
@@ -59,7 +65,7 @@ const char *params_bind(const struct params *p, sqlite3_stmt *stmt)
         const struct param *item = find(p, name);
         if (!item)
             return name;
-        sqlite3_bind_value(stmt, i, item->value);
+        sqlite3_bind_value(to, first + i - 1, item->value);
     }
     return NULL;
 }

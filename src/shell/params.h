@@ -22,4 +22,8 @@ void params_clear(struct params *p);
 /* Binds what the statement asks for. NULL, or the name of one that is not set. */
 const char *params_bind(const struct params *p, sqlite3_stmt *stmt);
 
+/* The same, into `to` from its parameter `first` on. */
+const char *params_bind_into(const struct params *p, sqlite3_stmt *stmt, sqlite3_stmt *to,
+                             int first);
+
 #endif

@@ -76,10 +76,9 @@ int repl_unsafe(struct repl *r, const char *what);
 /* Runs each statement of sql; stops at the first that fails. */
 int statements_run(struct repl *r, const char *sql, size_t len, struct place place);
 
-/* Prepares the one statement of sql, binding what .param knows; says why not. */
-int statement_prepare(struct repl *r, const char *sql, sqlite3_stmt **out);
-/* EXPLAIN QUERY PLAN as a tree. */
+/* EXPLAIN QUERY PLAN as a tree; mneme_explain(), which runs the statement. */
 int statement_explain(struct repl *r, const char *sql, struct place place);
+int statement_analyze(struct repl *r, const char *sql);
 
 /* ---- complaint.c ---------------------------------------------------------------------------- */
 

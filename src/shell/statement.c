@@ -116,23 +116,6 @@ static int step_all(struct repl *r, sqlite3_stmt *stmt, uint64_t *rows)
     return rc == SQLITE_ROW || rc == SQLITE_DONE ? SQLITE_OK : rc;
 }
 
-int statement_prepare(struct repl *r, const char *sql, sqlite3_stmt **out)
-{
-    size_t len = strlen(sql);
-    struct place none = {0};
-    interrupt_forget();
-    if (sqlite3_prepare_v2(r->db, sql, (int)len, out, NULL) != SQLITE_OK)
-        return complain(r, sql, len, 0, none);
-    if (!*out)
-        return error_exit("there is no statement in '%s'", sql);
-    const char *unset = params_bind(&r->params, *out);
-    if (!unset)
-        return 0;
-    sqlite3_finalize(*out);
-    *out = NULL;
-    return unset_param(unset);
-}
-
 static int statement_run(struct repl *r, sqlite3_stmt *stmt, const char *sql, size_t len,
                          size_t offset, struct place place)
 {
@@ -231,5 +214,43 @@ int statement_explain(struct repl *r, const char *sql, struct place place)
         free(lines[i].detail);
     free(lines);
     text_free(&all);
+    return code;
+}
+
+/* The statement's parameters go along as arguments. */
+static int analyze(struct repl *r, const char *sql, sqlite3_stmt *stmt)
+{
+    struct text call = {0};
+    sqlite3_stmt *run = NULL;
+    int n = sqlite3_bind_parameter_count(stmt), code = 0;
+    text_puts(&call, "SELECT mneme_explain(?1");
+    for (int i = 0; i < n; i++)
+        text_printf(&call, ",?%d", i + 2);
+    text_puts(&call, ")");
+    if (sqlite3_prepare_v2(r->db, call.data, -1, &run, NULL) != SQLITE_OK) {
+        code = complain(r, call.data, call.len, 0, (struct place){0});
+    } else {
+        const char *unset = params_bind_into(&r->params, stmt, run, 2);
+        sqlite3_bind_text(run, 1, sql, -1, SQLITE_STATIC);
+        if (unset)
+            code = unset_param(unset);
+        else if (sqlite3_step(run) != SQLITE_ROW)
+            code = complain(r, sql, strlen(sql), 0, (struct place){0});
+        else
+            out_write(sqlite3_column_text(run, 0), (size_t)sqlite3_column_bytes(run, 0));
+    }
+    sqlite3_finalize(run);
+    text_free(&call);
+    return code;
+}
+
+int statement_analyze(struct repl *r, const char *sql)
+{
+    sqlite3_stmt *stmt = NULL;
+    interrupt_forget();
+    if (sqlite3_prepare_v2(r->db, sql, -1, &stmt, NULL) != SQLITE_OK)
+        return complain(r, sql, strlen(sql), 0, (struct place){0});
+    int code = analyze(r, sql, stmt);
+    sqlite3_finalize(stmt);
     return code;
 }

@@ -279,6 +279,13 @@ TEST(explain_watch_and_read_work)
     run(0, "mneme a.db 'create table t(a integer primary key, b)'");
     run(0, "mneme a.db '.explain select * from t where a = 1'");
     CHECK_HAS(out, "`--SEARCH t USING INTEGER PRIMARY KEY");
+    run(0, "mneme a.db 'select * from t where a = 2' .explain");
+    CHECK_HAS(out, "`--SEARCH t USING INTEGER PRIMARY KEY");
+    run(0, "mneme a.db '.param set :a 1' '.explain analyze select * from t where a = :a'");
+    CHECK_HAS(out, "rows       0");
+    run_says(1, "mneme a.db '.explain analyze select :b'", ":b is not set");
+    run_says(1, "mneme a.db '.explain select nope from t'", "no such column: nope");
+    run_says(1, "mneme a.db .explain", "there was none");
     run_shows("mneme a.db 'select 1' '.watch 0.01 2'", "1\n1\n1\n");
     run_says(1, "mneme a.db '.watch'", "there was none yet");
     put_text("self.sql", ".read self.sql\n");

@@ -244,6 +244,7 @@ int dot_run(struct repl *r, const char *line, struct place place)
 {
     struct dot_args a = {.rest = "", .place = place};
     const char *text = line + strspn(line, " \t") + 1;
+    const FILE *once = r->output_once ? r->output : NULL;
     interrupt_forget();
     int code = 0;
     if (!split(text, &a) && strncmp(text, "explain", 7) != 0) /* which reads SQL itself */
@@ -251,6 +252,10 @@ int dot_run(struct repl *r, const char *line, struct place place)
     else if (a.n)
         code = call(r, &a);
     free_words(&a);
+    if (once && r->output == once) { /* a command's output counts as the next statement's */
+        int turned = output_turn(r);
+        code = code ? code : turned;
+    }
     if (code == EXIT_ERROR && place.name)
         fprintf(stderr, "  in %s, line %llu\n", place.name, (unsigned long long)place.line);
     out_flush();

@@ -100,20 +100,9 @@ int dot_schema(struct repl *r, const struct dot_args *a)
     bool any = false;
     while ((rc = sqlite3_step(stmt)) == SQLITE_ROW && out_fine()) {
         const char *sql = (const char *)sqlite3_column_text(stmt, 0);
-        struct text line = {0};
         any = true;
-        /* Its lines stay lines; anything else that steers a terminal does not reach it. */
-        for (const char *p = sql; p && *p;) {
-            size_t n = strcspn(p, "\n");
-            if (out_is_terminal())
-                text_visible(&line, p, n, 0);
-            else
-                text_add(&line, p, n);
-            text_puts(&line, "\n");
-            p += n + (p[n] == '\n');
-        }
-        out_write(line.data, line.len);
-        text_free(&line);
+        out_data(sql, strlen(sql));
+        out_printf("\n");
     }
     code = finish(r, stmt, rc == SQLITE_ROW ? SQLITE_DONE : rc);
     if (!code && !any && pattern) {

@@ -151,8 +151,10 @@ int dot_once(struct repl *r, const struct dot_args *a)
 int dot_print(struct repl *r, const struct dot_args *a)
 {
     (void)r;
-    for (size_t i = 1; i < a->n; i++)
-        out_printf("%s%s", i > 1 ? " " : "", a->words[i]);
+    for (size_t i = 1; i < a->n; i++) {
+        out_printf("%s", i > 1 ? " " : "");
+        out_data(a->words[i], strlen(a->words[i]));
+    }
     out_printf("\n");
     return 0;
 }

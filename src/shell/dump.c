@@ -70,7 +70,7 @@ static int dump_rows(struct dump *d, const char *table)
             cell_sql(&d->line, &c);
         }
         text_puts(&d->line, ");\n");
-        out_write(d->line.data, d->line.len);
+        out_data(d->line.data, d->line.len);
     }
     if (!code && rc != SQLITE_DONE && rc != SQLITE_ROW)
         code = failed(d, sql);
@@ -89,7 +89,7 @@ static void dump_virtual(struct dump *d, const char *name, const char *sql)
     char *line = need(sqlite3_mprintf("INSERT INTO sqlite_schema(type,name,tbl_name,rootpage,sql)"
                                       "VALUES('table',%Q,%Q,0,%Q);\n",
                                       name, name, sql));
-    out_write(line, strlen(line));
+    out_data(line, strlen(line));
     sqlite3_free(line);
 }
 
@@ -105,7 +105,7 @@ static int dump_table(struct dump *d, const char *name, const char *sql)
         dump_virtual(d, name, sql);
         return 0;
     } else {
-        out_write(sql, strlen(sql));
+        out_data(sql, strlen(sql));
         out_printf(";\n");
     }
     return dump_rows(d, name);
@@ -129,10 +129,12 @@ static int dump_objects(struct dump *d, const char *pattern, bool tables)
     while (!code && (rc = sqlite3_step(stmt)) == SQLITE_ROW && out_fine()) {
         const char *name = (const char *)sqlite3_column_text(stmt, 0);
         const char *create = (const char *)sqlite3_column_text(stmt, 1);
-        if (tables)
+        if (tables) {
             code = dump_table(d, name, create);
-        else
-            out_printf("%s;\n", create);
+        } else {
+            out_data(create, strlen(create));
+            out_printf(";\n");
+        }
     }
     if (!code && rc != SQLITE_DONE && rc != SQLITE_ROW)
         code = failed(d, sql);

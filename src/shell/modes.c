@@ -61,15 +61,6 @@ static void tsv_field(struct text *t, const char *s, size_t n)
     }
 }
 
-/* Raw bytes go to files and pipes; a terminal sees none of the kind that steers it. */
-static void list_field(struct text *t, const char *s, size_t n)
-{
-    if (out_is_terminal())
-        text_visible(t, s, n, 0);
-    else
-        text_add(t, s, n);
-}
-
 static void separated_field(struct result *r, const char *s, size_t n)
 {
     if (r->mode == MODE_CSV)
@@ -77,7 +68,7 @@ static void separated_field(struct result *r, const char *s, size_t n)
     else if (r->mode == MODE_TSV)
         tsv_field(&r->line, s, n);
     else
-        list_field(&r->line, s, n);
+        text_add(&r->line, s, n);
 }
 
 static void separated_header(struct result *r)
@@ -88,7 +79,7 @@ static void separated_header(struct result *r)
         separated_field(r, r->names[i], strlen(r->names[i]));
     }
     text_puts(&r->line, "\n");
-    out_write(r->line.data, r->line.len);
+    out_data(r->line.data, r->line.len);
 }
 
 static void separated_row(struct result *r)
@@ -110,7 +101,7 @@ static void separated_row(struct result *r)
         }
     }
     text_puts(&r->line, "\n");
-    out_write(r->line.data, r->line.len);
+    out_data(r->line.data, r->line.len);
     text_free(&value);
 }
 
@@ -131,9 +122,9 @@ static void line_row(struct result *r)
         text_printf(&r->line, "%*s", (int)(r->name_width - width), "");
         text_visible(&r->line, r->names[i], strlen(r->names[i]), 0);
         text_puts(&r->line, " = ");
-        list_field(&r->line, value.data, value.len);
+        text_add(&r->line, value.data, value.len);
         text_puts(&r->line, "\n");
-        out_write(r->line.data, r->line.len);
+        out_data(r->line.data, r->line.len);
     }
     text_free(&value);
 }
@@ -155,7 +146,7 @@ static void json_row(struct result *r)
         cell_json(&r->line, &c);
     }
     text_puts(&r->line, r->mode == MODE_JSON ? "}" : "}\n");
-    out_write(r->line.data, r->line.len);
+    out_data(r->line.data, r->line.len);
 }
 
 static void insert_row(struct result *r)
@@ -170,7 +161,7 @@ static void insert_row(struct result *r)
         cell_sql(&r->line, &c);
     }
     text_puts(&r->line, ");\n");
-    out_write(r->line.data, r->line.len);
+    out_data(r->line.data, r->line.len);
     sqlite3_free(quoted);
 }
 

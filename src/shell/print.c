@@ -130,6 +130,26 @@ void out_write(const void *bytes, size_t n)
         out_check(fwrite(bytes, 1, n, out_file()) == n);
 }
 
+void out_data(const char *bytes, size_t n)
+{
+    struct text shown = {0};
+    if (!screen.out_terminal) {
+        out_write(bytes, n);
+        return;
+    }
+    for (size_t i = 0; i < n;) {
+        size_t end = i;
+        while (end < n && bytes[end] != '\n' && bytes[end] != '\t')
+            end++;
+        text_visible(&shown, bytes + i, end - i, 0);
+        if (end < n)
+            text_add(&shown, bytes + end, 1);
+        i = end + 1;
+    }
+    out_write(shown.data, shown.len);
+    text_free(&shown);
+}
+
 void out_heading(const char *title)
 {
     out_printf("\n%s%s:%s\n", out_colour(COLOUR_BOLD), title, out_colour(COLOUR_NONE));

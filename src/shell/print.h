@@ -28,6 +28,8 @@ void out_init(void);
 
 __attribute__((format(printf, 1, 2))) void out_printf(const char *format, ...);
 void out_write(const void *bytes, size_t n);
+/* Data: as it is, but a terminal is shown what would steer it, apart from line ends and tabs. */
+void out_data(const char *bytes, size_t n);
 void out_heading(const char *title); /* an empty line, then "Title:" in bold */
 void out_flush(void);
 

@@ -143,22 +143,35 @@ static const char *text_line(struct input *in)
 static const char *file_line(struct input *in)
 {
     ssize_t n = getline(&in->buffer, &in->cap, in->file);
+    in->len = 0;
     if (n < 0)
         return NULL;
     while (n > 0 && (in->buffer[n - 1] == '\n' || in->buffer[n - 1] == '\r'))
         in->buffer[--n] = 0;
-    if (in->line == 0 && n >= 3 && memcmp(in->buffer, "\xEF\xBB\xBF", 3) == 0)
-        return in->buffer + 3;
-    return in->buffer;
+    bool mark = in->line == 0 && n >= 3 && memcmp(in->buffer, "\xEF\xBB\xBF", 3) == 0;
+    in->len = (size_t)n - (mark ? 3 : 0);
+    return in->buffer + (mark ? 3 : 0);
 }
 
-static const char *plain_prompt(const struct input *in, const struct text *entry)
+/* What follows a NUL would be passed over in silence: the input ends here, as damaged. */
+static const char *has_nul(struct repl *r, const struct input *in)
+{
+    (void)error_exit("%s:%" PRIu64 ": the line holds a NUL byte; is this really a file of SQL?",
+                     in->name ? in->name : "stdin", in->line + 1);
+    r->failed = true;
+    return NULL;
+}
+
+/* Where output goes into a file, the prompt is for the screen all the same. */
+static const char *plain_prompt(struct input *in, const struct text *entry)
 {
     if (in->terminal) {
-        out_printf("%s", entry->len ? "   ...> " : "mneme> ");
         out_flush();
+        FILE *to = out_is_terminal() || !err_is_terminal() ? stdout : stderr;
+        fputs(entry->len ? "  ...> " : "mneme> ", to);
+        fflush(to);
     }
-    return file_line((struct input *)in);
+    return file_line(in);
 }
 
 /* The next line; NULL at the end. *again: Ctrl-C was pressed, the entry is dropped. */
@@ -178,6 +191,8 @@ static const char *next_line(struct repl *r, struct input *in, struct text *entr
         line = text_line(in);
     } else {
         line = plain_prompt(in, entry);
+        if (line && strlen(line) != in->len)
+            line = has_nul(r, in);
         if (!line && in->terminal && interrupted() && !asked_to_end()) {
             clearerr(in->file);
             interrupt_forget();
@@ -241,15 +256,17 @@ static int run_entry(struct repl *r, struct input *in, struct text *entry, uint6
 {
     struct place place = {.name = in->name, .line = first_line};
     if (r->set.echo)
-        out_printf("%s", entry->data);
+        out_data(entry->data, entry->len);
     return after(r, in, statements_run(r, entry->data, entry->len, place));
 }
 
 static int run_dot(struct repl *r, struct input *in, const char *dot)
 {
     struct place place = {.name = in->name, .line = in->line};
-    if (r->set.echo)
-        out_printf("%s\n", dot);
+    if (r->set.echo) {
+        out_data(dot, strlen(dot));
+        out_printf("\n");
+    }
     return after(r, in, dot_run(r, dot, place));
 }
 
@@ -582,6 +599,8 @@ static int run_works(struct repl *r, const struct work *list, size_t n)
 static void greet(const struct repl *r)
 {
     const char *file = repl_file(r);
+    if (!out_is_terminal())
+        return;
     out_printf("mneme %s, SQLite %s; .help lists the commands, Ctrl-D ends\n", mn_version(),
                sqlite3_libversion());
     if (!file)

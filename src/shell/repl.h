@@ -19,7 +19,7 @@ struct input {
     bool terminal;    /* the editor asks */
     uint64_t line;    /* number of the last line read */
     char *buffer;     /* of getline */
-    size_t cap;
+    size_t cap, len; /* of its line */
 };
 
 /* Where the text of a statement came from. */

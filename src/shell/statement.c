@@ -38,7 +38,7 @@ static int on_progress(void *ctx)
 
 static void running_begin(struct running *run, struct repl *r)
 {
-    struct common common = {.quiet = !r->set.progress || !r->person};
+    struct common common = {.quiet = !r->set.progress};
     *run = (struct running){.repl = r};
     progress_begin(&run->progress, &common, run->label, "rows");
     sqlite3_progress_handler(r->db, PROGRESS_OPS, on_progress, run);
@@ -237,7 +237,8 @@ static int analyze(struct repl *r, const char *sql, sqlite3_stmt *stmt)
         else if (sqlite3_step(run) != SQLITE_ROW)
             code = complain(r, sql, strlen(sql), 0, (struct place){0});
         else
-            out_write(sqlite3_column_text(run, 0), (size_t)sqlite3_column_bytes(run, 0));
+            out_data((const char *)sqlite3_column_text(run, 0),
+                     (size_t)sqlite3_column_bytes(run, 0));
     }
     sqlite3_finalize(run);
     text_free(&call);

@@ -85,7 +85,7 @@ static int read_all(struct importing *im, const char *label, uint64_t most,
                     int (*each)(struct importing *im, const struct format_record *rec),
                     mn_error *err, mn_status *st)
 {
-    struct common common = {.quiet = im->what->quiet || !im->r->set.progress || !im->r->person};
+    struct common common = {.quiet = im->what->quiet || !im->r->set.progress};
     struct format_reader *reader = NULL;
     const struct format_record *rec = NULL;
     struct progress progress;

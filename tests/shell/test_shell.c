@@ -268,6 +268,9 @@ TEST(output_goes_to_files)
 {
     run_shows("mneme a.db '.output o.txt' 'select 1' .output 'select 2' && cat o.txt", "2\n1\n");
     run_shows("mneme a.db '.once o.txt' 'select 1' 'select 2' && cat o.txt", "2\n1\n");
+    run_shows("mneme a.db '.once o.txt' '.print x' 'select 2' && cat o.txt", "2\nx\n");
+    run_says(1, "printf 'select 1;\\n\\0select 2;\\n' | mneme a.db",
+             "stdin:2: the line holds a NUL");
     run_says(1, "mneme a.db '.output /dev/full' 'select 1' .output", "/dev/full could not be");
     run(0, "mneme a.db 'with recursive c(x) as (values(1) union all select x + 1 from c) select x "
            "from c' | head -1");

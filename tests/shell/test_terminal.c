@@ -372,7 +372,7 @@ TEST(colours_are_for_those_who_want_them)
     SEES("mneme>");
     line("select 1 +");
     line("2 as bold;");
-    SEES("   ...> 2 as bold;");
+    SEES("  ...> 2 as bold;");
     ENDS("│    3 │\n└──────┘\n1 row\nmneme>");
     key("C-c");
     line("select 4;");

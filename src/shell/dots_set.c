@@ -10,6 +10,7 @@
 
 #include "src/formats/formats.h"
 #include "src/shell/dots.h"
+#include "src/shell/editor.h"
 #include "src/shell/units.h"
 
 /* ---- Help ----------------------------------------------------------------------------------- */
@@ -240,7 +241,9 @@ int dot_shell(struct repl *r, const struct dot_args *a)
 {
     (void)r;
     out_flush();
+    editor_leave();
     int status = system(a->rest);
+    editor_return();
     if (status == -1)
         return error_exit(".shell: %s", strerror(errno));
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0)

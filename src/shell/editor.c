@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <termios.h>
 #include <unistd.h>
 #include <wchar.h>
 
@@ -31,6 +32,25 @@ struct editor {
     char prompt[32];
     mbstate_t decoding;
 };
+
+/* The terminal's settings as the shell found them. Between lines it is left without echo: what is
+ * typed while a statement runs is shown once, when the next line begins. */
+static struct termios found;
+static volatile sig_atomic_t found_valid;
+
+void editor_leave(void)
+{
+    if (found_valid)
+        tcsetattr(STDIN_FILENO, TCSADRAIN, &found);
+}
+
+void editor_return(void)
+{
+    struct termios quiet = found;
+    quiet.c_lflag &= ~(tcflag_t)ECHO;
+    if (found_valid)
+        tcsetattr(STDIN_FILENO, TCSADRAIN, &quiet);
+}
 
 static volatile sig_atomic_t resized, continued; /* SIGWINCH, SIGCONT came */
 
@@ -372,8 +392,12 @@ struct editor *editor_open(struct repl *r)
     struct sigaction action = {.sa_handler = on_window};
     e->repl = r;
     e->before = "";
+    found_valid = tcgetattr(STDIN_FILENO, &found) == 0;
+    editor_return();
     e->el = el_init("mneme", stdin, stdout, stderr);
     if (!e->el) {
+        editor_leave();
+        found_valid = 0;
         free(e);
         return NULL;
     }
@@ -397,6 +421,8 @@ void editor_close(struct editor *e)
     if (!e)
         return;
     el_end(e->el);
+    editor_leave();
+    found_valid = 0;
     history_close(&e->history);
     text_free(&e->line);
     text_free(&e->taken_back);

@@ -21,6 +21,11 @@ enum editor_end { EDITOR_LINE, EDITOR_EOF, EDITOR_INTERRUPTED };
 enum editor_end editor_read(struct editor *e, const char *before, const char **line,
                             bool *takes_back);
 
+/* The terminal as it was before, for other programs; and back. Without an editor they do nothing.
+ * A signal handler may call the first. */
+void editor_leave(void);
+void editor_return(void);
+
 /* A finished entry for the history. */
 void editor_remember(struct editor *e, const char *entry);
 

@@ -652,7 +652,7 @@ int repl_main(int argc, char **argv)
         r.person = !w.n_work && !w.batch && (w.interactive || isatty(STDIN_FILENO));
         if (r.set.modes.mode == MODE_COUNT)
             r.set.modes.mode = out_is_terminal() ? MODE_TABLE : MODE_LIST;
-        interrupt_keep(on_interrupt);
+        interrupt_keep(on_interrupt, editor_leave);
         code = repl_open(&r, w.path ? w.path : ":memory:", false);
         code = code ? EXIT_FOUND : run_all(&r, &w);
     }

@@ -92,8 +92,16 @@ static mn_conn *volatile interrupt_conn; /* the open session's; read by the hand
 static pthread_t main_thread; /* set in interrupt_init */
 
 enum { INTERRUPTS_MOST = 5 };        /* a shell that hears none of so many is stuck */
+static void (*interrupt_last)(void); /* likewise; called before _exit */
 static void (*interrupt_also)(void); /* set before signals matter; NULL: the second one ends us */
 static volatile sig_atomic_t ended;  /* SIGTERM came */
+
+static void exit_at_once(int code)
+{
+    if (interrupt_last)
+        interrupt_last();
+    _exit(code);
+}
 
 static void on_signal(int number)
 {
@@ -107,7 +115,7 @@ static void on_signal(int number)
     if (number == SIGTERM)
         ended = 1;
     if (interrupts >= most)
-        _exit(EXIT_INTERRUPTED);
+        exit_at_once(EXIT_INTERRUPTED);
     interrupts = interrupts + 1;
     mn_conn *conn = interrupt_conn;
     if (conn)
@@ -131,9 +139,10 @@ bool interrupted(void)
     return interrupts > 0;
 }
 
-void interrupt_keep(void (*also)(void))
+void interrupt_keep(void (*also)(void), void (*last)(void))
 {
     interrupt_also = also;
+    interrupt_last = last;
 }
 
 void interrupt_forget(void)

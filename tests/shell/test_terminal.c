@@ -127,6 +127,13 @@ static void shows_somewhere(int line_number, const char *options, const char *te
 #define SEES(text) shows_somewhere(__LINE__, "", text)
 #define SEES_RAW(text) shows_somewhere(__LINE__, "-e", text) /* with escape sequences */
 
+/* Ctrl-C at the prompt. It is a signal, and would overtake keys that nobody has read yet. */
+static void drop(void)
+{
+    key("C-c");
+    ENDS("^C\nmneme>");
+}
+
 static void put_docs(void)
 {
     run(0, "mneme app.db 'create table docs(id integer primary key, lang text, year integer)' "
@@ -162,8 +169,8 @@ TEST(up_takes_a_half_typed_entry_back)
     SEES("mneme>");
     line("select idd");
     line("from docs;x");
-    ENDS("  ...>");
-    key("C-c");
+    ENDS("from docs;x\n  ...>");
+    drop();
     line("select idd,");
     line("lang");
     ENDS("mneme> select idd,\n  ...> lang\n  ...>");
@@ -255,7 +262,7 @@ TEST(tab_completes)
     type("select * from od");
     key("Tab");
     ENDS("from \"odd name\"");
-    key("C-c");
+    drop();
     type(".tim");
     key("Tab");
     ENDS("mneme> .time");
@@ -265,19 +272,19 @@ TEST(tab_completes)
     key("Tab");
     key("Tab");
     SEES("on   off");
-    key("C-c");
+    drop();
     type(".import do");
     key("Tab");
     ENDS(".import docs.csv");
-    key("C-c");
+    drop();
     type(".cd fo");
     key("Tab");
     ENDS(".cd folder/");
-    key("C-c");
+    drop();
     type(".mode js");
     key("Tab");
     ENDS("mneme> .mode json");
-    key("C-c");
+    drop();
     type("select 'fro");
     key("Tab");
     ENDS("mneme> select 'fro");
@@ -299,13 +306,15 @@ TEST(ctrl_c_interrupts_a_query_and_keeps_the_shell)
     ENDS("42\nmneme>");
     line("select 1,");
     type("half");
-    key("C-c");
+    ENDS("...> half");
+    drop();
     ENDS("...> half^C\nmneme>");
     line("select 8;");
     ENDS("8\nmneme>");
     line(".watch 1");
+    ENDS(".watch 1\n8");
     key("C-c");
-    ENDS("^Cmneme: interrupted\nmneme>");
+    ENDS("mneme: interrupted\nmneme>");
     line("select 9;");
     ENDS("9\nmneme>");
     stop();
@@ -375,6 +384,7 @@ TEST(colours_are_for_those_who_want_them)
     SEES("  ...> 2 as bold;");
     ENDS("│    3 │\n└──────┘\n1 row\nmneme>");
     key("C-c");
+    ENDS("^C\nmneme>");
     line("select 4;");
     ENDS("│ 4 │\n└───┘\n1 row\nmneme>");
     key("C-d");

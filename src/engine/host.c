@@ -46,16 +46,17 @@ void host_close(mn_conn *conn)
 
 void host_inside(mn_conn *conn, bool inside)
 {
+    bool begins = inside && !conn->inside;
     conn->inside = inside;
+    if (begins) /* not every use is a whole call of the public interface */
+        host_look(conn);
 }
 
 void host_look(mn_conn *conn)
 {
     bool statement = conn->inside || (sqlite3_get_autocommit(conn->sql) &&
                                       sqlite3_txn_state(conn->sql, "main") != SQLITE_TXN_NONE);
-    conn->txn = statement                            ? TXN_HOST
-                : sqlite3_get_autocommit(conn->sql) ? TXN_NONE
-                                                     : TXN_WRITE;
+    conn->txn = statement ? TXN_HOST : sqlite3_get_autocommit(conn->sql) ? TXN_NONE : TXN_WRITE;
     conn->scope = TXN_NONE;
     conn->polled_us = 0;
     if (conn->schema_dirty) /* what became of it, the application knows */

@@ -15,7 +15,7 @@ void host_inside(mn_conn *conn, bool inside);
  * application's handle, else later. *did: it was switched now. */
 mn_status host_use_wal(mn_conn *conn, bool *did, mn_error *err);
 
-/* In conn_enter: which transaction the application has. */
+/* In conn_enter and host_inside: which transaction the application has. */
 void host_look(mn_conn *conn);
 
 /* Whether the application has interrupted its statement; asks SQLite every 2 ms. */

@@ -11,6 +11,9 @@ void where_fini(struct where *w)
 {
     for (size_t i = 0; i < w->n_values; i++)
         sqlite3_value_free(w->kept[i]);
+    for (size_t i = 0; i < w->n; i++)
+        sqlite3_free(w->names[i]);
+    sqlite3_free(w->names);
     sqlite3_free(w->conditions);
     sqlite3_free(w->values);
     sqlite3_free(w->kept);
@@ -188,7 +191,12 @@ static bool add(struct reader *r, const char *name, mn_op op, size_t first_value
     struct where *w = r->out;
     if (w->n == MOST_CONDITIONS)
         return false;
-    w->conditions[w->n++] = (mn_condition){.attribute = name,
+    char *copy = sqlite3_mprintf("%s", name);
+    r->no_memory = !copy;
+    if (!copy)
+        return false;
+    w->names[w->n] = copy;
+    w->conditions[w->n++] = (mn_condition){.attribute = copy,
                                            .op = op,
                                            .values = w->values + first_value,
                                            .n_values = w->n_values - first_value};
@@ -326,10 +334,11 @@ mn_status where_read(mn_conn *conn, struct coll *c, const char *text, struct whe
     if (!text || text[strspn(text, " \t\r\n")] == 0)
         return MN_OK;
     out->conditions = sqlite3_malloc64(MOST_CONDITIONS * sizeof *out->conditions);
+    out->names = sqlite3_malloc64(MOST_CONDITIONS * sizeof *out->names);
     out->values = sqlite3_malloc64(MOST_VALUES * sizeof *out->values);
     out->kept = sqlite3_malloc64(MOST_VALUES * sizeof *out->kept);
     mn_status st = MN_OK;
-    if (!out->conditions || !out->values || !out->kept)
+    if (!out->conditions || !out->names || !out->values || !out->kept)
         st = mn_fail(err, MN_NOMEM, "where: out of memory");
     advance(&r);
     if (st == MN_OK && !read_conditions(&r)) {

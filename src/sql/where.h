@@ -7,6 +7,7 @@
 
 struct where {
     mn_condition *conditions; /* [n]; NULL: none, or ids */
+    char **names;             /* [n] of their attributes: the collection may be loaded anew */
     size_t n;
     mn_value *values;         /* of the conditions */
     sqlite3_value **kept;     /* [n_values], what they point into */

@@ -571,6 +571,26 @@ mn_status mn_create(mn_conn *conn, const char *name, const mn_collection_opts *o
     return conn_leave(conn, st, err);
 }
 
+mn_status coll_change_schema(mn_conn *conn, mn_status (*change)(sqlite3 *, void *, mn_error *),
+                             void *ctx, mn_error *err)
+{
+    mn_status st = conn_enter(conn, err);
+    if (st)
+        return st;
+    st = scope_schema(conn, err);
+    if (st == MN_OK) {
+        conn->schema_dirty = true;
+        st = ensure_catalog(conn, err);
+        colls_forget(conn);
+        if (st == MN_OK)
+            st = change(conn->sql, ctx, err);
+        if (st == MN_OK)
+            st = catalog_schema_keep(conn->sql, err);
+        st = scope_end(conn, st, err);
+    }
+    return conn_leave(conn, st, err);
+}
+
 /* Both renames. */
 static mn_status rename_by(mn_conn *conn, const char *name, const char *to,
                            mn_status (*by)(sqlite3 *, struct catalog_entry *, const char *,

@@ -257,6 +257,10 @@ mn_status conn_trust_schema(mn_conn *conn, const char *name, mn_error *err);
 mn_status coll_rename(mn_conn *conn, const char *name, const char *to, mn_error *err);
 /* The same for the table under the collection `name`. */
 mn_status coll_rename_table(mn_conn *conn, const char *name, const char *to, mn_error *err);
+/* Calls `change` for a change of the schema beside the collections' own, as a transaction like that
+ * of mn_create; the change logs know that it was Mneme's. */
+mn_status coll_change_schema(mn_conn *conn, mn_status (*change)(sqlite3 *, void *, mn_error *),
+                             void *ctx, mn_error *err);
 /* Position of an attribute, or MN_NOTFOUND that names it. */
 mn_status coll_attr(const struct coll *c, const char *name, size_t *out, mn_error *err);
 /* Head of the collection's change log in the snapshot of the open scope. */

@@ -98,6 +98,13 @@ static void append_condition(const struct table *t, sqlite3_str *sql, enum step 
     } ops[] = {{STEP_EQ, "="}, {STEP_NE, "<>"}, {STEP_LT, "<"}, {STEP_LE, "<="},
                {STEP_GT, ">"}, {STEP_GE, ">="}, {STEP_IS, "IS"}};
     const char *name = t->d.columns[column].name;
+    if (step == STEP_TEXT) {
+        char text[TEXT_NAME];
+        table_text_name(t, text);
+        sqlite3_str_appendf(sql, "\"%w\" IN (SELECT rowid FROM main.\"%w\" WHERE \"%w\" MATCH ?%d)",
+                            t->d.columns[0].name, text, text, parameter);
+        return;
+    }
     if (step == STEP_NULL || step == STEP_NOT_NULL)
         sqlite3_str_appendf(sql, "\"%w\" IS %sNULL", name, step == STEP_NULL ? "" : "NOT ");
     else if (step == STEP_CONTAINS)

@@ -7,6 +7,7 @@
  *   tenant TEXT PARTITION KEY
  *   expires INTEGER TTL
  *   +body TEXT                auxiliary
+ *   words FTS(title, body, tokenize='porter unicode61')   full text; not stored, for MATCH
  *
  * Names may be quoted as in SQL.
  */
@@ -265,6 +266,110 @@ static mn_status parse_column(const char *arg, struct column *c, mn_error *err)
     return parse_plain(arg, p, c, err);
 }
 
+/* ---- Full text ------------------------------------------------------------------------------- */
+
+/* A value in single quotes, which next_token() does not know: '' in it is one. */
+static bool next_quoted(const char **p, struct token *t)
+{
+    const char *s = *p + strspn(*p, " \t\r\n"), *end = *s == '\'' ? strchr(s + 1, '\'') : NULL;
+    while (end && end[1] == '\'')
+        end = strchr(end + 2, '\'');
+    if (!end)
+        return false;
+    *t = (struct token){s + 1, (size_t)(end - s - 1), true};
+    *p = end + 1;
+    return true;
+}
+
+/* "name FTS(" at the front: *behind is behind it. */
+static bool is_full_text(const char *arg, struct token *name, const char **behind)
+{
+    struct token t;
+    *behind = arg;
+    return next_token(behind, name) && next_token(behind, &t) && is(&t, "FTS") &&
+           next_token(behind, &t) && is(&t, "(");
+}
+
+static mn_status parse_text_option(const struct token *word, const char **p, struct declaration *d,
+                                   mn_error *err)
+{
+    struct token value;
+    mn_status st;
+    if (!next_quoted(p, &value) && !next_token(p, &value))
+        value = (struct token){.text = "", .len = 0};
+    if (is(word, "fts") ||
+        !fts_option(&d->fts, word->text, word->len, value.text, value.len, &st, err))
+        return mn_fail(err, MN_INVALID,
+                       "column '%s': there is no option '%.*s'; there are tokenize, prefix, "
+                       "weights",
+                       d->text, (int)word->len, word->text);
+    return st;
+}
+
+/* What stands between the parentheses: columns, then options. */
+static mn_status parse_full_text(const char *arg, const struct token *name, const char *p,
+                                 struct declaration *d, mn_error *err)
+{
+    struct token t, sign;
+    mn_status st = MN_OK;
+    if (d->text)
+        return mn_fail(err, MN_INVALID,
+                       "two columns are FTS: '%.*s' is the second; one takes several columns, as "
+                       "FTS(title, body)",
+                       (int)name->len, name->text);
+    d->text = sqlite3_mprintf("%.*s", (int)name->len, name->text);
+    sqlite3_str *columns = sqlite3_str_new(NULL);
+    bool closed = false;
+    while (d->text && st == MN_OK && !closed && next_token(&p, &t)) {
+        bool separator = is(&t, ","), more = next_token(&p, &sign);
+        closed = is(&t, ")");
+        if (closed || separator) { /* the token ahead is none of ours */
+            p = t.text + 1;
+        } else if (more && is(&sign, "=")) {
+            st = parse_text_option(&t, &p, d, err);
+        } else {
+            sqlite3_str_appendf(columns, "%s%.*s", sqlite3_str_length(columns) ? "," : "",
+                                (int)t.len, t.text);
+            if (more)
+                p = sign.quoted ? sign.text - 1 : sign.text;
+        }
+    }
+    d->fts.columns = sqlite3_str_finish(columns);
+    if (st == MN_OK && (!closed || p[strspn(p, " \t\r\n")]))
+        st = mn_fail(err, MN_INVALID, "'%s' is no full text: write it as words FTS(title, body)",
+                     arg);
+    if (st == MN_OK && (!d->text || !d->fts.columns))
+        st = d->text ? mn_fail(err, MN_INVALID, "column '%s': FTS() names no column", d->text)
+                     : mn_fail(err, MN_NOMEM, "out of memory");
+    return st;
+}
+
+static const struct column *find_column(const struct declaration *d, const char *name, size_t len)
+{
+    for (size_t i = 0; i < d->n; i++)
+        if (strlen(d->columns[i].name) == len &&
+            sqlite3_strnicmp(d->columns[i].name, name, (int)len) == 0)
+            return &d->columns[i];
+    return NULL;
+}
+
+static mn_status check_full_text(const struct declaration *d, mn_error *err)
+{
+    if (find_column(d, d->text, strlen(d->text)))
+        return mn_fail(err, MN_INVALID, "column '%s' stands twice", d->text);
+    for (const char *p = d->fts.columns; *p; p += *p == ',') {
+        size_t len = strcspn(p, ",");
+        const struct column *c = find_column(d, p, len);
+        if (!c || (c->kind != COLUMN_ATTRIBUTE && c->kind != COLUMN_AUXILIARY))
+            return mn_fail(err, MN_INVALID,
+                           "column '%s': there is no column '%.*s' with text; declare it, as +%.*s "
+                           "TEXT",
+                           d->text, (int)len, p, (int)len, p);
+        p += len;
+    }
+    return MN_OK;
+}
+
 bool column_has_collection(const struct column *c)
 {
     return c->kind == COLUMN_VECTOR && !c->l1;
@@ -279,6 +384,8 @@ void declaration_fini(struct declaration *d)
         sqlite3_free(d->columns[i].type);
     }
     sqlite3_free(d->columns);
+    sqlite3_free(d->text);
+    fts_options_fini(&d->fts);
     *d = (struct declaration){0};
 }
 
@@ -346,13 +453,19 @@ mn_status declaration_parse(const char *const *args, int n, struct declaration *
     memset(d->columns, 0, ((size_t)n + 1) * sizeof *d->columns);
     mn_status st = MN_OK;
     for (int i = 0; i < n && st == MN_OK; i++) {
-        d->n++;
-        st = parse_column(args[i], &d->columns[i], err);
+        struct token name;
+        const char *behind;
+        if (is_full_text(args[i], &name, &behind))
+            st = parse_full_text(args[i], &name, behind, d, err);
+        else
+            st = parse_column(args[i], &d->columns[d->n++], err);
     }
     if (st == MN_OK)
         st = settle_id(d, err);
     if (st == MN_OK)
         st = check_all(d, err);
+    if (st == MN_OK && d->text)
+        st = check_full_text(d, err);
     if (st)
         declaration_fini(d);
     return st;

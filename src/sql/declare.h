@@ -4,6 +4,7 @@
 
 #include <sqlite3.h>
 
+#include "src/sql/fts.h"
 #include "src/sql/value.h"
 
 enum column_kind {
@@ -32,6 +33,8 @@ struct declaration {
     struct column *columns; /* [n] in the order of the statement, the id first */
     size_t n;
     size_t ttl;             /* which column is TTL; 0: none */
+    char *text;             /* name of the full-text column, behind all others; NULL: none */
+    struct fts_options fts; /* what it is over */
     size_t first_vector;    /* the one whose collection has the table's name; 0: all are l1 */
 };
 

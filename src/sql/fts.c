@@ -16,6 +16,11 @@
  * F_mneme_delete: it clears the row's place in F_old, so that it leaves F once. The triggers use
  * nothing but SQLite's own, so that a program without Mneme may write to R.
  *
+ * F reads a row of R only for what FTS5 shows of it, as snippet(). Where R is a table of ours,
+ * which is renamed under us, it does so through a view, mneme_text_N, that can follow the name; a
+ * table of somebody else's it reads itself, since a view would stand in the way of who drops that
+ * table and puts another in its place.
+ *
  * Which F belongs to R is said by the triggers, which SQLite keeps at their table when it is
  * renamed. An R that was rebuilt (create new, copy, drop old, rename) has lost them: then the name
  * in F's own definition gives it away.
@@ -288,18 +293,47 @@ static mn_status check_columns(sqlite3 *db, const struct fts_spec *s, mn_error *
     return MN_OK;
 }
 
+static mn_status create_view(sqlite3 *db, const struct pieces *p, const char *view, mn_error *err)
+{
+    return sql_execf(db, err, "CREATE VIEW main.\"%w\" AS SELECT \"%w\"%s FROM \"%w\"", view,
+                     p->s->id_column, p->columns, p->s->table);
+}
+
+/* What FTS5 reads: the table, or a new view. For sqlite3_free. */
+static mn_status create_content(sqlite3 *db, const struct pieces *p, char **out, mn_error *err)
+{
+    int64_t n = 1;
+    mn_status st = MN_OK;
+    *out = NULL;
+    if (p->s->view)
+        st = sql_int(db, "SELECT max(CAST(substr(name, 12) AS INTEGER)) + 1 FROM "
+                         "main.sqlite_master WHERE name GLOB 'mneme_text_*'",
+                     1, &n, err);
+    if (st != MN_OK)
+        return st;
+    *out = p->s->view ? sqlite3_mprintf("mneme_text_%lld", (long long)n)
+                      : sqlite3_mprintf("%s", p->s->table);
+    if (!*out)
+        return no_memory(err);
+    return p->s->view ? create_view(db, p, *out, err) : MN_OK;
+}
+
 static mn_status create_table(sqlite3 *db, const struct fts_spec *s, const struct pieces *p,
                               mn_error *err)
 {
-    char *prefix = s->prefix ? sqlite3_mprintf(", prefix=%Q", s->prefix) : sqlite3_mprintf("");
-    if (!prefix)
-        return no_memory(err);
-    mn_status st = sql_execf(db, err,
-                             "CREATE VIRTUAL TABLE main.\"%w\" USING fts5(%s, content=%Q, "
-                             "content_rowid=%Q, tokenize=%Q%s)",
-                             s->name, p->columns + 2, s->table, s->id_column,
-                             s->tokenize ? s->tokenize : "unicode61 remove_diacritics 2", prefix);
+    char *content, *prefix = s->prefix ? sqlite3_mprintf(", prefix=%Q", s->prefix)
+                                       : sqlite3_mprintf("");
+    mn_status st = create_content(db, p, &content, err);
+    if (st == MN_OK && !prefix)
+        st = no_memory(err);
+    if (st == MN_OK)
+        st = sql_execf(db, err,
+                       "CREATE VIRTUAL TABLE main.\"%w\" USING fts5(%s, content=%Q, "
+                       "content_rowid=%Q, tokenize=%Q%s)",
+                       s->name, p->columns + 2, content, s->id_column,
+                       s->tokenize ? s->tokenize : "unicode61 remove_diacritics 2", prefix);
     sqlite3_free(prefix);
+    sqlite3_free(content);
     if (st == MN_OK && s->weights) {
         char *rank = sqlite3_mprintf("bm25(%s)", s->weights);
         st = rank ? sql_execf(db, err, "INSERT INTO main.\"%w\"(\"%w\", rank) VALUES ('rank', %Q)",
@@ -411,13 +445,39 @@ mn_status fts_find(sqlite3 *db, const char *table, char **name, mn_error *err)
 
 /* ---- Removing, rebuilding, renaming ---------------------------------------------------------- */
 
+/* The view that it reads, for sqlite3_free; NULL: none. */
+static mn_status find_view(sqlite3 *db, const char *name, char **view, mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    bool row = false;
+    *view = NULL;
+    mn_status status = sql_preparef(db, &st, err,
+                                    "SELECT v.name FROM main.sqlite_master f, main.sqlite_master v "
+                                    "WHERE f.name = %Q AND v.type = 'view' AND v.name GLOB "
+                                    "'mneme_text_*' AND instr(f.sql, ', content=' || quote(v.name) "
+                                    "|| ',')",
+                                    name);
+    if (status == MN_OK)
+        status = sql_step(st, &row, err);
+    if (row)
+        *view = sqlite3_mprintf("%s", (const char *)sqlite3_column_text(st, 0));
+    sqlite3_finalize(st);
+    return row && !*view ? no_memory(err) : status;
+}
+
 static mn_status drop_one(sqlite3 *db, const char *name, mn_error *err)
 {
-    mn_status st = drop_triggers(db, name, err);
+    char *view;
+    mn_status st = find_view(db, name, &view, err);
+    if (st == MN_OK)
+        st = drop_triggers(db, name, err);
     if (st == MN_OK)
         st = sql_execf(db, err, "DROP TABLE IF EXISTS main.\"%w\"", name);
     if (st == MN_OK)
         st = sql_execf(db, err, "DROP TABLE IF EXISTS main.\"%w_old\"", name);
+    if (st == MN_OK && view)
+        st = sql_execf(db, err, "DROP VIEW main.\"%w\"", view);
+    sqlite3_free(view);
     return st;
 }
 
@@ -520,45 +580,61 @@ static mn_status made_options(sqlite3 *db, const char *name, struct made *m, mn_
     return status;
 }
 
-/* Drops `name` and makes it anew as `to`. */
-static mn_status remake(sqlite3 *db, const char *table, const char *id_column, const char *name,
-                        const char *to, mn_error *err)
+mn_status fts_rebuild(sqlite3 *db, const char *table, const char *id_column, mn_error *err)
 {
-    struct made m = {.s = {.table = table, .id_column = id_column, .name = to}};
-    mn_status st = made_columns(db, name, &m, err);
+    struct made m = {.s = {.table = table, .id_column = id_column}};
+    char *name, *view = NULL;
+    bool lost;
+    mn_status st = find_name(db, table, &name, &lost, err);
+    if (st == MN_OK && !name)
+        st = mn_fail(err, MN_NOTFOUND,
+                     "'%s' has no full text: mneme_index() makes it with fts=COLUMN,COLUMN", table);
+    m.s.name = name;
+    if (st == MN_OK)
+        st = made_columns(db, name, &m, err);
     if (st == MN_OK)
         st = made_options(db, name, &m, err);
+    if (st == MN_OK)
+        st = find_view(db, name, &view, err);
+    m.s.view = view != NULL;
     if (st == MN_OK)
         st = drop_one(db, name, err);
     if (st == MN_OK)
         st = fts_create(db, &m.s, err);
     made_fini(&m);
+    sqlite3_free(view);
+    sqlite3_free(name);
     return st;
 }
 
-mn_status fts_rebuild(sqlite3 *db, const char *table, const char *id_column, mn_error *err)
+mn_status fts_rename_begin(sqlite3 *db, const char *name, char **view, mn_error *err)
 {
-    char *name;
-    bool lost;
-    mn_status st = find_name(db, table, &name, &lost, err);
-    if (st == MN_OK && !name)
-        st = mn_fail(err, MN_NOTFOUND, "'%s' has no full text: mneme_index() makes it with "
-                     "fts=COLUMN,COLUMN", table);
+    mn_status st = find_view(db, name, view, err);
     if (st == MN_OK)
-        st = remake(db, table, id_column, name, name, err);
-    sqlite3_free(name);
+        st = drop_triggers(db, name, err);
+    if (st == MN_OK && *view)
+        st = sql_execf(db, err, "DROP VIEW main.\"%w\"", *view);
     return st;
 }
 
-mn_status fts_rename(sqlite3 *db, const char *table, const char *id_column, const char *to,
-                     mn_error *err)
+mn_status fts_rename_end(sqlite3 *db, const char *table, const char *id_column, const char *name,
+                         const char *to, const char *view, mn_error *err)
 {
-    char *name;
-    bool lost;
-    mn_status st = find_name(db, table, &name, &lost, err);
-    if (st == MN_OK && name)
-        st = remake(db, table, id_column, name, to, err);
-    sqlite3_free(name);
+    struct made m = {.s = {.table = table, .id_column = id_column, .name = to}};
+    struct pieces p = {.s = &m.s};
+    mn_status st = made_columns(db, name, &m, err);
+    if (st == MN_OK)
+        st = sql_execf(db, err, "ALTER TABLE main.\"%w\" RENAME TO \"%w\"", name, to);
+    if (st == MN_OK)
+        st = sql_execf(db, err, "ALTER TABLE main.\"%w_old\" RENAME TO \"%w_old\"", name, to);
+    if (st == MN_OK)
+        st = pieces_make(db, &m.s, &p, err);
+    if (st == MN_OK && view)
+        st = create_view(db, &p, view, err);
+    if (st == MN_OK)
+        st = create_triggers(db, &p, err);
+    pieces_fini(&p);
+    made_fini(&m);
     return st;
 }
 
@@ -651,9 +727,9 @@ static mn_status check_free(sqlite3 *db, const char *table, const char *name, mn
 }
 
 mn_status fts_make(sqlite3 *db, const char *table, const char *id_column, const char *name,
-                   const struct fts_options *o, mn_error *err)
+                   const struct fts_options *o, bool view, mn_error *err)
 {
-    struct fts_spec s = {.table = table, .id_column = id_column, .name = name,
+    struct fts_spec s = {.table = table, .id_column = id_column, .name = name, .view = view,
                          .tokenize = o->tokenize, .prefix = o->prefix, .weights = o->weights};
     const char **columns = NULL;
     char *text = sqlite3_mprintf("%s", o->columns ? o->columns : "");

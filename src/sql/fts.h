@@ -16,6 +16,7 @@ struct fts_spec {
     const char *tokenize;        /* FTS5's option; NULL: "unicode61 remove_diacritics 2" */
     const char *prefix;          /* FTS5's option, as "2 3"; NULL: none */
     const char *weights;         /* of the columns in bm25(), as "10,1"; NULL: all 1 */
+    bool view;                   /* reads the table through a view: see fts.c */
 };
 
 /* Makes it and reads all rows. Undoes nothing if it fails: that is the statement's or the caller's.
@@ -38,7 +39,8 @@ void fts_options_fini(struct fts_options *o);
 /* fts_create() of them; removes what it made if it fails. MN_EXISTS if the table has a full text,
  * or the name is taken. */
 MN_CHECKED mn_status fts_make(sqlite3 *db, const char *table, const char *id_column,
-                              const char *name, const struct fts_options *o, mn_error *err);
+                              const char *name, const struct fts_options *o, bool view,
+                              mn_error *err);
 
 /* The FTS5 table over a table, for sqlite3_free; NULL if there is none. Fails with MN_CORRUPT if
  * there is one that has lost its triggers, or one was made before a unique index: what it says is
@@ -52,9 +54,14 @@ MN_CHECKED mn_status fts_rebuild(sqlite3 *db, const char *table, const char *id_
 /* Removes all FTS5 tables over a table, with their triggers; none is no error. */
 MN_CHECKED mn_status fts_drop(sqlite3 *db, const char *table, mn_error *err);
 
-/* After a table and its FTS5 table were to be called otherwise: `table` is the new name already. */
-MN_CHECKED mn_status fts_rename(sqlite3 *db, const char *table, const char *id_column,
-                                const char *to, mn_error *err);
+/* Around ALTER TABLE of a virtual table of ours, where SQLite drops no table and leaves old names
+ * in views and triggers: begin takes away those of the FTS5 table `name`, end makes them anew over
+ * `table`, with the FTS5 table called `to`. *view is handed from one to the other, and for
+ * sqlite3_free. */
+MN_CHECKED mn_status fts_rename_begin(sqlite3 *db, const char *name, char **view, mn_error *err);
+MN_CHECKED mn_status fts_rename_end(sqlite3 *db, const char *table, const char *id_column,
+                                    const char *name, const char *to, const char *view,
+                                    mn_error *err);
 
 /* An FTS5 query for the words of a text as people write it, each quoted, joined by OR; at most
  * FTS_MOST_WORDS of them, each once. *out is for sqlite3_free, NULL if there is no word. */

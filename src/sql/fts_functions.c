@@ -25,19 +25,47 @@ mn_status fts_table_of(mn_conn *conn, const char *collection, struct catalog_ent
     return scope_end(conn, st, err);
 }
 
+/* A change of one table's full text. */
+struct change {
+    struct catalog_entry e;
+    const struct fts_options *o;
+};
+
+static mn_status make(sqlite3 *db, void *ctx, mn_error *err)
+{
+    const struct change *c = ctx;
+    char *name = sqlite3_mprintf("%s_fts", c->e.table);
+    mn_status st = name ? fts_make(db, c->e.table, c->e.id_column, name, c->o, false, err)
+                        : mn_fail(err, MN_NOMEM, "out of memory");
+    sqlite3_free(name);
+    return st;
+}
+
+static mn_status rebuild(sqlite3 *db, void *ctx, mn_error *err)
+{
+    const struct change *c = ctx;
+    return fts_rebuild(db, c->e.table, c->e.id_column, err);
+}
+
+static mn_status drop(sqlite3 *db, void *ctx, mn_error *err)
+{
+    const struct change *c = ctx;
+    return fts_drop(db, c->e.table, err);
+}
+
 mn_status fts_make_over(mn_conn *conn, const char *collection, const struct fts_options *o,
                         mn_error *err)
 {
-    struct catalog_entry e;
-    mn_status st = fts_table_of(conn, collection, &e, err);
-    if (st)
-        return st;
-    char *name = sqlite3_mprintf("%s_fts", e.table);
-    if (!name)
-        return mn_fail(err, MN_NOMEM, "out of memory");
-    st = fts_make(conn->sql, e.table, e.id_column, name, o, err);
-    sqlite3_free(name);
-    return st;
+    struct change c = {.o = o};
+    mn_status st = fts_table_of(conn, collection, &c.e, err);
+    return st ? st : coll_change_schema(conn, make, &c, err);
+}
+
+mn_status fts_drop_over(mn_conn *conn, const char *table, mn_error *err)
+{
+    struct change c = {.o = NULL};
+    sqlite3_snprintf(sizeof c.e.table, c.e.table, "%s", table);
+    return coll_change_schema(conn, drop, &c, err);
 }
 
 static mn_status take_options(struct fts_options *o, const char *p, mn_error *err)
@@ -96,9 +124,10 @@ static void call_fts(sqlite3_context *ctx, int n, sqlite3_value **args)
     fts_options_fini(&o);
 }
 
-static void call_table(sqlite3_context *ctx, sqlite3_value *arg, const char *function, bool drop)
+static void call_table(sqlite3_context *ctx, sqlite3_value *arg, const char *function,
+                       mn_status (*change)(sqlite3 *, void *, mn_error *))
 {
-    struct catalog_entry e;
+    struct change c = {.o = NULL};
     mn_error err = {0};
     mn_conn *conn;
     const char *collection = text_argument(arg);
@@ -106,10 +135,9 @@ static void call_table(sqlite3_context *ctx, sqlite3_value *arg, const char *fun
                               : mn_fail(&err, MN_INVALID, "%s: the collection's name is missing",
                                         function);
     if (st == MN_OK)
-        st = fts_table_of(conn, collection, &e, &err);
+        st = fts_table_of(conn, collection, &c.e, &err);
     if (st == MN_OK)
-        st = drop ? fts_drop(conn->sql, e.table, &err)
-                  : fts_rebuild(conn->sql, e.table, e.id_column, &err);
+        st = coll_change_schema(conn, change, &c, &err);
     if (st)
         session_fail(ctx, st, &err);
     else
@@ -119,13 +147,13 @@ static void call_table(sqlite3_context *ctx, sqlite3_value *arg, const char *fun
 static void call_rebuild(sqlite3_context *ctx, int n, sqlite3_value **args)
 {
     (void)n;
-    call_table(ctx, args[0], "mneme_fts_rebuild", false);
+    call_table(ctx, args[0], "mneme_fts_rebuild", rebuild);
 }
 
 static void call_drop(sqlite3_context *ctx, int n, sqlite3_value **args)
 {
     (void)n;
-    call_table(ctx, args[0], "mneme_fts_drop", true);
+    call_table(ctx, args[0], "mneme_fts_drop", drop);
 }
 
 int fts_register(struct session *s)

@@ -13,4 +13,7 @@ MN_CHECKED mn_status fts_table_of(mn_conn *conn, const char *collection, struct 
 MN_CHECKED mn_status fts_make_over(mn_conn *conn, const char *collection,
                                    const struct fts_options *o, mn_error *err);
 
+/* Removes the full text over a table. */
+MN_CHECKED mn_status fts_drop_over(mn_conn *conn, const char *table, mn_error *err);
+
 #endif

@@ -143,7 +143,7 @@ struct run {
     size_t n, by_distance;
     size_t *by_id;           /* [by_distance] of parts, ascending by id */
     sqlite3_stmt *meets;     /* ?1 id: a row if the row is there and meets the condition */
-    mn_search_stats *stats;
+    struct session *s;
 };
 
 static mn_status no_memory(mn_error *err)
@@ -158,15 +158,17 @@ static mn_status nearest(struct run *run, const int64_t *ids, size_t n_ids, mn_h
     mn_search_opts opts = {.recall = ids ? 1 : run->r->recall,
                            .only_ids = ids,
                            .n_only_ids = n_ids,
-                           .stats = ids ? NULL : run->stats};
+                           .stats = session_stats(run->s)};
     if (!ids) {
         opts.where = run->where.conditions;
         opts.n_where = run->where.n;
         opts.only_ids = run->where.ids;
         opts.n_only_ids = run->where.n_ids;
     }
-    return mn_search(run->conn, run->r->collection, run->query, 1, (uint32_t)k, &opts, hits, found,
-                     err);
+    mn_status st = mn_search(run->conn, run->r->collection, run->query, 1, (uint32_t)k, &opts,
+                             hits, found, err);
+    session_searched(run->s);
+    return st;
 }
 
 static int by_part_id(const void *a, const void *b, void *ctx)
@@ -401,7 +403,7 @@ static mn_status fill(struct session *s, mn_conn *conn, sqlite3_value **args,
                       struct ranked_rows *rows, mn_error *err)
 {
     struct request r;
-    struct run run = {.r = &r, .conn = conn, .stats = session_stats(s)};
+    struct run run = {.r = &r, .conn = conn, .s = s};
     mn_status st = read_request(args, &r, err);
     if (st == MN_OK)
         st = run_all(&run, err);

@@ -324,7 +324,7 @@ static mn_status drop_full_text(mn_conn *conn, const char *table, mn_error *err)
     for (size_t i = 0; i < n; i++)
         used = used || sqlite3_stricmp(all[i].table, table) == 0;
     mn_free_result(all);
-    return st || used ? st : fts_drop(conn->sql, table, err);
+    return st || used ? st : fts_drop_over(conn, table, err);
 }
 
 static mn_status drop_matching(mn_conn *conn, const char *table, const char *column, int64_t *n,

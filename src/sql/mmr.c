@@ -53,7 +53,7 @@ struct run {
     void *query;
     mn_hit *hits; /* [n], sqlite3_free */
     size_t n;
-    mn_search_stats *stats;
+    struct session *s;
 };
 
 static void run_fini(struct run *run)
@@ -70,7 +70,7 @@ static mn_search_opts search_opts(const struct run *run)
                             .only_ids = run->where.ids,
                             .n_only_ids = run->where.n_ids,
                             .recall = run->r.recall,
-                            .stats = run->stats};
+                            .stats = session_stats(run->s)};
 }
 
 /* The k nearest rows into run->hits. */
@@ -84,6 +84,7 @@ static mn_status search(struct run *run, size_t k, mn_error *err)
     run->hits = hits;
     mn_status st = mn_search(run->conn, run->r.collection, run->query, 1, (uint32_t)k, &opts, hits,
                              &found, err);
+    session_searched(run->s);
     run->n = st == MN_OK ? found : 0;
     return st;
 }
@@ -240,7 +241,7 @@ static mn_status pick_all(struct run *run, struct pool *p, double lambda, struct
 static mn_status mmr_fill(struct session *s, mn_conn *conn, sqlite3_value **args,
                           struct ranked_rows *rows, mn_error *err)
 {
-    struct run run = {.conn = conn, .stats = session_stats(s)};
+    struct run run = {.conn = conn, .s = s};
     struct pool pool = {.n = 0};
     double lambda = 0.7;
     mn_status st = read_common(&mmr, args, MMR_COLLECTION, MMR_VECTOR, MMR_K, MMR_WHERE,
@@ -398,6 +399,7 @@ static mn_status search_all(struct run *run, mn_error *err)
     mn_hit *hits = NULL;
     mn_status st = mn_search_radius(run->conn, run->r.collection, run->query, INFINITY, INT64_MAX,
                                     &opts, &hits, &run->n, err);
+    session_searched(run->s);
     sqlite3_free(run->hits);
     run->hits = st == MN_OK ? sqlite3_malloc64(run->n * sizeof *hits + 1) : NULL;
     if (st == MN_OK && !run->hits)
@@ -458,7 +460,7 @@ static mn_status prepare_value(const struct run *run, const char *column, struct
 static mn_status groups_fill(struct session *s, mn_conn *conn, sqlite3_value **args,
                              struct ranked_rows *rows, mn_error *err)
 {
-    struct run run = {.conn = conn, .stats = session_stats(s)};
+    struct run run = {.conn = conn, .s = s};
     struct found f = {.n = 0};
     const char *column = NULL;
     mn_status st = read_common(&groups, args, GROUPS_COLLECTION, GROUPS_VECTOR, GROUPS_K,

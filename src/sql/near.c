@@ -97,6 +97,47 @@ static int take_ids(struct near *n, sqlite3_value *arg, bool list)
     return rc != SQLITE_OK ? rc : more == SQLITE_DONE ? SQLITE_OK : more;
 }
 
+/* Keeps of `a` the ids that are in `b`. */
+static void intersect(int64_t *a, size_t *n, int64_t *b, size_t m)
+{
+    size_t kept = 0;
+    qsort(b, m, sizeof *b, near_by_id);
+    for (size_t i = 0; i < *n; i++)
+        if (bsearch(&a[i], b, m, sizeof *b, near_by_id))
+            a[kept++] = a[i];
+    *n = kept;
+}
+
+/* Rows whose text matches an FTS5 query: the search is among them. */
+static int take_text(struct cursor *c, sqlite3_value *query)
+{
+    struct near *n = &c->near;
+    struct table *t = cursor_table(c);
+    int64_t *others = n->only;
+    size_t n_others = n->n_only;
+    char text[TEXT_NAME];
+    sqlite3_stmt *st = NULL;
+    table_text_name(t, text);
+    n->n_only = 0;
+    n->only = sqlite3_malloc64((n->only_cap = 64) * sizeof *n->only);
+    sqlite3_str *sql = sqlite3_str_new(session_sql(t->s));
+    sqlite3_str_appendf(sql, "SELECT rowid FROM main.\"%w\" WHERE \"%w\" MATCH ?1", text, text);
+    int rc = cursor_prepare(c, sql, &st);
+    if (rc == SQLITE_OK)
+        rc = n->only ? sqlite3_bind_value(st, 1, query) : SQLITE_NOMEM;
+    while (rc == SQLITE_OK && (rc = sqlite3_step(st)) == SQLITE_ROW)
+        rc = add_id(n, sqlite3_column_int64(st, 0));
+    if (rc == SQLITE_DONE)
+        rc = SQLITE_OK;
+    else if (rc != SQLITE_NOMEM)
+        rc = cursor_fail_sqlite(c);
+    sqlite3_finalize(st);
+    if (rc == SQLITE_OK && others)
+        intersect(n->only, &n->n_only, others, n_others);
+    sqlite3_free(others);
+    return rc;
+}
+
 static mn_op op_of(enum step step, sqlite3_value *v)
 {
     switch (step) {
@@ -245,6 +286,8 @@ static int take_step(struct cursor *c, enum step step, size_t column, sqlite3_va
         if (number >= 0 && number + n->first <= MN_MAX_K)
             n->first += (uint32_t)number;
         break;
+    case STEP_TEXT:
+        return take_text(c, arg);
     default:
         /* One set of ids is given to the search as such; a second is a condition. */
         if (id && column == 0 && !n->only)

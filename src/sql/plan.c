@@ -44,6 +44,8 @@ static const char *column_name(const struct planner *p, int column)
 {
     static const char *const hidden[HIDDENS] = {"command", "k", "distance", "recall", "exact"};
     size_t i = (size_t)column, n = p->t->d.n;
+    if (column >= 0 && i == n + HIDDEN_TEXT && p->t->d.text)
+        return p->t->d.text;
     return column < 0 ? p->t->d.columns[0].name : i < n ? p->t->d.columns[i].name : hidden[i - n];
 }
 
@@ -109,10 +111,20 @@ static bool binary_collation(sqlite3_index_info *info, int i)
     return !name || sqlite3_stricmp(name, "BINARY") == 0;
 }
 
+static bool is_text(const struct planner *p, int column)
+{
+    return p->t->d.text && column == (int)p->t->d.n + HIDDEN_TEXT;
+}
+
 /* A condition on a declared column. False: it is SQLite's to check. */
 static bool plan_condition(struct planner *p, int i)
 {
     const struct sqlite3_index_constraint *c = &p->info->aConstraint[i];
+    if (is_text(p, c->iColumn) && c->op == SQLITE_INDEX_CONSTRAINT_MATCH) {
+        take(p, i, STEP_TEXT, -1, NULL, true);
+        sqlite3_str_appendf(p->words, "%s MATCH", p->t->d.text);
+        return true;
+    }
     const struct column *column = declared(p, c->iColumn);
     const char *word = NULL;
     if (!column || column->kind == COLUMN_VECTOR || (p->near && column->kind == COLUMN_AUXILIARY))
@@ -174,11 +186,21 @@ static int find_match(struct planner *p, int *at)
     bool elsewhere = false;
     for (int i = 0; i < p->info->nConstraint; i++) {
         const struct sqlite3_index_constraint *c = &p->info->aConstraint[i];
+        if (is_text(p, c->iColumn)) {
+            if (c->op == SQLITE_INDEX_CONSTRAINT_LIMIT || c->op == SQLITE_INDEX_CONSTRAINT_OFFSET)
+                continue;
+            if (c->op != SQLITE_INDEX_CONSTRAINT_MATCH)
+                return refuse(p, "%s.%s is full text: it takes MATCH, and nothing else",
+                              p->t->d.text);
+            if (!c->usable)
+                return SQLITE_CONSTRAINT;
+            continue;
+        }
         if (c->op != SQLITE_INDEX_CONSTRAINT_MATCH)
             continue;
         const struct column *column = declared(p, c->iColumn);
         if (!column || column->kind != COLUMN_VECTOR)
-            return refuse(p, "%s.%s is no vector column: MATCH takes one",
+            return refuse(p, "%s.%s is no vector and no full-text column: MATCH takes one",
                           column_name(p, c->iColumn));
         if (*at >= 0 || (elsewhere && c->usable))
             return refuse(p,
@@ -278,7 +300,8 @@ static int plan_rows(struct planner *p)
         const struct sqlite3_index_constraint *c = &info->aConstraint[i];
         const struct column *column = declared(p, c->iColumn);
         if (c->iColumn >= 0 && !column && c->op != SQLITE_INDEX_CONSTRAINT_LIMIT &&
-            c->op != SQLITE_INDEX_CONSTRAINT_OFFSET && !is_hidden(p, c->iColumn, HIDDEN_COMMAND)) {
+            c->op != SQLITE_INDEX_CONSTRAINT_OFFSET && !is_hidden(p, c->iColumn, HIDDEN_COMMAND) &&
+            !is_text(p, c->iColumn)) {
             return refuse(p, "%s: a condition on %s needs a MATCH on a vector column",
                           column_name(p, c->iColumn));
         }
@@ -286,6 +309,8 @@ static int plan_rows(struct planner *p)
             continue;
         if (column && column->kind == COLUMN_ID && c->op == SQLITE_INDEX_CONSTRAINT_EQ)
             one = true;
+        else if (is_text(p, c->iColumn))
+            cost /= 1e4;
         else
             cost /= column && (column->unique || column->partition) ? 1e4 : 4;
     }

@@ -8,9 +8,12 @@
  * docs.COLUMN. So everything that the engine promises for a table that it did not make holds: the
  * change log is kept by triggers, and a plain SQLite client may write to docs_rows.
  *
+ * With a full-text column `words` there is an FTS5 table docs_words over docs_rows (fts.c).
+ *
  * Writing is plain SQL on docs_rows: SQLite undoes it with the statement, the savepoint or the
  * transaction that it belongs to, and nothing is kept beside it.
  */
+#include "src/sql/fts.h"
 #include "src/sql/table.h"
 
 #include <string.h>
@@ -33,6 +36,11 @@ void table_collection(const struct table *t, size_t i, char name[2 * MN_MAX_NAME
         sqlite3_snprintf(2 * MN_MAX_NAME + 2, name, "%s", t->name);
     else
         sqlite3_snprintf(2 * MN_MAX_NAME + 2, name, "%s.%s", t->name, t->d.columns[i].name);
+}
+
+void table_text_name(const struct table *t, char name[TEXT_NAME])
+{
+    sqlite3_snprintf(TEXT_NAME, name, "%s_%s", t->name, t->d.text);
 }
 
 int64_t table_now(void)
@@ -60,8 +68,11 @@ static char *schema_sql(const struct table *t)
     }
     sqlite3_str_appendf(sql,
                         "\"%w\" HIDDEN, k INTEGER HIDDEN, distance REAL HIDDEN, recall REAL "
-                        "HIDDEN, exact INTEGER HIDDEN)",
+                        "HIDDEN, exact INTEGER HIDDEN",
                         t->name);
+    if (t->d.text)
+        sqlite3_str_appendf(sql, ", \"%w\" HIDDEN", t->d.text);
+    sqlite3_str_appendall(sql, ")");
     return sqlite3_str_finish(sql);
 }
 
@@ -239,6 +250,15 @@ static mn_status create_collection(const struct table *t, mn_conn *conn, size_t 
     return mn_create(conn, name, &opts, err);
 }
 
+static mn_status create_text(const struct table *t, mn_conn *conn, mn_error *err)
+{
+    char rows[ROWS_NAME], name[TEXT_NAME];
+    table_rows_name(t, rows);
+    table_text_name(t, name);
+    mn_status st = fts_make(conn->sql, rows, t->d.columns[0].name, name, &t->d.fts, true, err);
+    return st || t->d.first_vector == 0 ? st : catalog_schema_keep(conn->sql, err);
+}
+
 static mn_status create_all(const struct table *t, mn_conn *conn, mn_error *err)
 {
     const char **attributes = sqlite3_malloc64(t->d.n * sizeof *attributes);
@@ -252,6 +272,8 @@ static mn_status create_all(const struct table *t, mn_conn *conn, mn_error *err)
     for (size_t i = 1; i < t->d.n && st == MN_OK; i++)
         if (column_has_collection(&t->d.columns[i]))
             st = create_collection(t, conn, i, attributes, n, err);
+    if (st == MN_OK && t->d.text)
+        st = create_text(t, conn, err);
     sqlite3_free(attributes);
     return st;
 }
@@ -318,6 +340,8 @@ static int on_destroy(sqlite3_vtab *base)
             st = MN_OK;
         }
     }
+    if (st == MN_OK && t->d.text)
+        st = fts_drop(conn->sql, rows, &err);
     if (st == MN_OK) /* not under `inside`: its rows are the application's to see vanish */
         st = sql_execf(conn->sql, &err, "DROP TABLE IF EXISTS main.\"%w\"", rows);
     if (st == MN_OK)
@@ -335,6 +359,7 @@ static int on_rename(sqlite3_vtab *base, const char *to)
     struct table renamed = {.name = sqlite3_mprintf("%s", to), .d = t->d};
     char rows[ROWS_NAME], new_rows[ROWS_NAME];
     char name[2 * MN_MAX_NAME + 2], new_name[2 * MN_MAX_NAME + 2] = "";
+    char text[TEXT_NAME], new_text[TEXT_NAME], *view = NULL;
     mn_error err = {0};
     mn_conn *conn;
     int64_t before = 0;
@@ -342,6 +367,8 @@ static int on_rename(sqlite3_vtab *base, const char *to)
         return SQLITE_NOMEM;
     table_rows_name(t, rows);
     table_rows_name(&renamed, new_rows);
+    table_text_name(t, text);
+    table_text_name(&renamed, new_text);
     forget_statements(t);
     mn_status st = session_enter(t->s, &conn, &err); /* conn is NULL if it fails */
     if (st == MN_OK)
@@ -353,14 +380,19 @@ static int on_rename(sqlite3_vtab *base, const char *to)
         table_collection(&renamed, i, new_name);
         st = coll_rename(conn, name, new_name, &err);
     }
+    if (st == MN_OK && t->d.text)
+        st = fts_rename_begin(conn->sql, text, &view, &err);
     if (st == MN_OK && *new_name)
         st = coll_rename_table(conn, new_name, new_rows, &err);
     else if (st == MN_OK) /* no column has a collection */
         st = sql_execf(conn->sql, &err, "ALTER TABLE main.\"%w\" RENAME TO \"%w\"", rows, new_rows);
+    if (st == MN_OK && t->d.text)
+        st = fts_rename_end(conn->sql, new_rows, t->d.columns[0].name, text, new_text, view, &err);
     if (st == MN_OK)
         st = schema_after(conn, before, &err);
     if (conn)
         session_leave(t->s);
+    sqlite3_free(view);
     sqlite3_free(renamed.name);
     return st ? session_refuse(base, st, &err) : SQLITE_OK;
 }
@@ -587,6 +619,14 @@ static int on_update(sqlite3_vtab *base, int argc, sqlite3_value **argv, sqlite3
     if (argc == 1)
         return remove_row(t, argv[0]);
     sqlite3_value *hidden = argv[2 + t->d.n + HIDDEN_COMMAND];
+    if (t->d.text && !sqlite3_value_nochange(argv[2 + t->d.n + HIDDEN_TEXT]) &&
+        sqlite3_value_type(argv[2 + t->d.n + HIDDEN_TEXT]) != SQLITE_NULL) {
+        sqlite3_free(base->zErrMsg);
+        base->zErrMsg = sqlite3_mprintf("%s.%s is the full text of other columns, and nothing is "
+                                        "stored in it",
+                                        t->name, t->d.text);
+        return SQLITE_ERROR;
+    }
     if (sqlite3_value_type(argv[0]) != SQLITE_NULL)
         return update(t, argv);
     if (sqlite3_value_type(hidden) != SQLITE_NULL)
@@ -630,7 +670,7 @@ static void match_outside(sqlite3_context *ctx, int n, sqlite3_value **args)
     (void)n;
     (void)args;
     sqlite3_result_error(ctx,
-                         "MATCH on a vector column needs its query from a table to its left, and "
+                         "MATCH needs its query from a table to its left; on a vector column it "
                          "may stand under AND only",
                          -1);
 }

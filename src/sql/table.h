@@ -8,8 +8,16 @@
 #include "src/sql/session.h"
 
 /* Hidden columns, behind the declared ones: which of them a column number minus declaration.n is.
- * The first is called like the table. */
-enum hidden { HIDDEN_COMMAND, HIDDEN_K, HIDDEN_DISTANCE, HIDDEN_RECALL, HIDDEN_EXACT, HIDDENS };
+ * The first is called like the table. The full-text column, if the table has one, comes last. */
+enum hidden {
+    HIDDEN_COMMAND,
+    HIDDEN_K,
+    HIDDEN_DISTANCE,
+    HIDDEN_RECALL,
+    HIDDEN_EXACT,
+    HIDDENS,
+    HIDDEN_TEXT = HIDDENS
+};
 
 struct table {
     sqlite3_vtab base;
@@ -33,6 +41,10 @@ void table_collection(const struct table *t, size_t i, char name[2 * MN_MAX_NAME
 /* "NAME_rows" */
 enum { ROWS_NAME = MN_MAX_NAME + 8 };
 void table_rows_name(const struct table *t, char name[ROWS_NAME]);
+
+/* "NAME_COLUMN": the FTS5 table of the full-text column. */
+enum { TEXT_NAME = 2 * MN_MAX_NAME + 2 };
+void table_text_name(const struct table *t, char name[TEXT_NAME]);
 
 /* SQLite's time of now, for TTL: seconds since 1970. */
 int64_t table_now(void);
@@ -63,7 +75,8 @@ enum step {
     STEP_IS = 's',
     STEP_NULL = 'u',
     STEP_NOT_NULL = 'U',
-    STEP_CONTAINS = 'c'
+    STEP_CONTAINS = 'c',
+    STEP_TEXT = 't'       /* MATCH on the full-text column */
 };
 
 enum { PLAN_VECTORS = 1 }; /* in idxNum: the statement looks at vector columns */

@@ -162,13 +162,37 @@ TEST(a_table_that_was_renamed_keeps_its_full_text)
     CHECK_STR(name, "docs_fts");
     sqlite3_free(name);
     CHECK_EQ(count(db, "SELECT count(*) FROM docs_fts WHERE docs_fts MATCH 'zebras OR dogs'"), 1);
-    CHECK_OK(fts_rename(db, "notes", "id", "notes_fts", &err), err);
-    must(db, "INSERT INTO notes_fts(notes_fts, rank) VALUES ('integrity-check', 1)");
+    CHECK_OK(fts_rebuild(db, "notes", "id", &err), err); /* for snippet() and integrity-check */
+    must(db, "INSERT INTO docs_fts(docs_fts, rank) VALUES ('integrity-check', 1)");
+    CHECK_OK(fts_drop(db, "notes", &err), err);
+    CHECK_EQ(count(db, "SELECT count(*) FROM sqlite_master WHERE name LIKE '%fts%'"), 0);
+    CHECK_EQ(sqlite3_close(db), SQLITE_OK);
+}
+
+TEST(the_full_text_of_a_table_of_ours_is_renamed_with_it)
+{
+    sqlite3 *db = open_db();
+    char *name, *view;
+    mn_error err = {0};
+    struct fts_spec s = spec_of("docs");
+    CHECK_OK(fts_drop(db, "docs", &err), err);
+    s.view = true;
+    CHECK_OK(fts_create(db, &s, &err), err);
+    CHECK_OK(fts_rename_begin(db, "docs_fts", &view, &err), err);
+    CHECK_STR(view, "mneme_text_1");
+    must(db, "ALTER TABLE docs RENAME TO notes");
+    CHECK_OK(fts_rename_end(db, "notes", "id", "docs_fts", "notes_fts", view, &err), err);
+    sqlite3_free(view);
+    must(db, "REPLACE INTO notes(title, url) VALUES ('Zebras', 'u2');"
+             "INSERT INTO notes_fts(notes_fts, rank) VALUES ('integrity-check', 1)");
     CHECK_OK(fts_find(db, "notes", &name, &err), err);
     CHECK_STR(name, "notes_fts");
     sqlite3_free(name);
+    CHECK_OK(fts_rebuild(db, "notes", "id", &err), err);
+    must(db, "INSERT INTO notes_fts(notes_fts, rank) VALUES ('integrity-check', 1)");
     CHECK_OK(fts_drop(db, "notes", &err), err);
-    CHECK_EQ(count(db, "SELECT count(*) FROM sqlite_master WHERE name LIKE '%fts%'"), 0);
+    CHECK_EQ(count(db, "SELECT count(*) FROM sqlite_master WHERE name GLOB '*fts*' OR type = "
+                       "'view'"), 0);
     CHECK_EQ(sqlite3_close(db), SQLITE_OK);
 }
 

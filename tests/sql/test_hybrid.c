@@ -640,6 +640,119 @@ TEST(groups_of_any_value_are_found_however_large_the_first_is)
     CHECK_EQ(sqlite3_close(db), SQLITE_OK);
 }
 
+/* ---- Full-text columns ---------------------------------------------------------------------- */
+
+static sqlite3 *text_table(void)
+{
+    sqlite3 *db = open_db(test_path("t.db"));
+    must(db, "CREATE VIRTUAL TABLE docs USING mneme(id INTEGER PRIMARY KEY, v float[2] "
+             "metric=cosine, title TEXT, url TEXT UNIQUE, +body TEXT, words FTS(title, body, "
+             "tokenize='porter unicode61', weights='5,1'));"
+             "INSERT INTO docs VALUES (1, '[1,0]', 'Red cats', 'u1', 'sat on a mat'), (2, "
+             "'[0.9,0.1]', 'Dogs', 'u2', 'ran after the cat'), (3, '[0,1]', 'Foxes', 'u3', 'are "
+             "red'), (4, NULL, 'Red', 'u4', NULL)");
+    return db;
+}
+
+TEST(a_full_text_column_is_searched_alone_and_with_vectors)
+{
+    sqlite3 *db = text_table();
+    check_answer(db, "SELECT group_concat(id) FROM docs WHERE words MATCH 'cat'", "1,2");
+    check_answer(db, "SELECT group_concat(id) FROM docs WHERE words MATCH 'cat NOT title:red'",
+                 "2");
+    check_answer(db, "SELECT group_concat(id) FROM docs WHERE words MATCH 'red' AND url > 'u2'",
+                 "3,4");
+    check_answer(db, "SELECT group_concat(id) FROM docs WHERE words MATCH 'fox' OR url = 'u1'",
+                 "3,1");
+    check_answer(db, "SELECT group_concat(id) FROM docs WHERE v MATCH '[0,1]' AND k = 2 AND words "
+                     "MATCH 'red'", "3,1");
+    check_answer(db, "SELECT group_concat(id) FROM docs WHERE v MATCH '[0,1]' AND k = 2 AND words "
+                     "MATCH 'red' AND id IN (1, 2, 4)", "1");
+    check_answer(db, "SELECT group_concat(id) FROM docs WHERE id IN (1, 2) AND words MATCH 'cat' "
+                     "AND words MATCH 'dog' AND v MATCH '[0,1]' AND k = 5", "2");
+    check_answer(db, "SELECT group_concat(id) FROM (SELECT id FROM docs WHERE v MATCH '[1,0]' AND "
+                     "words MATCH 'red OR cat' ORDER BY distance LIMIT 2 OFFSET 1)", "2,3");
+    check_answer(db, "SELECT count(*) FROM docs WHERE v MATCH '[1,0]' AND words MATCH 'nothing' "
+                     "AND k = 5", "0");
+    check_answer(db, "SELECT group_concat(d.id) FROM json_each('[\"dog\",\"fox\"]') q JOIN docs d "
+                     "ON d.words MATCH q.value", "2,3");
+    check_answer(db, IDS("hybrid('docs', 'cats and dogs', '[1,0]', 2)"), "2,1");
+    check_answer(db, "SELECT snippet(docs_words, 1, '[', ']', '', 5) FROM docs_words WHERE "
+                     "docs_words MATCH 'cats' ORDER BY rank LIMIT 1 OFFSET 1",
+                 "ran after the [cat]");
+    CHECK_EQ(sqlite3_close(db), SQLITE_OK);
+}
+
+TEST(a_full_text_column_follows_its_table)
+{
+    sqlite3 *db = text_table();
+    must(db, "INSERT OR REPLACE INTO docs(id, title, url) VALUES (9, 'Owls', 'u1')");
+    check_answer(db, "SELECT group_concat(id) FROM docs WHERE words MATCH 'cat OR owl'", "2,9");
+    must(db, "BEGIN; UPDATE docs SET title = 'Hens' WHERE id = 9; DELETE FROM docs WHERE id = 2");
+    check_answer(db, "SELECT group_concat(id) FROM docs WHERE words MATCH 'cat OR owl OR hen'",
+                 "9");
+    must(db, "ROLLBACK; ALTER TABLE docs RENAME TO notes");
+    check_answer(db, "SELECT group_concat(id) FROM notes WHERE words MATCH 'cat OR owl'", "2,9");
+    check_answer(db, IDS("hybrid('notes', 'cats', '[1,0]', 1)"), "2");
+    check_answer(db, "SELECT count(*) FROM sqlite_master WHERE name LIKE 'docs%'", "0");
+    check_answer(db, "SELECT group_concat(title) FROM notes_words WHERE notes_words MATCH 'owl'",
+                 "Owls");
+    must(db, "CREATE VIRTUAL TABLE docs USING mneme(v float[2], +body TEXT, words FTS(body)); "
+             "INSERT INTO docs(body) VALUES ('owls'); DROP TABLE docs");
+    check_answer(db, "SELECT mneme_fts_rebuild('notes')", "ok");
+    must(db, "INSERT INTO notes_words(notes_words, rank) VALUES ('integrity-check', 1)");
+    CHECK_EQ(sqlite3_close(db), SQLITE_OK);
+    CHECK(sqlite3_open(test_path("t.db"), &db) == SQLITE_OK); /* without Mneme */
+    sqlite3_busy_timeout(db, 10000);
+    must(db, "INSERT INTO notes_rows(id, title, url) VALUES (20, 'Bees', 'u2')"
+             " ON CONFLICT (url) DO UPDATE SET title = excluded.title");
+    must(db, "INSERT INTO notes_words(notes_words, rank) VALUES ('integrity-check', 1)");
+    CHECK_EQ(sqlite3_close(db), SQLITE_OK);
+    db = open_db(test_path("t.db"));
+    check_answer(db, "SELECT group_concat(id) FROM notes WHERE words MATCH 'dog OR bee'", "2");
+    must(db, "DROP TABLE notes");
+    check_answer(db, "SELECT count(*) FROM sqlite_master WHERE name LIKE 'notes%'", "0");
+    CHECK_EQ(sqlite3_close(db), SQLITE_OK);
+}
+
+TEST(a_full_text_column_that_cannot_be_is_refused)
+{
+    static const struct {
+        const char *sql, *says;
+    } cases[] = {
+        {"words FTS(nope)", "column 'words': there is no column 'nope' with text; declare it, as "
+                            "+nope TEXT"},
+        {"words FTS(v)", "there is no column 'v' with text"},
+        {"words FTS()", "column 'words': FTS() names no column"},
+        {"words FTS(body) x",
+         "'words FTS(body) x' is no full text: write it as words FTS(title, body)"},
+        {"words FTS(body, stem=1)",
+         "column 'words': there is no option 'stem'; there are tokenize, prefix, weights"},
+        {"words FTS(body, tokenize='klingon')", "no such tokenizer: klingon"},
+        {"words FTS(body), more FTS(body)", "two columns are FTS: 'more' is the second"},
+        {"body FTS(body)", "column 'body' stands twice"},
+    };
+    sqlite3 *db = text_table();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char sql[300];
+        snprintf(sql, sizeof sql, "CREATE VIRTUAL TABLE t USING mneme(v float[2], body TEXT, %s)",
+                 cases[i].sql);
+        check_refused(db, sql, cases[i].says);
+    }
+    check_answer(db, "SELECT count(*) FROM sqlite_master WHERE name LIKE 't\\_%' ESCAPE '\\'", "0");
+    check_refused(db, "SELECT * FROM docs WHERE words = 'cat'",
+                  "docs.words is full text: it takes MATCH, and nothing else");
+    check_refused(db, "SELECT * FROM docs WHERE words MATCH 'a b\"'", "unterminated string");
+    check_refused(db, "SELECT * FROM docs WHERE words MATCH 'nope:a' AND v MATCH '[1,0]' AND k = 1",
+                  "no such column: nope");
+    check_refused(db, "SELECT * FROM docs WHERE title MATCH 'a'",
+                  "docs.title is no vector and no full-text column");
+    check_refused(db, "INSERT INTO docs(v, words) VALUES ('[1,0]', 'x')",
+                  "docs.words is the full text of other columns, and nothing is stored in it");
+    check_refused(db, "UPDATE docs SET words = 'x'", "docs.words is the full text");
+    CHECK_EQ(sqlite3_close(db), SQLITE_OK);
+}
+
 /* ---- Memory --------------------------------------------------------------------------------- */
 
 TEST(memory_that_runs_out_is_said)

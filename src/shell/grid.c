@@ -30,9 +30,36 @@ struct grid {
     char **row;    /* [n_columns] being filled */
 };
 
-static size_t width_of(const char *s)
+/* Line `i` of a cell into *n; "" beyond its last. */
+static const char *line_of(const char *cell, size_t i, size_t *n)
 {
-    return text_width(s, strlen(s));
+    for (; i && *cell; i--) {
+        cell += strcspn(cell, "\n");
+        cell += *cell == '\n';
+    }
+    *n = strcspn(cell, "\n");
+    return cell;
+}
+
+static size_t lines_of(const char *cell)
+{
+    size_t n = 1;
+    for (; *cell; cell++)
+        n += *cell == '\n';
+    return n;
+}
+
+/* Of the widest line. */
+static size_t width_of(const char *cell)
+{
+    size_t most = 0;
+    for (;;) {
+        size_t n = strcspn(cell, "\n"), width = text_width(cell, n);
+        most = width > most ? width : most;
+        if (!cell[n])
+            return most;
+        cell += n + 1;
+    }
 }
 
 static char *visible(const char *s)
@@ -95,25 +122,27 @@ static void rule(const struct grid *g, const char *left, const char *middle, con
     text_free(&t);
 }
 
-/* A cell of `width` columns, cut if the grid was narrowed. */
-static void padded(struct text *t, const struct grid *g, size_t i, const char *s, bool last)
+/* A line of a cell in its column, cut if the grid was narrowed. */
+static void padded(struct text *t, const struct grid *g, size_t i, const char *s, size_t n,
+                   bool last)
 {
-    size_t width = g->widths[i], has = width_of(s);
+    size_t width = g->widths[i], has = text_width(s, n);
     size_t pad = width > has ? width - has : 0;
     if (g->right[i])
         text_printf(t, "%*s", (int)pad, "");
     bool chosen = i < WIDTHS_MOST && g->modes->widths[i];
     if (has > width && (chosen || (boxed(g) && out_is_terminal())))
-        text_visible(t, s, strlen(s), width);
+        text_visible(t, s, n, width);
     else
-        text_puts(t, s);
+        text_add(t, s, n);
     if (!g->right[i] && !last)
         text_printf(t, "%*s", (int)pad, "");
 }
 
-static void grid_line(const struct grid *g, char *const *cells, enum colour colour)
+static void screen_line(const struct grid *g, char *const *cells, size_t line, enum colour colour)
 {
     struct text t = {0};
+    size_t n;
     const char *bar = boxed(g) ? "│" : g->mode == MODE_MARKDOWN ? "|" : "";
     const char *on = out_colour(colour), *dim = out_colour(COLOUR_DIM);
     const char *off = out_colour(COLOUR_NONE);
@@ -125,7 +154,8 @@ static void grid_line(const struct grid *g, char *const *cells, enum colour colo
             text_puts(&t, "  ");
         if (colour != COLOUR_NONE)
             text_puts(&t, on);
-        padded(&t, g, i, cells[i], !*bar && i + 1 == g->n_columns);
+        const char *s = line_of(cells[i], line, &n);
+        padded(&t, g, i, s, n, !*bar && i + 1 == g->n_columns);
         if (colour != COLOUR_NONE)
             text_puts(&t, off);
     }
@@ -133,6 +163,18 @@ static void grid_line(const struct grid *g, char *const *cells, enum colour colo
         text_printf(&t, " %s%s%s", boxed(g) ? dim : "", bar, boxed(g) ? off : "");
     out_printf("%s\n", t.data ? t.data : "");
     text_free(&t);
+}
+
+/* As many lines as its highest cell has. */
+static void grid_line(const struct grid *g, char *const *cells, enum colour colour)
+{
+    size_t lines = 1;
+    for (size_t i = 0; i < g->n_columns; i++) {
+        size_t n = lines_of(cells[i]);
+        lines = n > lines ? n : lines;
+    }
+    for (size_t line = 0; line < lines; line++)
+        screen_line(g, cells, line, colour);
 }
 
 static void header_rule(const struct grid *g)
@@ -208,6 +250,8 @@ static bool fix(struct grid *g)
         g->right[i] = g->right[i] && g->n_held;
     }
     size_t room = boxed(g) ? out_columns() : 0;
+    if (room && g->n_rows == 1 && line_width(g) > room)
+        return false; /* nothing is gained by cutting a single row */
     return !room || narrow(g, room);
 }
 
@@ -298,6 +342,22 @@ static void markdown_text(struct text *t, const char *s, size_t n)
     }
 }
 
+/* Within lines of a box, a cell may have several lines. */
+static void visible_lines(struct text *t, const char *s, size_t n)
+{
+    while (n && s[n - 1] == '\n')
+        n--;
+    text_puts(t, "");
+    for (size_t i = 0; i < n;) {
+        const char *end = memchr(s + i, '\n', n - i);
+        size_t len = end ? (size_t)(end - s) - i : n - i;
+        text_visible(t, s + i, len, 0);
+        if (end)
+            text_puts(t, "\n");
+        i += len + 1;
+    }
+}
+
 void grid_cell(struct grid *g, const struct cell *c)
 {
     struct text shown = {0}, cell = {0}, escaped = {0};
@@ -310,6 +370,8 @@ void grid_cell(struct grid *g, const struct cell *c)
         text_puts(&escaped, "");
         markdown_text(&escaped, shown.data, shown.len);
         text_visible(&cell, escaped.data, escaped.len, 0);
+    } else if (boxed(g)) {
+        visible_lines(&cell, shown.data, shown.len);
     } else {
         text_visible(&cell, shown.data, shown.len, 0);
     }

@@ -44,10 +44,10 @@ void *need(void *memory);
 void interrupt_init(void);
 bool interrupted(void);
 
-/* For the SQL shell, which outlives Ctrl-C: signals also call `also`, and only many of them, unheard,
- * end the program, after `last` has put the terminal right; both may only do what a handler may.
- * interrupt_forget() makes the next
- * one the first again. asked_to_end(): SIGTERM came. */
+/* For the SQL shell, which outlives Ctrl-C: signals also call `also`, and only many of them,
+ * unheard, end the program, after `last` has put the terminal right; both may only do what a
+ * handler may. interrupt_forget() makes the next one the first again. asked_to_end(): SIGTERM
+ * came. */
 void interrupt_keep(void (*also)(void), void (*last)(void));
 void interrupt_forget(void);
 bool asked_to_end(void);

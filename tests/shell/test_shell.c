@@ -181,11 +181,14 @@ TEST(values_are_shown_complete_and_harmless)
         "b, 'a' || char(27) || char(10) as t\"",
         "[{\"i\":9223372036854775807,\"r\":0.1,\"inf\":null,\"b\":{\"$blob\":\"AP8=\"},"
         "\"t\":\"a\\u001b\\n\"}]\n");
-    run_shows("mneme -table -c \"select 'a' || char(27) || '[2J' || char(10) || 'ü' as t, "
+    run_shows("mneme -table -c \"select 'a' || char(27) || '[2J' || 'ü' as t, "
               "'日本' as w, 1.0 as r\"",
-              "┌─────────────┬──────┬─────┐\n│ t           │ w    │   r │\n"
-              "├─────────────┼──────┼─────┤\n│ a\\x1b[2J\\nü │ 日本 │ 1.0 │\n"
-              "└─────────────┴──────┴─────┘\n");
+              "┌───────────┬──────┬─────┐\n│ t         │ w    │   r │\n"
+              "├───────────┼──────┼─────┤\n│ a\\x1b[2Jü │ 日本 │ 1.0 │\n"
+              "└───────────┴──────┴─────┘\n");
+    run_shows("mneme -table -c \"select 1 as n, 'two' || char(10) || 'lines' as t\"",
+              "┌───┬───────┐\n│ n │ t     │\n├───┼───────┤\n│ 1 │ two   │\n│   │ lines │\n"
+              "└───┴───────┘\n");
     run_shows("mneme -list -nullvalue NULL -separator ', ' -c \"select null, x'0102', 1.5, 'x'\"",
               "NULL, x'0102', 1.5, x\n");
     run_shows("mneme -tsv -c \"select 'a' || char(9) || 'b\\c'\"", "a\\tb\\\\c\n");

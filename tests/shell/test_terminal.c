@@ -347,6 +347,8 @@ TEST(a_table_fits_the_terminal)
          "from c;");
     ENDS("│ 1234 │\n└──────┘\n1,234 rows, 40 shown; .limit 0 shows all\nmneme>");
     line("select hex(zeroblob(60)) as wide, 'x' as narrow;");
+    SEES("00\nnarrow = x");
+    line("select hex(zeroblob(60)) as wide, 'x' as narrow from docs;");
     SEES("000… │ x      │");
     line("select 1 as a, char(27) || '[31mred' as b;");
     SEES("│ 1 │ \\x1b[31mred │");

@@ -33,6 +33,23 @@ static bool names_database(const char *arguments)
     return strncmp(arguments + (arguments[0] == '['), "DB", 2) == 0;
 }
 
+/* Whether the word is an option that names a file: --queries FILE, -QFILE, -qQ FILE. */
+static bool names_file(const struct command *command, const char *word)
+{
+    if (word[0] != '-' || !word[1])
+        return false;
+    for (const struct option *o = command->options; o->name; o++) {
+        if (!o->value || strcmp(o->value, "FILE") != 0)
+            continue;
+        size_t len = strlen(o->name);
+        bool named = word[1] == '-' && strncmp(word + 2, o->name, len) == 0 &&
+                     (!word[2 + len] || word[2 + len] == '=');
+        if (named || (word[1] != '-' && o->letter && strchr(word + 1, o->letter)))
+            return true;
+    }
+    return false;
+}
+
 /* Runs `mneme NAME FILE words...`. */
 static int program_run(struct repl *r, const char *name, char **words, size_t n)
 {
@@ -40,7 +57,10 @@ static int program_run(struct repl *r, const char *name, char **words, size_t n)
     int code = check_outside(r, name);
     if (code || !command || !names_database(command->arguments))
         return code ? code : error_exit("there is no command %s", name);
-    code = repl_engine(r);
+    for (size_t i = 0; i < n && !code; i++)
+        code = names_file(command, words[i]) ? repl_unsafe(r, words[i]) : 0;
+    if (!code)
+        code = repl_engine(r);
     if (code)
         return code;
     char **argv = need(calloc(n + 5, sizeof *argv));

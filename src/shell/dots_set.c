@@ -359,6 +359,8 @@ static int param_file(struct repl *r, const char *word, sqlite3_stmt **out)
         return code;
     char *path = need(strdup(word + 1)), *open = strrchr(path, '[');
     size_t len = strlen(path);
+    while (len && strchr(" \t\r", path[len - 1]))
+        path[--len] = 0;
     uint64_t n = 0;
     if (open && path[len - 1] == ']') {
         path[len - 1] = 0;

@@ -38,6 +38,11 @@ static bool is_grid(enum mode mode)
     return mode == MODE_TABLE || mode == MODE_BOX || mode == MODE_COLUMN || mode == MODE_MARKDOWN;
 }
 
+bool mode_is_for_people(enum mode mode)
+{
+    return is_grid(mode) || mode == MODE_LINE || mode == MODE_LIST;
+}
+
 /* ---- Separated values ----------------------------------------------------------------------- */
 
 static const char *separator(const struct result *r)

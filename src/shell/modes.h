@@ -29,6 +29,7 @@ enum mode {
 
 const char *mode_name(enum mode mode);
 const char *mode_help(enum mode mode);
+bool mode_is_for_people(enum mode mode); /* a plan is drawn as a tree there */
 bool mode_parse(const char *word, enum mode *out);
 
 enum headers { HEADERS_AUTO, HEADERS_ON, HEADERS_OFF }; /* auto: as the mode likes it */

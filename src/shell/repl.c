@@ -37,6 +37,20 @@ static int authorize(void *ctx, int action, const char *a, const char *b, const 
     return SQLITE_OK;
 }
 
+/* SQLite says "unable to open database file" of all these. */
+static const char *why_not(const char *path, int rc, sqlite3 *db)
+{
+    struct stat st;
+    if ((rc & 0xff) != SQLITE_CANTOPEN)
+        return db ? sqlite3_errmsg(db) : sqlite3_errstr(rc);
+    if (stat(path, &st) != 0)
+        return errno == ENOENT ? "there is no such file, or no such folder to make it in"
+                               : strerror(errno);
+    if (S_ISDIR(st.st_mode))
+        return "it is a folder";
+    return access(path, R_OK) != 0 ? strerror(errno) : sqlite3_errmsg(db);
+}
+
 int repl_open(struct repl *r, const char *path, bool must_exist)
 {
     sqlite3 *db = NULL;
@@ -47,11 +61,7 @@ int repl_open(struct repl *r, const char *path, bool must_exist)
     if (!rc) /* the file is looked at only now */
         rc = sqlite3_exec(db, "SELECT 1 FROM sqlite_schema LIMIT 1", NULL, NULL, NULL);
     if (rc) {
-        int code = error_exit("%s could not be opened: %s", path,
-                              rc == SQLITE_CANTOPEN && access(path, F_OK) != 0 && errno == ENOENT &&
-                                      (r->set.readonly || must_exist)
-                                  ? "there is no such file"
-                                  : (db ? sqlite3_errmsg(db) : sqlite3_errstr(rc)));
+        int code = error_exit("%s could not be opened: %s", path, why_not(path, rc, db));
         sqlite3_close(db);
         return code;
     }

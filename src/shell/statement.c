@@ -85,6 +85,54 @@ static void meter_say(const struct meter *from, sqlite3 *db, uint64_t rows)
             to.pages - from->pages == 1 ? "" : "s", err_colour(COLOUR_NONE));
 }
 
+/* ---- EXPLAIN QUERY PLAN --------------------------------------------------------------------- */
+
+struct plan_line {
+    int id, parent;
+    char *detail;
+};
+
+static void plan_print(const struct plan_line *lines, size_t n, int parent, const char *before)
+{
+    size_t last = n;
+    for (size_t i = 0; i < n; i++)
+        if (lines[i].parent == parent)
+            last = i;
+    for (size_t i = 0; i < n; i++) {
+        if (lines[i].parent != parent || (lines[i].id == parent))
+            continue;
+        struct text shown = {0}, deeper = {0};
+        text_visible(&shown, lines[i].detail, strlen(lines[i].detail), 0);
+        out_printf("%s%s%s\n", before, i == last ? "`--" : "|--", shown.data);
+        text_printf(&deeper, "%s%s", before, i == last ? "   " : "|  ");
+        if (deeper.len < 200)
+            plan_print(lines, n, lines[i].id, deeper.data);
+        text_free(&shown);
+        text_free(&deeper);
+    }
+}
+
+/* Steps through an EXPLAIN QUERY PLAN and prints it. SQLite's result code. */
+static int plan_show(sqlite3_stmt *stmt)
+{
+    struct plan_line *lines = NULL;
+    size_t n = 0;
+    int rc;
+    while ((rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+        const char *detail = (const char *)sqlite3_column_text(stmt, 3);
+        lines = need(realloc(lines, (n + 1) * sizeof *lines));
+        lines[n++] = (struct plan_line){.id = sqlite3_column_int(stmt, 0),
+                                        .parent = sqlite3_column_int(stmt, 1),
+                                        .detail = need(strdup(detail ? detail : ""))};
+    }
+    if (rc == SQLITE_DONE)
+        plan_print(lines, n, 0, "");
+    for (size_t i = 0; i < n; i++)
+        free(lines[i].detail);
+    free(lines);
+    return rc == SQLITE_DONE ? SQLITE_OK : rc;
+}
+
 /* ---- One statement -------------------------------------------------------------------------- */
 
 static int unset_param(const char *name)
@@ -124,7 +172,8 @@ static int statement_run(struct repl *r, sqlite3_stmt *stmt, const char *sql, si
         return unset_param(unset);
     struct meter meter = meter_now(r->db);
     uint64_t rows = 0;
-    int rc = step_all(r, stmt, &rows);
+    bool plan = sqlite3_stmt_isexplain(stmt) == 2 && mode_is_for_people(r->set.modes.mode);
+    int rc = plan ? plan_show(stmt) : step_all(r, stmt, &rows);
     int code = rc ? complain(r, sql, len, offset, place) : 0;
     if (r->set.timer)
         meter_say(&meter, r->db, rows);
@@ -159,60 +208,18 @@ int statements_run(struct repl *r, const char *sql, size_t len, struct place pla
     return code ? code : turned;
 }
 
-/* ---- EXPLAIN QUERY PLAN --------------------------------------------------------------------- */
-
-struct plan_line {
-    int id, parent;
-    char *detail;
-};
-
-static void plan_print(const struct plan_line *lines, size_t n, int parent, const char *before)
-{
-    size_t last = n;
-    for (size_t i = 0; i < n; i++)
-        if (lines[i].parent == parent)
-            last = i;
-    for (size_t i = 0; i < n; i++) {
-        if (lines[i].parent != parent || (lines[i].id == parent))
-            continue;
-        struct text shown = {0}, deeper = {0};
-        text_visible(&shown, lines[i].detail, strlen(lines[i].detail), 0);
-        out_printf("%s%s%s\n", before, i == last ? "`--" : "|--", shown.data);
-        text_printf(&deeper, "%s%s", before, i == last ? "   " : "|  ");
-        if (deeper.len < 200)
-            plan_print(lines, n, lines[i].id, deeper.data);
-        text_free(&shown);
-        text_free(&deeper);
-    }
-}
+/* ---- .explain -------------------------------------------------------------------------------- */
 
 int statement_explain(struct repl *r, const char *sql, struct place place)
 {
-    static const char head[] = "EXPLAIN QUERY PLAN ";
     struct text all = {0};
-    struct plan_line *lines = NULL;
-    size_t n = 0;
     sqlite3_stmt *stmt = NULL;
-    interrupt_forget();
-    text_puts(&all, head);
-    text_puts(&all, sql);
     int code = 0;
-    if (sqlite3_prepare_v2(r->db, all.data, -1, &stmt, NULL) != SQLITE_OK) {
+    interrupt_forget();
+    text_printf(&all, "EXPLAIN QUERY PLAN %s", sql);
+    if (sqlite3_prepare_v2(r->db, all.data, -1, &stmt, NULL) != SQLITE_OK || plan_show(stmt))
         code = complain(r, all.data, all.len, 0, place);
-    } else {
-        while (sqlite3_step(stmt) == SQLITE_ROW) {
-            const char *detail = (const char *)sqlite3_column_text(stmt, 3);
-            lines = need(realloc(lines, (n + 1) * sizeof *lines));
-            lines[n++] = (struct plan_line){.id = sqlite3_column_int(stmt, 0),
-                                            .parent = sqlite3_column_int(stmt, 1),
-                                            .detail = need(strdup(detail ? detail : ""))};
-        }
-        plan_print(lines, n, 0, "");
-    }
     sqlite3_finalize(stmt);
-    for (size_t i = 0; i < n; i++)
-        free(lines[i].detail);
-    free(lines);
     text_free(&all);
     return code;
 }

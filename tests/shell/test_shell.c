@@ -105,6 +105,8 @@ TEST(words_that_are_no_files_are_mistyped_commands)
     run_says(2, "mneme -jsn a.db", "unknown option -jsn; did you mean -json?");
     run_says(2, "mneme a.db -c", "-c needs a value: -c SQL");
     run_says(1, "mneme -readonly nope.db 'select 1'", "nope.db could not be opened: there is no");
+    run_says(1, "mkdir folder; mneme ./folder 'select 1'", "./folder could not be opened: it is a");
+    run_says(1, "mneme no/such.db 'select 1'", "there is no such file, or no such folder");
     put_text("text.db", "this is no database at all, but long enough to be looked at as one\n");
     run_says(1, "mneme text.db .tables", "file is not a database");
 }
@@ -285,6 +287,8 @@ TEST(explain_watch_and_read_work)
     run(0, "mneme a.db 'create table t(a integer primary key, b)'");
     run(0, "mneme a.db '.explain select * from t where a = 1'");
     CHECK_HAS(out, "`--SEARCH t USING INTEGER PRIMARY KEY");
+    run(0, "mneme a.db 'explain query plan select * from t where a = 1'");
+    CHECK_HAS(out, "`--SEARCH t USING INTEGER PRIMARY KEY");
     run(0, "mneme a.db 'select * from t where a = 2' .explain");
     CHECK_HAS(out, "`--SEARCH t USING INTEGER PRIMARY KEY");
     run(0, "mneme a.db '.param set :a 1' '.explain analyze select * from t where a = :a'");
@@ -459,17 +463,22 @@ TEST(safe_keeps_to_one_file)
         ".load x",
         ".once x",
         ".export a x",
+        ".search docs --queries x",
+        ".get docs --from x",
+        ".near 1 docs -Q x",
         "\\! true",
         "\\i x",
         ".param set :v @x",
     };
-    run(0, "mneme a.db 'create table t(a)'");
+    put_docs();
+    run(0, "mv app.db a.db && mneme a.db 'create table t(a)'");
     for (size_t i = 0; i < sizeof unsafe / sizeof *unsafe; i++) {
         char command[200];
         snprintf(command, sizeof command, "mneme -safe a.db \"%s\"", unsafe[i]);
         run(1, command);
     }
-    run_shows("mneme -safe a.db vacuum 'select 1' && ls", "1\na.db\nerr.txt\nout.txt\n");
+    run_shows("mneme -safe a.db vacuum 'select 1' && ls",
+              "1\na.db\ndocs.jsonl\nerr.txt\nout.txt\n");
 }
 
 TEST(a_signal_interrupts_a_script_and_ends_it)

@@ -40,6 +40,7 @@
 #include <string.h>
 
 #include "storage/base/error.h"
+#include "storage/changelog_index.h"
 #include "storage/sql.h"
 
 #define STAMP "random() & 0x7fffffff" /* 31 bits: four bytes in the record */
@@ -76,87 +77,6 @@ static mn_status table_exists(sqlite3 *db, const char *name, bool *there, mn_err
         status = sql_stmt_int(st, 0, &n, err);
     sqlite3_finalize(st);
     *there = n > 0;
-    return status;
-}
-
-/* Appends ` OF "a", "b"`: the columns of unique indexes; nothing if one is generated from others.
- */
-static mn_status append_unique(sqlite3 *db, const char *name, sqlite3_str *out, mn_error *err)
-{
-    sqlite3_stmt *st = NULL;
-    bool row = false, first = true, generated = false;
-    mn_status status = sql_preparef(
-        db, &st, err,
-        "SELECT DISTINCT c.name, c.hidden FROM pragma_index_list(%Q, 'main') l, "
-        "pragma_index_xinfo(l.name, 'main') x, pragma_table_xinfo(%Q, 'main') c WHERE "
-        "l.\"unique\" = 1 AND x.key = 1 AND c.cid = x.cid ORDER BY c.hidden DESC, c.cid",
-        name, name);
-    while (status == MN_OK && !generated && (status = sql_step(st, &row, err)) == MN_OK && row) {
-        generated = sqlite3_column_int(st, 1) != 0; /* such columns come first */
-        if (!generated)
-            sqlite3_str_appendf(out, "%s\"%w\"", first ? " OF " : ", ",
-                                (const char *)sqlite3_column_text(st, 0));
-        first = false;
-    }
-    sqlite3_finalize(st);
-    return status;
-}
-
-/* Appends `(a = NEW.a AND b = NEW.b)` for one unique index; *plain is false if it is over an
- * expression. A partial index is taken as if it were whole: that only logs too much. REPLACE puts
- * the default where a NULL may not stand. */
-static mn_status append_index_match(sqlite3 *db, const char *name, const char *index,
-                                    sqlite3_str *out, bool *plain, mn_error *err)
-{
-    sqlite3_stmt *st = NULL;
-    bool row = false, first = true;
-    *plain = true;
-    mn_status status = sql_preparef(
-        db, &st, err,
-        "SELECT x.name, x.coll, c.dflt_value FROM pragma_index_xinfo(%Q, 'main') x LEFT JOIN "
-        "pragma_table_xinfo(%Q, 'main') c ON c.cid = x.cid AND c.\"notnull\" WHERE x.key = 1",
-        index, name);
-    while (status == MN_OK && (status = sql_step(st, &row, err)) == MN_OK && row) {
-        const char *column = (const char *)sqlite3_column_text(st, 0);
-        const char *collation = (const char *)sqlite3_column_text(st, 1);
-        const char *otherwise = (const char *)sqlite3_column_text(st, 2);
-        if (!column) {
-            *plain = false;
-            continue;
-        }
-        sqlite3_str_appendf(out, "%s\"%w\" = ", first ? "(" : " AND ", column);
-        if (otherwise)
-            sqlite3_str_appendf(out, "ifnull(NEW.\"%w\", (%s))", column, otherwise);
-        else
-            sqlite3_str_appendf(out, "NEW.\"%w\"", column);
-        sqlite3_str_appendf(out, " COLLATE \"%w\"", collation ? collation : "BINARY");
-        first = false;
-    }
-    sqlite3_str_appendall(out, first ? "(0)" : ")");
-    sqlite3_finalize(st);
-    return status;
-}
-
-/* Appends the conditions of all unique indexes joined by OR; *n counts them, *plain as above. */
-static mn_status append_conflicts(sqlite3 *db, const char *name, sqlite3_str *out, int *n,
-                                  bool *plain, mn_error *err)
-{
-    sqlite3_stmt *st = NULL;
-    bool row = false;
-    *n = 0;
-    *plain = true;
-    mn_status status = sql_preparef(
-        db, &st, err,
-        "SELECT name FROM pragma_index_list(%Q, 'main') WHERE \"unique\" = 1 ORDER BY name", name);
-    while (status == MN_OK && (status = sql_step(st, &row, err)) == MN_OK && row) {
-        bool one = true;
-        if ((*n)++)
-            sqlite3_str_appendall(out, " OR ");
-        status =
-            append_index_match(db, name, (const char *)sqlite3_column_text(st, 0), out, &one, err);
-        *plain = *plain && one;
-    }
-    sqlite3_finalize(st);
     return status;
 }
 
@@ -204,9 +124,9 @@ static mn_status parts_init(sqlite3 *db, const struct changelog_table *t, struct
     sqlite3_str *conflicts = sqlite3_str_new(db);
     status = append_watched(db, t, watched, err);
     if (status == MN_OK && t->watched)
-        status = append_unique(db, t->name, unique, err);
+        status = changelog_append_unique(db, t->name, unique, err);
     if (status == MN_OK)
-        status = append_conflicts(db, t->name, conflicts, &n, &p->plain, err);
+        status = changelog_append_conflicts(db, t->name, conflicts, &n, &p->plain, err);
     status = take_text(watched, &p->watched, status, err);
     status = take_text(unique, &p->unique, status, err);
     status = take_text(conflicts, &p->conflicts, status, err);

@@ -41,8 +41,9 @@ mn_status changelog_check(sqlite3 *db, const struct changelog_table *t, bool *in
 mn_status changelog_restart(sqlite3 *db, const struct changelog_table *t, mn_error *err);
 
 /* *watchable: every change of `column` and of which rows there are is logged. Not so with a unique
- * index over expressions (a row that REPLACE removes because of it is not), nor where a trigger of
- * the user's writes into the table from inside one of ours: such rows must be read each time. */
+ * index over an expression of the key (a row that REPLACE removes for it is not), nor where a
+ * trigger of the user's writes into the table from inside one of ours: such rows must be read each
+ * time. */
 mn_status changelog_watchable(sqlite3 *db, const struct changelog_table *t, const char *column,
                               bool *watchable, mn_error *err);
 

@@ -819,7 +819,7 @@ static void step(struct over *o, struct test_rng *r)
     char text[600];
     long long id = (long long)test_below(r, 700) + 1, other = (long long)test_below(r, 700) + 1;
     int url = (int)test_below(r, 900), parent = (int)test_below(r, PARENTS) + 1;
-    switch (test_below(r, 14)) {
+    switch (test_below(r, 15)) {
     case 0:
     case 1:
     case 2:
@@ -868,6 +868,10 @@ static void step(struct over *o, struct test_rng *r)
                  "NULL; ROLLBACK",
                  id);
         break;
+    case 13: /* through an index over an expression, if there is one */
+        snprintf(text, sizeof text, "REPLACE INTO docs VALUES (%lld, %d, %d, 'EN', %lld, %s)", id,
+                 url, parent, other, value(r));
+        break;
     default:
         snprintf(text, sizeof text, "UPDATE docs SET parent = %d WHERE key = %lld", parent, id);
     }
@@ -905,6 +909,8 @@ static void follow_at_random(mn_metric metric, mn_rerank rerank)
           "ON DELETE CASCADE ON UPDATE CASCADE, lang, year, emb);"
           "WITH RECURSIVE k(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM k WHERE i < 12) INSERT "
           "INTO parents SELECT i FROM k");
+    if (rerank == MN_RERANK_ROWS)
+        sql(&o, "CREATE UNIQUE INDEX part ON docs(year % 1000, lower(lang)) WHERE lang LIKE 'EN'");
     CHECK_OK(mn_create(o.conn, "docs", &opts, &o.err), o.err);
     sql(&o, "BEGIN");
     for (int i = 1; i < 700; i++) {

@@ -44,7 +44,11 @@ int cursor_prepare(struct cursor *c, sqlite3_str *text, sqlite3_stmt **out)
                                       SQLITE_PREPARE_PERSISTENT, out, NULL)
                  : SQLITE_NOMEM;
     sqlite3_free(sql);
-    return rc == SQLITE_OK ? rc : cursor_fail_sqlite(c);
+    if (rc != SQLITE_ERROR)
+        return rc == SQLITE_OK ? rc : cursor_fail_sqlite(c);
+    sqlite3_free(c->base.pVtab->zErrMsg);
+    c->base.pVtab->zErrMsg = table_rows_trouble(cursor_table(c));
+    return rc;
 }
 
 /* Takes the table's statement for one row, or one of our own if another cursor has it. */
@@ -264,11 +268,11 @@ int table_column(sqlite3_vtab_cursor *base, sqlite3_context *ctx, int column)
     struct cursor *c = (struct cursor *)base;
     const struct table *t = cursor_table(c);
     size_t i = (size_t)column;
+    if (sqlite3_vtab_nochange(ctx))
+        return SQLITE_OK;
     if (i == t->d.n + HIDDEN_DISTANCE && c->by_distance)
         sqlite3_result_double(ctx, c->near.hits[c->near.i].distance);
     if (i >= t->d.n)
-        return SQLITE_OK;
-    if (sqlite3_vtab_nochange(ctx))
         return SQLITE_OK;
     if (c->by_distance && i == 0) {
         sqlite3_result_int64(ctx, c->near.hits[c->near.i].id);

@@ -13,6 +13,7 @@
  */
 #include "src/sql/declare.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,7 +35,7 @@ static bool next_token(const char **p, struct token *t)
     *t = (struct token){.text = s};
     if (!*s)
         return false;
-    char close = *s == '"' ? '"' : *s == '`' ? '`' : 0;
+    char close = *s == '"' || *s == '`' || *s == '\'' ? *s : 0;
     if (close) {
         const char *end = strchr(s + 1, close);
         if (!end)
@@ -43,7 +44,7 @@ static bool next_token(const char **p, struct token *t)
         *p = end + 1;
         return true;
     }
-    size_t n = strcspn(s, " \t\r\n[]()=+,\"`");
+    size_t n = strcspn(s, " \t\r\n[]()=+,\"`'");
     t->len = n ? n : 1;
     *p = s + t->len;
     return true;
@@ -87,8 +88,8 @@ static mn_status option_metric(struct column *c, const char *value, size_t len, 
                                mn_error *err)
 {
     char word[16] = "";
-    if (len < sizeof word)
-        memcpy(word, value, len);
+    for (size_t i = 0; i < len && len < sizeof word; i++)
+        word[i] = (char)tolower((unsigned char)value[i]);
     c->l1 = strcmp(word, "l1") == 0;
     if (!c->l1 && !mn_metric_parse(word, &c->vector.metric))
         return mn_fail(err, MN_INVALID,
@@ -103,7 +104,7 @@ static mn_status option_rerank(struct column *c, const char *value, size_t len, 
     static const char *const words[] = {
         [MN_RERANK_COPY] = "copy", [MN_RERANK_ROWS] = "rows", [MN_RERANK_NONE] = "none"};
     for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
-        if (len == strlen(words[i]) && strncmp(value, words[i], len) == 0) {
+        if (len == strlen(words[i]) && sqlite3_strnicmp(value, words[i], (int)len) == 0) {
             c->rerank = (mn_rerank)i;
             return MN_OK;
         }
@@ -188,6 +189,8 @@ static bool constraint(struct column *c, const char **p, const struct token *t)
         c->kind = COLUMN_ID;
     } else if (is(t, "PARTITION") && two && is(&next, "KEY")) {
         c->partition = true;
+    } else if (is(t, "NULL")) {
+        return true;
     } else if (is(t, "UNIQUE")) {
         c->unique = true;
         return true;
@@ -201,6 +204,30 @@ static bool constraint(struct column *c, const char **p, const struct token *t)
     return true;
 }
 
+/* SQLite would take them for constraints of the rows table. */
+static bool unknown_constraint(const struct token *t)
+{
+    static const char *const words[] = {
+        "AS",         "ASC",     "AUTOINCREMENT", "CHECK",  "COLLATE",    "DEFAULT",
+        "CONSTRAINT", "DESC",    "FOREIGN",       "KEY",    "GENERATED",  "NOT",
+        "ON",         "PRIMARY", "PARTITION",     "STORED", "REFERENCES", "VIRTUAL"};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (is(t, words[i]))
+            return true;
+    return false;
+}
+
+/* What a type may consist of, as DECIMAL(10, 2). */
+static bool is_type(const struct token *t)
+{
+    for (size_t i = 0; i < t->len; i++) {
+        unsigned char c = (unsigned char)t->text[i];
+        if (!isalnum(c) && c < 0x80 && !strchr("_(),", c))
+            return false;
+    }
+    return !t->quoted;
+}
+
 static mn_status parse_plain(const char *arg, const char *p, struct column *c, mn_error *err)
 {
     struct token t;
@@ -208,7 +235,7 @@ static mn_status parse_plain(const char *arg, const char *p, struct column *c, m
     bool constrained = false;
     while (next_token(&p, &t)) {
         bool is_constraint = constraint(c, &p, &t);
-        if (!is_constraint && constrained)
+        if (!is_constraint && (constrained || unknown_constraint(&t)))
             return mn_fail(err, MN_INVALID,
                            "column '%s': '%.*s' is not known; behind the type may stand NOT NULL, "
                            "UNIQUE, PRIMARY KEY, PARTITION KEY, TTL",
@@ -216,7 +243,7 @@ static mn_status parse_plain(const char *arg, const char *p, struct column *c, m
         constrained = is_constraint;
         if (is_constraint)
             continue;
-        if (t.quoted || is(&t, "=") || is(&t, "[") || is(&t, "]") || is(&t, "+"))
+        if (!is_type(&t))
             return mn_fail(err, MN_INVALID,
                            "'%s' is no column: it must be a name and a type, as year INTEGER or "
                            "embedding float[384]",
@@ -232,6 +259,10 @@ static mn_status parse_plain(const char *arg, const char *p, struct column *c, m
         return mn_fail(err, MN_INVALID,
                        "column '%s': the primary key must be INTEGER PRIMARY KEY; for texts, let "
                        "it be, and declare a column TEXT NOT NULL UNIQUE",
+                       c->name);
+    if (c->ttl && c->affinity < AFFINITY_NUMERIC)
+        return mn_fail(err, MN_INVALID,
+                       "column '%s': TTL is a number of seconds since 1970: declare it INTEGER",
                        c->name);
     if (c->kind == COLUMN_AUXILIARY && (c->partition || c->ttl || c->unique))
         return mn_fail(err, MN_INVALID,
@@ -257,7 +288,10 @@ static mn_status parse_column(const char *arg, struct column *c, mn_error *err)
     if (!c->name)
         return mn_fail(err, MN_NOMEM, "out of memory");
     if (t.len == 0 || t.len > MN_MAX_NAME || strpbrk(c->name, "[]()=+,\"'`"))
-        return mn_fail(err, MN_INVALID, "'%s': the column's name is missing, or too long", arg);
+        return mn_fail(err, MN_INVALID,
+                       "'%s' does not begin with a column's name of at most %u bytes; an unusual "
+                       "one stands in double quotes",
+                       arg, MN_MAX_NAME);
     const char *behind = p;
     if (c->kind == COLUMN_ATTRIBUTE && next_token(&behind, &t) &&
         declaration_dtype(t.text, t.len, &c->vector.dtype) && next_token(&behind, &next) &&

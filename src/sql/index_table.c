@@ -211,12 +211,42 @@ static bool in_wal(sqlite3 *db)
     return wal;
 }
 
+/* Whether the rows belong to a virtual table of ours, docs_rows to docs. */
+static mn_status belongs_to_table(sqlite3 *db, const char *rows, bool *yes, mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    int64_t n = 0;
+    size_t len = strlen(rows);
+    *yes = false;
+    if (len <= 5 || sqlite3_stricmp(rows + len - 5, "_rows") != 0)
+        return MN_OK;
+    mn_status status = sql_preparef(db, &st, err,
+                                    "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND "
+                                    "name = substr(%Q, 1, length(%Q) - 5) COLLATE NOCASE AND "
+                                    "rootpage = 0 AND sql LIKE '%%USING mneme%%'",
+                                    rows, rows);
+    if (status == MN_OK)
+        status = sql_stmt_int(st, 0, &n, err);
+    sqlite3_finalize(st);
+    *yes = n > 0;
+    return status;
+}
+
 static mn_status make(struct session *s, mn_conn *conn, struct request *r, bool *switched,
                       mn_error *err)
 {
     mn_collection_opts opts;
     sqlite3 *db = session_sql(s);
-    mn_status st = r->c.vector.dim ? MN_OK : find_dim(db, r, err);
+    bool belongs = false;
+    mn_status st = belongs_to_table(db, r->table, &belongs, err);
+    if (st == MN_OK && belongs)
+        st = mn_fail(
+            err, MN_INVALID,
+            "mneme_index: '%s' holds the rows of a table USING mneme, whose vector columns have "
+            "their indexes already",
+            r->table);
+    if (st == MN_OK && !r->c.vector.dim)
+        st = find_dim(db, r, err);
     if (st == MN_OK)
         st = find_name(conn, r, err);
     if (st)
@@ -243,6 +273,38 @@ static mn_status make(struct session *s, mn_conn *conn, struct request *r, bool 
     return st;
 }
 
+/* How many rows have something in the column that is no such vector. */
+static mn_status count_others(struct session *s, const struct request *r, uint64_t vectors,
+                              int64_t *others, mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    *others = 0;
+    mn_status status = sql_preparef(session_sql(s), &st, err,
+                                    "SELECT count(\"%w\") FROM main.\"%w\"", r->column, r->table);
+    if (status == MN_OK)
+        status = sql_stmt_int(st, 0, others, err);
+    sqlite3_finalize(st);
+    *others -= (int64_t)vectors;
+    return status;
+}
+
+static char *index_says(const struct request *r, uint64_t vectors, int64_t others, bool switched)
+{
+    sqlite3_str *text = sqlite3_str_new(NULL);
+    sqlite3_str_appendf(text, "%s: %llu vectors of %u x %s, %s", r->name,
+                        (unsigned long long)vectors, r->c.vector.dim,
+                        mn_dtype_name(r->c.vector.dtype), mn_metric_name(r->c.vector.metric));
+    if (others > 0)
+        sqlite3_str_appendf(text,
+                            "; %lld rows hold no such vector in %s and are passed over: "
+                            "mneme_verify() names them",
+                            (long long)others, r->column);
+    if (switched)
+        sqlite3_str_appendall(
+            text, "; the database was switched to write-ahead logging (journal_mode=WAL)");
+    return sqlite3_str_finish(text);
+}
+
 static void call_index(sqlite3_context *ctx, int n, sqlite3_value **args)
 {
     struct session *s = sqlite3_user_data(ctx);
@@ -251,6 +313,7 @@ static void call_index(sqlite3_context *ctx, int n, sqlite3_value **args)
     mn_collection_stats stats = {0};
     mn_conn *conn;
     bool switched = false;
+    int64_t others = 0;
     mn_status st = text_argument(args[0], "the table's name", &r.table, &err);
     if (st == MN_OK)
         st = text_argument(args[1], "the column's name", &r.column, &err);
@@ -262,14 +325,15 @@ static void call_index(sqlite3_context *ctx, int n, sqlite3_value **args)
         st = make(s, conn, &r, &switched, &err);
     if (st == MN_OK)
         st = mn_collection_stats_get(conn, r.name, &stats, &err);
+    if (st == MN_OK)
+        st = count_others(s, &r, stats.vectors, &others, &err);
     if (st == MN_OK) {
         session_tell(s, r.name);
-        char *text = sqlite3_mprintf(
-            "%s: %llu vectors of %u x %s, %s%s", r.name, (unsigned long long)stats.vectors,
-            r.c.vector.dim, mn_dtype_name(r.c.vector.dtype), mn_metric_name(r.c.vector.metric),
-            switched ? "; the database was switched to write-ahead logging (journal_mode=WAL)"
-                     : "");
-        sqlite3_result_text(ctx, text, -1, sqlite3_free);
+        char *text = index_says(&r, stats.vectors, others, switched);
+        if (!text)
+            sqlite3_result_error_nomem(ctx);
+        else
+            sqlite3_result_text(ctx, text, -1, sqlite3_free);
     } else {
         session_fail(ctx, st, &err);
     }
@@ -277,27 +341,6 @@ static void call_index(sqlite3_context *ctx, int n, sqlite3_value **args)
 }
 
 /* ---- mneme_unindex --------------------------------------------------------------------------- */
-
-/* Whether the rows belong to a virtual table of ours, docs_rows to docs. */
-static mn_status belongs_to_table(sqlite3 *db, const char *rows, bool *yes, mn_error *err)
-{
-    sqlite3_stmt *st = NULL;
-    int64_t n = 0;
-    size_t len = strlen(rows);
-    *yes = false;
-    if (len <= 5 || sqlite3_stricmp(rows + len - 5, "_rows") != 0)
-        return MN_OK;
-    mn_status status = sql_preparef(db, &st, err,
-                                    "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND "
-                                    "name = substr(%Q, 1, length(%Q) - 5) COLLATE NOCASE AND "
-                                    "rootpage = 0",
-                                    rows, rows);
-    if (status == MN_OK)
-        status = sql_stmt_int(st, 0, &n, err);
-    sqlite3_finalize(st);
-    *yes = n > 0;
-    return status;
-}
 
 static mn_status drop_one(mn_conn *conn, const mn_collection_info *i, mn_error *err)
 {

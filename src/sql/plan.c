@@ -36,8 +36,9 @@ struct planner {
     sqlite3_index_info *info;
     sqlite3_str *steps, *words;
     int args;
-    bool near, k, bounded;
-    bool nothing; /* the first word was not written yet */
+    bool near, bounded;
+    bool given[HIDDENS]; /* = a value, once */
+    bool nothing;        /* the first word was not written yet */
 };
 
 static const char *column_name(const struct planner *p, int column)
@@ -216,6 +217,23 @@ static int find_match(struct planner *p, int *at)
     return *at < 0 && elsewhere ? SQLITE_CONSTRAINT : SQLITE_OK;
 }
 
+/* k, recall and exact, each once: whatever else is said of them nobody could check. */
+static bool plan_argument(struct planner *p, int i)
+{
+    static const enum step steps[HIDDENS] = {
+        [HIDDEN_K] = STEP_K, [HIDDEN_RECALL] = STEP_RECALL, [HIDDEN_EXACT] = STEP_EXACT};
+    const struct sqlite3_index_constraint *c = &p->info->aConstraint[i];
+    enum hidden which = (enum hidden)((size_t)c->iColumn - p->t->d.n);
+    if (c->op != SQLITE_INDEX_CONSTRAINT_EQ || p->given[which]) {
+        refuse(p, "%s: a query takes one value of %s, by =, and no other comparison of it",
+               column_name(p, c->iColumn));
+        return false;
+    }
+    take(p, i, steps[which], -1, column_name(p, c->iColumn), true);
+    p->given[which] = true;
+    return true;
+}
+
 static int plan_near(struct planner *p, int match)
 {
     sqlite3_index_info *info = p->info;
@@ -239,14 +257,9 @@ static int plan_near(struct planner *p, int match)
         if (limit) {
             take(p, i, c->op == SQLITE_INDEX_CONSTRAINT_LIMIT ? STEP_LIMIT : STEP_OFFSET, -1,
                  c->op == SQLITE_INDEX_CONSTRAINT_LIMIT ? "LIMIT" : "OFFSET", false);
-        } else if (is_hidden(p, c->iColumn, HIDDEN_K) && c->op == SQLITE_INDEX_CONSTRAINT_EQ &&
-                   !p->k) {
-            take(p, i, STEP_K, -1, "k", true);
-            p->k = true;
-        } else if (is_hidden(p, c->iColumn, HIDDEN_RECALL) && c->op == SQLITE_INDEX_CONSTRAINT_EQ) {
-            take(p, i, STEP_RECALL, -1, "recall", true);
-        } else if (is_hidden(p, c->iColumn, HIDDEN_EXACT) && c->op == SQLITE_INDEX_CONSTRAINT_EQ) {
-            take(p, i, STEP_EXACT, -1, "exact", true);
+        } else if (is_argument(p, c->iColumn)) {
+            if (!plan_argument(p, i))
+                return SQLITE_ERROR;
         } else if (is_hidden(p, c->iColumn, HIDDEN_DISTANCE)) {
             if (!plan_distance(p, i))
                 unchecked = i;
@@ -254,7 +267,7 @@ static int plan_near(struct planner *p, int match)
             unchecked = i;
         }
     }
-    if (p->k && unchecked >= 0)
+    if (p->given[HIDDEN_K] && unchecked >= 0)
         return refuse(p,
                       "%s: a condition on %s cannot be checked inside the search, so that k = "
                       "would give too few rows; use ORDER BY distance LIMIT instead of k",
@@ -264,8 +277,8 @@ static int plan_near(struct planner *p, int match)
     /* Without k nothing may be cheaper, sorting included: SQLite might try an OR branch by branch,
      * and then it leaves the MATCH out. */
     bool sorted = info->nOrderBy > 0 && !info->orderByConsumed;
-    info->estimatedCost = p->k && !later ? SEARCH_COST : 1;
-    info->estimatedRows = p->k ? 10 : sorted ? 1 : 25;
+    info->estimatedCost = p->given[HIDDEN_K] && !later ? SEARCH_COST : 1;
+    info->estimatedRows = p->given[HIDDEN_K] ? 10 : sorted ? 1 : 25;
     return SQLITE_OK;
 }
 

@@ -83,10 +83,12 @@ static int declare(const struct table *t, sqlite3 *sql, char **message)
     sqlite3_free(schema);
     if (rc == SQLITE_OK)
         rc = sqlite3_vtab_config(sql, SQLITE_VTAB_CONSTRAINT_SUPPORT, 1);
-    else if (rc != SQLITE_NOMEM)
+    else if (rc != SQLITE_NOMEM && strstr(sqlite3_errmsg(sql), "duplicate column name"))
         *message = sqlite3_mprintf(
             "%s: %s; the names %s, k, distance, recall and exact are those of hidden columns",
             t->name, sqlite3_errmsg(sql), t->name);
+    else if (rc != SQLITE_NOMEM)
+        *message = sqlite3_mprintf("%s: %s", t->name, sqlite3_errmsg(sql));
     return rc;
 }
 
@@ -404,6 +406,16 @@ static int on_shadow_name(const char *name)
 
 /* ---- Writing --------------------------------------------------------------------------------- */
 
+/* What SQLite says against a statement on the rows table is that somebody was at it. */
+char *table_rows_trouble(const struct table *t)
+{
+    char rows[ROWS_NAME];
+    table_rows_name(t, rows);
+    return sqlite3_mprintf("%s: %s; its rows lie in '%s', which must stay as it was made: restore "
+                           "that, or DROP TABLE %s",
+                           t->name, sqlite3_errmsg(session_sql(t->s)), rows, t->name);
+}
+
 /* Prepares a statement on the rows table and keeps it. */
 static int prepare(struct table *t, sqlite3_str *text, sqlite3_stmt **out)
 {
@@ -414,7 +426,8 @@ static int prepare(struct table *t, sqlite3_str *text, sqlite3_stmt **out)
     sqlite3_free(sql);
     if (rc != SQLITE_OK && rc != SQLITE_NOMEM) {
         sqlite3_free(t->base.zErrMsg);
-        t->base.zErrMsg = sqlite3_mprintf("%s", sqlite3_errmsg(db));
+        t->base.zErrMsg =
+            rc == SQLITE_ERROR ? table_rows_trouble(t) : sqlite3_mprintf("%s", sqlite3_errmsg(db));
     }
     return rc;
 }
@@ -423,6 +436,8 @@ static int prepare(struct table *t, sqlite3_str *text, sqlite3_stmt **out)
 static char *message_for(const struct table *t, const char *message)
 {
     char rows[ROWS_NAME];
+    if (strncmp(message, "no such ", 8) == 0)
+        return table_rows_trouble(t);
     table_rows_name(t, rows);
     const char *at = strstr(message, rows);
     if (!at)
@@ -613,6 +628,24 @@ static int command(struct table *t, sqlite3_value *v)
     return st ? session_refuse(&t->base, st, &err) : SQLITE_OK;
 }
 
+/* What stands in queries only. */
+static int refuse_arguments(struct table *t, sqlite3_value **hidden)
+{
+    static const char *const names[HIDDENS] = {[HIDDEN_K] = "k",
+                                               [HIDDEN_DISTANCE] = "distance",
+                                               [HIDDEN_RECALL] = "recall",
+                                               [HIDDEN_EXACT] = "exact"};
+    for (size_t i = HIDDEN_K; i < HIDDENS; i++) {
+        if (sqlite3_value_nochange(hidden[i]) || sqlite3_value_type(hidden[i]) == SQLITE_NULL)
+            continue;
+        sqlite3_free(t->base.zErrMsg);
+        t->base.zErrMsg = sqlite3_mprintf("%s.%s is for queries beside a MATCH; no row has one",
+                                          t->name, names[i]);
+        return SQLITE_ERROR;
+    }
+    return SQLITE_OK;
+}
+
 static int on_update(sqlite3_vtab *base, int argc, sqlite3_value **argv, sqlite3_int64 *id)
 {
     struct table *t = (struct table *)base;
@@ -627,6 +660,9 @@ static int on_update(sqlite3_vtab *base, int argc, sqlite3_value **argv, sqlite3
                                         t->name, t->d.text);
         return SQLITE_ERROR;
     }
+    int rc = refuse_arguments(t, argv + 2 + t->d.n);
+    if (rc != SQLITE_OK)
+        return rc;
     if (sqlite3_value_type(argv[0]) != SQLITE_NULL)
         return update(t, argv);
     if (sqlite3_value_type(hidden) != SQLITE_NULL)

@@ -46,6 +46,9 @@ void table_rows_name(const struct table *t, char name[ROWS_NAME]);
 enum { TEXT_NAME = 2 * MN_MAX_NAME + 2 };
 void table_text_name(const struct table *t, char name[TEXT_NAME]);
 
+/* A sentence, for sqlite3_free, after SQLite refused a statement on the rows table. */
+char *table_rows_trouble(const struct table *t);
+
 /* SQLite's time of now, for TTL: seconds since 1970. */
 int64_t table_now(void);
 

@@ -301,7 +301,13 @@ static mn_status read_ids(mn_conn *conn, const struct coll *c, const char *text,
                                 c->entry.table, text);
     out->ids = sqlite3_malloc64(cap * sizeof *out->ids);
     rc = sql && out->ids ? sqlite3_prepare_v2(conn->sql, sql, -1, &st, &tail) : SQLITE_NOMEM;
+    const char *wrong = NULL;
     if (rc == SQLITE_OK && (!sqlite3_stmt_readonly(st) || (tail && *tail)))
+        wrong = "that is more than an expression";
+    else if (rc == SQLITE_OK && sqlite3_bind_parameter_count(st))
+        wrong = "there is a parameter in it, which has no value here: write the value, as with "
+                "format('lang = %Q', :lang)";
+    if (wrong)
         rc = SQLITE_ERROR;
     while (rc == SQLITE_OK && (rc = sqlite3_step(st)) == SQLITE_ROW) {
         if (out->n_ids == cap) {
@@ -316,11 +322,12 @@ static mn_status read_ids(mn_conn *conn, const struct coll *c, const char *text,
         out->ids[out->n_ids++] = sqlite3_column_int64(st, 0);
         rc = SQLITE_OK;
     }
-    mn_status status = rc == SQLITE_DONE        ? MN_OK
-                       : rc == SQLITE_NOMEM     ? mn_fail(err, MN_NOMEM, "where: out of memory")
-                       : rc == SQLITE_INTERRUPT ? mn_fail(err, MN_INTERRUPTED, "interrupted")
-                                                : mn_fail(err, MN_INVALID, "where '%.200s': %s",
-                                                          text, sqlite3_errmsg(conn->sql));
+    mn_status status = rc == SQLITE_DONE    ? MN_OK
+                       : rc == SQLITE_NOMEM ? mn_fail(err, MN_NOMEM, "where: out of memory")
+                       : rc == SQLITE_INTERRUPT
+                           ? mn_fail(err, MN_INTERRUPTED, "interrupted")
+                           : mn_fail(err, MN_INVALID, "where '%.200s': %s", text,
+                                     wrong ? wrong : sqlite3_errmsg(conn->sql));
     sqlite3_finalize(st);
     sqlite3_free(sql);
     return status;

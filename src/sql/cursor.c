@@ -22,7 +22,8 @@ int cursor_fail_sqlite(struct cursor *c)
 
 /* ---- Statements ------------------------------------------------------------------------------ */
 
-/* SELECT id, ... FROM rows: all columns in order, NULL for vectors that nobody looks at. */
+/* SELECT id, ... FROM rows: all columns in order, NULL for vectors that nobody looks at. SQLite takes
+ * a name in quotes that is no column for a text, unless the table stands before it. */
 static void append_select(const struct table *t, bool vectors, sqlite3_str *sql)
 {
     char rows[ROWS_NAME];
@@ -32,9 +33,9 @@ static void append_select(const struct table *t, bool vectors, sqlite3_str *sql)
         if (t->d.columns[i].kind == COLUMN_VECTOR && !vectors)
             sqlite3_str_appendf(sql, "%sNULL", i ? ", " : "");
         else
-            sqlite3_str_appendf(sql, "%s\"%w\"", i ? ", " : "", t->d.columns[i].name);
+            sqlite3_str_appendf(sql, "%sr.\"%w\"", i ? ", " : "", t->d.columns[i].name);
     }
-    sqlite3_str_appendf(sql, " FROM main.\"%w\"", rows);
+    sqlite3_str_appendf(sql, " FROM main.\"%w\" AS r", rows);
 }
 
 int cursor_prepare(struct cursor *c, sqlite3_str *text, sqlite3_stmt **out)
@@ -61,7 +62,7 @@ static int take_row(struct cursor *c)
         return SQLITE_OK;
     sqlite3_str *sql = sqlite3_str_new(session_sql(t->s));
     append_select(t, c->vectors, sql);
-    sqlite3_str_appendf(sql, " WHERE \"%w\" = ?1", t->d.columns[0].name);
+    sqlite3_str_appendf(sql, " WHERE r.\"%w\" = ?1", t->d.columns[0].name);
     return cursor_prepare(c, sql, &c->row);
 }
 
@@ -105,17 +106,17 @@ static void append_condition(const struct table *t, sqlite3_str *sql, enum step 
     if (step == STEP_TEXT) {
         char text[TEXT_NAME];
         table_text_name(t, text);
-        sqlite3_str_appendf(sql, "\"%w\" IN (SELECT rowid FROM main.\"%w\" WHERE \"%w\" MATCH ?%d)",
+        sqlite3_str_appendf(sql, "r.\"%w\" IN (SELECT rowid FROM main.\"%w\" WHERE \"%w\" MATCH ?%d)",
                             t->d.columns[0].name, text, text, parameter);
         return;
     }
     if (step == STEP_NULL || step == STEP_NOT_NULL)
-        sqlite3_str_appendf(sql, "\"%w\" IS %sNULL", name, step == STEP_NULL ? "" : "NOT ");
+        sqlite3_str_appendf(sql, "r.\"%w\" IS %sNULL", name, step == STEP_NULL ? "" : "NOT ");
     else if (step == STEP_CONTAINS)
-        sqlite3_str_appendf(sql, "json_contains(\"%w\", ?%d)", name, parameter);
+        sqlite3_str_appendf(sql, "json_contains(r.\"%w\", ?%d)", name, parameter);
     for (size_t i = 0; i < sizeof ops / sizeof *ops; i++)
         if (ops[i].step == step)
-            sqlite3_str_appendf(sql, "\"%w\" %s ?%d", name, ops[i].op, parameter);
+            sqlite3_str_appendf(sql, "r.\"%w\" %s ?%d", name, ops[i].op, parameter);
 }
 
 static int prepare_rows(struct cursor *c, const char *plan)
@@ -132,7 +133,7 @@ static int prepare_rows(struct cursor *c, const char *plan)
         append_condition(t, sql, step, column, parameter);
     }
     if (t->d.ttl)
-        sqlite3_str_appendf(sql, "%s (\"%w\" IS NULL OR \"%w\" > ?%d)",
+        sqlite3_str_appendf(sql, "%s (r.\"%w\" IS NULL OR r.\"%w\" > ?%d)",
                             parameter ? " AND" : " WHERE", t->d.columns[t->d.ttl].name,
                             t->d.columns[t->d.ttl].name, parameter + 1);
     sqlite3_finalize(c->st);

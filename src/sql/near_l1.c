@@ -39,16 +39,16 @@ static void append_where(const struct table *t, sqlite3_str *sql, const mn_condi
     const char *name = strcmp(w->attribute, "id") == 0 ? t->d.columns[0].name : w->attribute;
     sqlite3_str_appendf(sql, " AND ");
     if (op_sql(w->op))
-        sqlite3_str_appendf(sql, "\"%w\" %s ?%d", name, op_sql(w->op), (*parameter)++);
+        sqlite3_str_appendf(sql, "r.\"%w\" %s ?%d", name, op_sql(w->op), (*parameter)++);
     else if (w->op == MN_OP_CONTAINS)
-        sqlite3_str_appendf(sql, "json_contains(\"%w\", ?%d)", name, (*parameter)++);
+        sqlite3_str_appendf(sql, "json_contains(r.\"%w\", ?%d)", name, (*parameter)++);
     else if (w->op == MN_OP_IN) {
-        sqlite3_str_appendf(sql, "\"%w\" IN (", name);
+        sqlite3_str_appendf(sql, "r.\"%w\" IN (", name);
         for (size_t i = 0; i < w->n_values; i++)
             sqlite3_str_appendf(sql, "%s?%d", i ? ", " : "", (*parameter)++);
         sqlite3_str_appendall(sql, ")");
     } else {
-        sqlite3_str_appendf(sql, "\"%w\" IS %sNULL", name, w->op == MN_OP_IS_NULL ? "" : "NOT ");
+        sqlite3_str_appendf(sql, "r.\"%w\" IS %sNULL", name, w->op == MN_OP_IS_NULL ? "" : "NOT ");
     }
 }
 
@@ -66,13 +66,13 @@ static int prepare_l1(struct cursor *c, sqlite3_stmt **out)
     table_rows_name(t, rows);
     sqlite3_str *sql = sqlite3_str_new(session_sql(t->s));
     sqlite3_str_appendf(sql,
-                        "SELECT \"%w\", vec_distance_l1(%s(\"%w\"), %s(?1)) FROM main.\"%w\" WHERE "
-                        "\"%w\" IS NOT NULL",
+                        "SELECT r.\"%w\", vec_distance_l1(%s(r.\"%w\"), %s(?1)) FROM main.\"%w\" AS r WHERE "
+                        "r.\"%w\" IS NOT NULL",
                         id, cast, col->name, cast, rows, col->name);
     for (size_t i = 0; i < c->near.n_where; i++)
         append_where(t, sql, &c->near.where[i], &parameter);
     if (t->d.ttl)
-        sqlite3_str_appendf(sql, " AND (\"%w\" IS NULL OR \"%w\" > %lld)",
+        sqlite3_str_appendf(sql, " AND (r.\"%w\" IS NULL OR r.\"%w\" > %lld)",
                             t->d.columns[t->d.ttl].name, t->d.columns[t->d.ttl].name,
                             (long long)c->near.now);
     sqlite3_str_appendf(sql, " ORDER BY 2, 1");

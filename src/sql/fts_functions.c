@@ -16,13 +16,17 @@ mn_status fts_table_of(mn_conn *conn, const char *collection, struct catalog_ent
                        mn_error *err)
 {
     struct coll *c;
-    mn_status st = scope_read(conn, err);
+    mn_status st = conn_enter(conn, err);
     if (st)
         return st;
-    st = coll_get(conn, collection, &c, err);
-    if (st == MN_OK)
-        *out = c->entry;
-    return scope_end(conn, st, err);
+    st = scope_read(conn, err);
+    if (st == MN_OK) {
+        st = coll_get(conn, collection, &c, err);
+        if (st == MN_OK)
+            *out = c->entry;
+        st = scope_end(conn, st, err);
+    }
+    return conn_leave(conn, st, err);
 }
 
 /* A change of one table's full text. */

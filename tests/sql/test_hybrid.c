@@ -61,11 +61,12 @@ static void make_row(struct test_rng *rng, struct row *r)
 static void bind_words(sqlite3_stmt *st, int at, const struct row *r, int first, int end)
 {
     char text[400] = "";
+    if (r->n_title < 0)
+        return;
     for (int i = first; i < end; i++)
         snprintf(text + strlen(text), sizeof text - strlen(text), "%s%s", i > first ? ", " : "",
                  vocabulary[r->words[i]]);
-    if (r->n_title >= 0)
-        sqlite3_bind_text(st, at, text, -1, SQLITE_TRANSIENT);
+    sqlite3_bind_text(st, at, text, -1, SQLITE_TRANSIENT);
 }
 
 /* A table of random rows, under mneme_index() with full text. */

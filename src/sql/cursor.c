@@ -22,8 +22,8 @@ int cursor_fail_sqlite(struct cursor *c)
 
 /* ---- Statements ------------------------------------------------------------------------------ */
 
-/* SELECT id, ... FROM rows: all columns in order, NULL for vectors that nobody looks at. SQLite takes
- * a name in quotes that is no column for a text, unless the table stands before it. */
+/* SELECT id, ... FROM rows: all columns in order, NULL for vectors that nobody looks at. SQLite
+ * takes a name in quotes that is no column for a text, unless the table stands before it. */
 static void append_select(const struct table *t, bool vectors, sqlite3_str *sql)
 {
     char rows[ROWS_NAME];
@@ -106,7 +106,8 @@ static void append_condition(const struct table *t, sqlite3_str *sql, enum step 
     if (step == STEP_TEXT) {
         char text[TEXT_NAME];
         table_text_name(t, text);
-        sqlite3_str_appendf(sql, "r.\"%w\" IN (SELECT rowid FROM main.\"%w\" WHERE \"%w\" MATCH ?%d)",
+        sqlite3_str_appendf(sql,
+                            "r.\"%w\" IN (SELECT rowid FROM main.\"%w\" WHERE \"%w\" MATCH ?%d)",
                             t->d.columns[0].name, text, text, parameter);
         return;
     }

@@ -65,10 +65,11 @@ static int prepare_l1(struct cursor *c, sqlite3_stmt **out)
     int parameter = 2;
     table_rows_name(t, rows);
     sqlite3_str *sql = sqlite3_str_new(session_sql(t->s));
-    sqlite3_str_appendf(sql,
-                        "SELECT r.\"%w\", vec_distance_l1(%s(r.\"%w\"), %s(?1)) FROM main.\"%w\" AS r WHERE "
-                        "r.\"%w\" IS NOT NULL",
-                        id, cast, col->name, cast, rows, col->name);
+    sqlite3_str_appendf(
+        sql,
+        "SELECT r.\"%w\", vec_distance_l1(%s(r.\"%w\"), %s(?1)) FROM main.\"%w\" AS r WHERE "
+        "r.\"%w\" IS NOT NULL",
+        id, cast, col->name, cast, rows, col->name);
     for (size_t i = 0; i < c->near.n_where; i++)
         append_where(t, sql, &c->near.where[i], &parameter);
     if (t->d.ttl)

@@ -92,16 +92,14 @@ static const struct step vectors_and_conditions[] = {
     {"select id from d where e match '[1,2]' and c match '[1,2]'",
      "!d: two MATCHes in one query, the second on e; search by one and join the other"},
     {"select id from d where not e match '[1,2]'",
-     "!MATCH on a vector column needs its query from a table to its left, and may stand "
-     "under AND only"},
+     "!MATCH needs its query from a table to its left&under AND only"},
     {"select id from d where lang match 'x'", "!d.lang is no vector column: MATCH takes one"},
     {"select id from d where id match 'x'", "!d.id is no vector column: MATCH takes one"},
     {"select id from d where d match 'x'", "!d.command is no vector column: MATCH takes one"},
     {"select id from d where distance match 'x'",
      "!d.distance is no vector column: MATCH takes one"},
     {"select e match '[1,2]' from d",
-     "!MATCH on a vector column needs its query from a table to its left, and may stand "
-     "under AND only"},
+     "!MATCH needs its query from a table to its left&under AND only"},
     {"select id from d where body match 'x'", "!d.body is no vector column: MATCH takes one"},
     {"select id from d where e match '[1,2]' and k = 1 and lang like 'e%'",
      "!d: a condition on lang cannot be checked inside the search, so that k = would give "

@@ -101,6 +101,7 @@ static const struct step steps[] = {
     {"churn-oldest", 1000000, 128, NULL, {"churn", "--order", "oldest"}, {NULL}},
     {"churn-random", 1000000, 128, NULL, {"churn", "--order", "random"}, {NULL}},
     {"live", 1000000, 128, NULL, {"live"}, {NULL}},
+    {"sql", 1000000, 128, NULL, {"sql"}, {NULL}},
     {"put-single", 4000, 0, NULL, {"put", "--single", "--n", "{n}", "--dim", "128"}, {NULL}},
 };
 

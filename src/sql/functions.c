@@ -110,8 +110,12 @@ static void call_aside(sqlite3_context *ctx, const char *function, sqlite3_value
     if (!name)
         return;
     mn_status st = session_aside(s, &conn, &err);
-    if (st == MN_OK)
+    if (st == MN_OK) {
+        mn_pause(conn->db,
+                 true); /* waits for a fold in the background, which would be in the way */
         st = fn(conn, name, &err);
+        mn_pause(conn->db, false);
+    }
     if (st == MN_OK)
         st = mn_index_stats(conn, name, &info, &err);
     mn_disconnect(conn);

@@ -984,3 +984,33 @@ TEST(a_log_that_only_others_write_does_not_grow_for_ever)
     CHECK_STR(nearest(&o, "docs", 1, 0), "1 2");
     end(&o);
 }
+
+/* Far more than memory holds as pending rows: the index is built anew from the table. */
+TEST(a_bulk_import_by_a_stock_client_is_folded_under_a_small_cap)
+{
+    struct over o;
+    mn_index_info info;
+    const struct db_stage stage = {.limits = INDEXED_LIMITS};
+    const mn_open_opts opts = {
+        .durability = MN_RELAXED, .memory_bytes = 6 << 20, .flags = MN_OPEN_NO_BACKGROUND};
+    begin(&o, "CREATE TABLE docs(key INTEGER PRIMARY KEY, lang, year, emb BLOB);"
+              "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 2000) "
+              "INSERT INTO docs SELECT i, NULL, i, randomblob(63) || x'3c' FROM n");
+    sql(&o, "UPDATE docs SET emb = json_array(key % 97, key % 89, key, 1, 2, 3, 4, 5, 6, 7, 8, 9, "
+            "10, 11, 12, key % 7)");
+    mn_disconnect(o.conn);
+    CHECK_OK(mn_close(o.db, &o.err), o.err);
+    CHECK_OK(db_open_on(o.path, &opts, &stage, &o.db, &o.err), o.err);
+    CHECK_OK(mn_connect(o.db, &o.conn, &o.err), o.err);
+    const mn_collection_opts made = {.dim = 16, .table = "docs", .column = "emb"};
+    CHECK_OK(mn_create(o.conn, "docs", &made, &o.err), o.err);
+    CHECK_OK(mn_fold(o.conn, "docs", &o.err), o.err);
+    sql(&o, "WITH RECURSIVE n(i) AS (VALUES (2001) UNION ALL SELECT i + 1 FROM n WHERE i < 120000) "
+            "INSERT INTO docs SELECT i, NULL, i, (SELECT CAST(emb AS TEXT) FROM docs WHERE key = "
+            "1 + i % 2000) FROM n");
+    CHECK_OK(mn_fold(o.conn, "docs", &o.err), o.err);
+    CHECK_OK(mn_index_stats(o.conn, "docs", &info, &o.err), o.err);
+    CHECKF(info.rows == 120000 && info.pending == 0, "%llu rows, %llu pending",
+           (unsigned long long)info.rows, (unsigned long long)info.pending);
+    end(&o);
+}

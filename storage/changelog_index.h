@@ -1,5 +1,5 @@
 /* What a unique index is over, as conditions in SQL: which rows would REPLACE remove for a row NEW?
- * For changelog.c alone. */
+ * For changelog.c, and for full text (src/sql/fts.c). */
 #ifndef MN_STORAGE_CHANGELOG_INDEX_H
 #define MN_STORAGE_CHANGELOG_INDEX_H
 

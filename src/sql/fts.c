@@ -30,6 +30,7 @@
 #include <string.h>
 
 #include "storage/base/error.h"
+#include "storage/changelog_index.h"
 #include "storage/sql.h"
 
 static mn_status no_memory(mn_error *err)
@@ -43,7 +44,7 @@ static mn_status no_memory(mn_error *err)
 struct pieces {
     const struct fts_spec *s;
     char *unique;   /* ` OR ("u" = new."u" COLLATE "BINARY" AND ...) OR ...` */
-    char *differs;  /* ` OR new."u" IS NOT old."u" ...` for the columns of unique indexes */
+    char *differs;  /* ` OR new."u" IS NOT old."u" ...`: unique indexes may be met */
     char *columns;  /* `, "a", "b"` */
     char *stash;    /* `, c0, c1` */
     char *news;     /* `, new."a", new."b"` */
@@ -60,73 +61,59 @@ static void pieces_fini(struct pieces *p)
     sqlite3_free(p->olds);
 }
 
-/* One unique index, as it is read column by column. */
-struct unique_index {
-    sqlite3_str *clause; /* ` OR ("u" = new."u" COLLATE "BINARY" AND ...` so far; or empty */
-    sqlite3_str *all, *differs;
-    const char *inside;  /* a trigger's text that should hold each clause; NULL */
-    bool missing;        /* it does not */
-};
-
-static mn_status end_clause(struct unique_index *u, mn_error *err)
-{
-    if (!sqlite3_str_length(u->clause))
-        return MN_OK;
-    sqlite3_str_appendchar(u->clause, 1, ')');
-    const char *text = sqlite3_str_value(u->clause);
-    if (!text || sqlite3_str_errcode(u->clause))
-        return no_memory(err);
-    u->missing = u->missing || (u->inside && !strstr(u->inside, text));
-    sqlite3_str_appendall(u->all, text);
-    sqlite3_str_reset(u->clause);
-    return MN_OK;
-}
-
-static mn_status add_column(struct unique_index *u, sqlite3_stmt *st, const char *table,
-                            mn_error *err)
-{
-    const char *column = (const char *)sqlite3_column_text(st, 2);
-    bool first = sqlite3_column_int(st, 4) == 0;
-    mn_status status = first ? end_clause(u, err) : MN_OK;
-    if (status != MN_OK)
-        return status;
-    if (sqlite3_column_int(st, 1))
-        return mn_fail(err, MN_INVALID,
-                       "full text over '%s': its unique index '%s' is partial or over an "
-                       "expression, so that REPLACE cannot be followed; make it a plain one",
-                       table, (const char *)sqlite3_column_text(st, 0));
-    sqlite3_str_appendf(u->clause, "%s\"%w\" = new.\"%w\" COLLATE \"%w\"",
-                        first ? " OR (" : " AND ", column, column,
-                        (const char *)sqlite3_column_text(st, 3));
-    sqlite3_str_appendf(u->differs, " OR new.\"%w\" IS NOT old.\"%w\" COLLATE BINARY", column,
-                        column);
-    return MN_OK;
-}
-
-/* Conflicts with the new row through a unique index, as SQL. */
-static mn_status unique_indexes(sqlite3 *db, const char *table, struct unique_index *u,
-                                mn_error *err)
-{
-    sqlite3_stmt *st = NULL;
-    bool row = false;
-    mn_status status = sql_preparef(
-        db, &st, err,
-        "SELECT il.name, il.partial OR ii.cid = -2, ii.name, ii.coll, ii.seqno FROM "
-        "pragma_index_list(%Q, 'main') il, pragma_index_xinfo(il.name, 'main') ii WHERE "
-        "il.\"unique\" AND ii.key AND ii.cid <> -1 ORDER BY il.name, ii.seqno",
-        table);
-    while (status == MN_OK && (status = sql_step(st, &row, err)) == MN_OK && row)
-        status = add_column(u, st, table, err);
-    sqlite3_finalize(st);
-    return status == MN_OK ? end_clause(u, err) : status;
-}
-
 /* Its text, "" too; NULL when memory ran out. */
 static char *finish(sqlite3_str *text)
 {
     bool empty = sqlite3_str_length(text) == 0 && sqlite3_str_errcode(text) == SQLITE_OK;
     char *out = sqlite3_str_finish(text);
     return empty ? sqlite3_mprintf("") : out;
+}
+
+/* ` OR (...) OR (...)`: a row is in the way of the new one through a unique index. */
+static mn_status append_conflicts(sqlite3 *db, const char *table, sqlite3_str *out, mn_error *err)
+{
+    int n = 0;
+    bool plain = true;
+    sqlite3_str *all = sqlite3_str_new(db);
+    mn_status st = changelog_append_conflicts(db, table, all, &n, &plain, err);
+    char *text = sqlite3_str_finish(all);
+    if (st == MN_OK && n > 0 && !text)
+        st = no_memory(err);
+    if (st == MN_OK && !plain)
+        st = mn_fail(err, MN_INVALID,
+                     "full text over '%s': a unique index is over an expression of its key, so "
+                     "that REPLACE cannot be followed; drop that index",
+                     table);
+    if (st == MN_OK && n > 0)
+        sqlite3_str_appendf(out, " OR %s", text);
+    sqlite3_free(text);
+    return st;
+}
+
+/* ` OR new."u" IS NOT old."u"...`: an update may meet a unique index; ` OR 1` where that is not
+ * simply a matter of the indexes' columns. */
+static mn_status append_differs(sqlite3 *db, const char *table, sqlite3_str *out, mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    bool row = false, other = false;
+    mn_status status = sql_preparef(
+        db, &st, err,
+        "SELECT DISTINCT c.name, c.name IS NULL OR c.hidden OR l.partial AS other FROM "
+        "pragma_index_list(%Q, 'main') l JOIN pragma_index_xinfo(l.name, 'main') x LEFT JOIN "
+        "pragma_table_xinfo(%Q, 'main') c ON c.cid = x.cid WHERE l.\"unique\" AND x.key ORDER BY "
+        "other DESC, c.cid",
+        table, table);
+    while (status == MN_OK && !other && (status = sql_step(st, &row, err)) == MN_OK && row) {
+        const char *column = (const char *)sqlite3_column_text(st, 0);
+        other = sqlite3_column_int(st, 1) != 0;
+        if (other)
+            sqlite3_str_appendall(out, " OR 1");
+        else
+            sqlite3_str_appendf(out, " OR new.\"%w\" IS NOT old.\"%w\" COLLATE BINARY", column,
+                                column);
+    }
+    sqlite3_finalize(st);
+    return status;
 }
 
 /* `, PREFIX"a", PREFIX"b"` */
@@ -141,13 +128,13 @@ static char *list(const struct fts_spec *s, const char *prefix)
 static mn_status pieces_make(sqlite3 *db, const struct fts_spec *s, struct pieces *p,
                              mn_error *err)
 {
-    struct unique_index u = {.clause = sqlite3_str_new(NULL), .all = sqlite3_str_new(NULL),
-                             .differs = sqlite3_str_new(NULL)};
+    sqlite3_str *unique = sqlite3_str_new(NULL), *differs = sqlite3_str_new(NULL);
     *p = (struct pieces){.s = s};
-    mn_status st = unique_indexes(db, s->table, &u, err);
-    sqlite3_free(sqlite3_str_finish(u.clause));
-    p->unique = finish(u.all);
-    p->differs = finish(u.differs);
+    mn_status st = append_conflicts(db, s->table, unique, err);
+    if (st == MN_OK)
+        st = append_differs(db, s->table, differs, err);
+    p->unique = finish(unique);
+    p->differs = finish(differs);
     if (st != MN_OK)
         return st;
     sqlite3_str *stash = sqlite3_str_new(NULL);
@@ -185,68 +172,88 @@ static char *stash_body(const struct pieces *p, bool update)
     return body;
 }
 
-static char *take_body(const struct pieces *p, bool update)
-{
-    const struct fts_spec *s = p->s;
-    char *leave = !update ? sqlite3_mprintf("")
-                          : sqlite3_mprintf(" INSERT INTO \"%w\"(\"%w\", rowid%s) VALUES "
-                                            "('delete', old.\"%w\"%s);",
-                                            s->name, s->name, p->columns, s->id_column, p->olds);
-    char *body = !leave ? NULL
-                        : sqlite3_mprintf("INSERT INTO \"%w\"(\"%w\", rowid%s) SELECT 'delete', "
-                                          "id%s FROM \"%w_old\" WHERE id = new.\"%w\" OR id NOT "
-                                          "IN (SELECT \"%w\" FROM \"%w\"); DELETE FROM "
-                                          "\"%w_old\";%s INSERT INTO \"%w\"(rowid%s) VALUES "
-                                          "(new.\"%w\"%s);",
-                                          s->name, s->name, p->columns, p->stash, s->name,
-                                          s->id_column, s->id_column, s->table, s->name, leave,
-                                          s->name, p->columns, s->id_column, p->news);
-    sqlite3_free(leave);
-    return body;
-}
-
-/* Whether an update matters: collations and 1 = 1.0 must not hide that the text is another. */
-static char *update_condition(const struct pieces *p)
+/* Whether the text or the key is another: collations and 1 = 1.0 must not hide it. */
+static char *text_differs(const struct pieces *p)
 {
     const struct fts_spec *s = p->s;
     sqlite3_str *out = sqlite3_str_new(NULL);
-    sqlite3_str_appendf(out, " WHEN new.\"%w\" IS NOT old.\"%w\"", s->id_column, s->id_column);
+    sqlite3_str_appendf(out, "new.\"%w\" IS NOT old.\"%w\"", s->id_column, s->id_column);
     for (size_t i = 0; i < s->n; i++)
         sqlite3_str_appendf(out,
                             " OR new.\"%w\" IS NOT old.\"%w\" COLLATE BINARY OR typeof(new.\"%w\") "
                             "<> typeof(old.\"%w\")",
                             s->columns[i], s->columns[i], s->columns[i], s->columns[i]);
-    sqlite3_str_appendall(out, p->differs);
     return sqlite3_str_finish(out);
+}
+
+/* Those of F_old that are gone leave, and F_old is cleared. */
+static char *take_stash(const struct pieces *p)
+{
+    const struct fts_spec *s = p->s;
+    return sqlite3_mprintf("INSERT INTO \"%w\"(\"%w\", rowid%s) SELECT 'delete', id%s FROM "
+                           "\"%w_old\" WHERE id = new.\"%w\" OR id NOT IN (SELECT \"%w\" FROM "
+                           "\"%w\"); DELETE FROM \"%w_old\";",
+                           s->name, s->name, p->columns, p->stash, s->name, s->id_column,
+                           s->id_column, s->table, s->name);
+}
+
+static char *insert_body(const struct pieces *p)
+{
+    const struct fts_spec *s = p->s;
+    char *stash = take_stash(p);
+    char *body = !stash ? NULL
+                        : sqlite3_mprintf("%s INSERT INTO \"%w\"(rowid%s) VALUES (new.\"%w\"%s);",
+                                          stash, s->name, p->columns, s->id_column, p->news);
+    sqlite3_free(stash);
+    return body;
+}
+
+static char *update_body(const struct pieces *p, const char *differs)
+{
+    const struct fts_spec *s = p->s;
+    char *stash = take_stash(p);
+    char *body = !stash || !differs
+                     ? NULL
+                     : sqlite3_mprintf("%s INSERT INTO \"%w\"(\"%w\", rowid%s) SELECT 'delete', "
+                                       "old.\"%w\"%s WHERE %s; INSERT INTO \"%w\"(rowid%s) SELECT "
+                                       "new.\"%w\"%s WHERE %s;",
+                                       stash, s->name, s->name, p->columns, s->id_column, p->olds,
+                                       differs, s->name, p->columns, s->id_column, p->news,
+                                       differs);
+    sqlite3_free(stash);
+    return body;
+}
+
+static char *delete_body(const struct pieces *p)
+{
+    const struct fts_spec *s = p->s;
+    return sqlite3_mprintf("INSERT INTO \"%w\"(\"%w\", rowid%s) VALUES ('delete', old.\"%w\"%s); "
+                           "DELETE FROM \"%w_old\" WHERE id = old.\"%w\";",
+                           s->name, s->name, p->columns, s->id_column, p->olds, s->name,
+                           s->id_column);
 }
 
 static mn_status create_triggers(sqlite3 *db, const struct pieces *p, mn_error *err)
 {
-    const struct fts_spec *s = p->s;
-    char *condition = update_condition(p);
-    char *bodies[] = {stash_body(p, false), take_body(p, false), stash_body(p, true),
-                      take_body(p, true),
-                      sqlite3_mprintf("INSERT INTO \"%w\"(\"%w\", rowid%s) VALUES ('delete', "
-                                      "old.\"%w\"%s); DELETE FROM \"%w_old\" WHERE id = "
-                                      "old.\"%w\";",
-                                      s->name, s->name, p->columns, s->id_column, p->olds, s->name,
-                                      s->id_column)};
-    static const struct {
-        const char *what, *when;
-    } triggers[] = {{"stash", "BEFORE INSERT"},
-                    {"insert", "AFTER INSERT"},
-                    {"restash", "BEFORE UPDATE"},
-                    {"update", "AFTER UPDATE"},
-                    {"delete", "AFTER DELETE"}};
+    char *differs = text_differs(p);
+    char *condition = differs ? sqlite3_mprintf(" WHEN %s%s", differs, p->differs) : NULL;
+    const struct {
+        const char *what, *when, *condition;
+        char *body;
+    } triggers[] = {{"stash", "BEFORE INSERT", "", stash_body(p, false)},
+                    {"insert", "AFTER INSERT", "", insert_body(p)},
+                    {"restash", "BEFORE UPDATE", condition, stash_body(p, true)},
+                    {"update", "AFTER UPDATE", condition, update_body(p, differs)},
+                    {"delete", "AFTER DELETE", "", delete_body(p)}};
     mn_status st = MN_OK;
     for (size_t i = 0; i < 5; i++) {
-        bool update = i == 2 || i == 3;
         if (st == MN_OK)
-            st = trigger(db, p, triggers[i].what, triggers[i].when, update ? condition : "",
-                         bodies[i], err);
-        sqlite3_free(bodies[i]);
+            st = trigger(db, p, triggers[i].what, triggers[i].when, triggers[i].condition,
+                         triggers[i].body, err);
+        sqlite3_free(triggers[i].body);
     }
     sqlite3_free(condition);
+    sqlite3_free(differs);
     return st;
 }
 
@@ -396,32 +403,31 @@ static mn_status find_name(sqlite3 *db, const char *table, char **name, bool *lo
     return status;
 }
 
-/* Whether the five triggers are there and know every unique index of today. */
+/* Whether the five triggers are there and know the unique indexes of today. */
 static mn_status check_triggers(sqlite3 *db, const char *table, const char *name, bool *good,
                                 mn_error *err)
 {
     sqlite3_stmt *st = NULL;
-    bool row = false;
-    int n = 0;
-    struct unique_index u = {.clause = sqlite3_str_new(NULL), .all = sqlite3_str_new(NULL),
-                             .differs = sqlite3_str_new(NULL)};
-    mn_status status = sql_preparef(
-        db, &st, err,
-        "SELECT sql, name LIKE '%%stash' FROM main.sqlite_master WHERE type = 'trigger' AND "
-        "tbl_name = %Q COLLATE NOCASE AND name IN (%Q || '_mneme_stash', %Q || '_mneme_insert', %Q "
-        "|| '_mneme_restash', %Q || '_mneme_update', %Q || '_mneme_delete')",
-        table, name, name, name, name, name);
-    while (status == MN_OK && (status = sql_step(st, &row, err)) == MN_OK && row) {
-        n++;
-        u.inside = (const char *)sqlite3_column_text(st, 0);
-        if (sqlite3_column_int(st, 1))
-            status = unique_indexes(db, table, &u, err);
-    }
+    int64_t n = 0;
+    sqlite3_str *unique = sqlite3_str_new(NULL);
+    mn_status status = append_conflicts(db, table, unique, err);
+    sqlite3_str_appendall(unique, ");"); /* the end of a stash trigger's condition */
+    char *text = sqlite3_str_finish(unique);
+    if (status == MN_OK && !text)
+        status = no_memory(err);
+    if (status == MN_OK)
+        status = sql_preparef(
+            db, &st, err,
+            "SELECT count(*) FROM main.sqlite_master WHERE type = 'trigger' AND tbl_name = %Q "
+            "COLLATE NOCASE AND name IN (%Q || '_mneme_stash', %Q || '_mneme_insert', %Q || "
+            "'_mneme_restash', %Q || '_mneme_update', %Q || '_mneme_delete') AND (name NOT LIKE "
+            "'%%stash' OR instr(sql, %Q))",
+            table, name, name, name, name, name, text);
+    if (status == MN_OK)
+        status = sql_stmt_int(st, 0, &n, err);
     sqlite3_finalize(st);
-    sqlite3_free(sqlite3_str_finish(u.clause));
-    sqlite3_free(sqlite3_str_finish(u.all));
-    sqlite3_free(sqlite3_str_finish(u.differs));
-    *good = n == 5 && !u.missing;
+    sqlite3_free(text);
+    *good = n == 5;
     return status;
 }
 
@@ -433,8 +439,8 @@ mn_status fts_find(sqlite3 *db, const char *table, char **name, mn_error *err)
         st = check_triggers(db, table, *name, &good, err);
     if (st == MN_OK && *name && (lost || !good))
         st = mn_fail(err, MN_CORRUPT,
-                     "full text over '%s' ('%s') is out of step: the table was rebuilt or got a "
-                     "unique index; SELECT mneme_fts_rebuild('%s') makes it anew",
+                     "full text over '%s' ('%s') is out of step: the table was rebuilt, or its "
+                     "unique indexes changed; SELECT mneme_fts_rebuild('%s') makes it anew",
                      table, *name, table);
     if (st != MN_OK) {
         sqlite3_free(*name);

@@ -43,8 +43,8 @@ MN_CHECKED mn_status fts_make(sqlite3 *db, const char *table, const char *id_col
                               mn_error *err);
 
 /* The FTS5 table over a table, for sqlite3_free; NULL if there is none. Fails with MN_CORRUPT if
- * there is one that has lost its triggers, or one was made before a unique index: what it says is
- * not to be trusted; the sentence names mneme_fts_rebuild(). */
+ * there is one that has lost its triggers, or the table has other unique indexes than when it was
+ * made: what it says is not to be trusted; the sentence names mneme_fts_rebuild(). */
 MN_CHECKED mn_status fts_find(sqlite3 *db, const char *table, char **name, mn_error *err);
 
 /* Makes triggers and contents anew; MN_NOTFOUND if the table has no full text. */

@@ -11,7 +11,9 @@
  * double precision, is not beyond the true k-th one's and their attribute is in the range; a hit
  * outside it ends the run. A row is missing where fewer than min(k, matches) come back.
  *
- * Mneme's cells are measured in passes, each beside a pass without conditions; medians stand. */
+ * Mneme's cells are measured in passes, each beside a pass without conditions; medians stand. A
+ * peer's knob doubles for each cell until it reaches the recall that is asked for, tried with some of
+ * the queries; if it does not, its largest setting stands. It is then measured once. */
 #include "bench/filter.h"
 
 #include <inttypes.h>
@@ -21,8 +23,9 @@
 #include <string.h>
 
 #include "bench/bench.h"
+#include "bench/sweep.h"
 
-enum { PATH_ROOM = 4200, MAX_CELLS = 60, CHECKED = 3 };
+enum { PATH_ROOM = 4200, MAX_CELLS = 60, CHECKED = 3, TRIED = 50 };
 
 const char *const filter_columns[FILTER_COLUMNS] = {"a", "p"};
 
@@ -261,9 +264,10 @@ static size_t wanted(const struct filter_run *r, const struct cell *c, size_t q)
 
 /* ---- Answers --------------------------------------------------------------------------------- */
 
-static int64_t *answers_read(const struct filter_run *r)
+/* Of the first nq queries. */
+static int64_t *answers_read(const struct filter_run *r, size_t nq)
 {
-    size_t n = r->asked.n * r->o->k;
+    size_t n = nq * r->o->k;
     int64_t *ids = malloc(n * sizeof *ids);
     FILE *f = fopen(r->answers, "rb");
     bool good = ids && f && fread(ids, sizeof *ids, n, f) == n;
@@ -276,41 +280,48 @@ static int64_t *answers_read(const struct filter_run *r)
     return NULL;
 }
 
-/* Share of right hits, and rows missing, of the answers in the file. */
+/* Hits of one query that are right; those that meet the conditions count as found. */
+static size_t score_query(const struct filter_run *r, const struct cell *c, size_t q,
+                          const int64_t *ids, size_t *found, size_t *wrong)
+{
+    size_t right = 0;
+    *found = 0;
+    for (size_t i = 0; i < r->o->k; i++) {
+        bool good = ids[i] >= 0 && (size_t)ids[i] < r->rows.n && in_range(r, c, q, (size_t)ids[i]);
+        *wrong += ids[i] >= 0 && !good;
+        *found += good;
+        right += good && distance(r, q, (size_t)ids[i]) <= c->kth[q];
+    }
+    return right;
+}
+
+/* Share of right hits, and rows missing, of the answers to nq queries in the file. */
 static int answers_score(const struct filter_run *r, const struct cell *c, const char *system,
-                         double *recall, double *missing)
+                         size_t nq, double *recall, double *missing)
 {
     double right = 0, all = 0;
-    int64_t *ids = answers_read(r);
+    size_t wrong = 0;
+    int64_t *ids = answers_read(r, nq);
     *recall = *missing = 0;
     if (!ids)
         return 1;
-    for (size_t q = 0; q < r->asked.n; q++) {
-        size_t want = wanted(r, c, q), found = 0;
-        for (size_t i = 0; i < r->o->k; i++) {
-            int64_t id = ids[q * r->o->k + i];
-            if (id < 0)
-                continue;
-            if ((size_t)id >= r->rows.n || !in_range(r, c, q, (size_t)id)) {
-                free(ids);
-                return bench_fail("%s: query %zu: id %" PRId64 " does not meet the conditions",
-                                  system, q, id);
-            }
-            found++;
-            right += distance(r, q, (size_t)id) <= c->kth[q];
-        }
+    for (size_t q = 0; q < nq; q++) {
+        size_t want = wanted(r, c, q), found;
+        right += (double)score_query(r, c, q, ids + q * r->o->k, &found, &wrong);
         all += (double)want;
         *missing += (double)(want - (found < want ? found : want));
     }
-    *recall = all > 0 ? right / all : 1;
     free(ids);
+    *recall = all > 0 ? right / all : 1;
+    if (wrong && strcmp(system, "mneme") == 0)
+        return bench_fail("%zu hits do not meet the conditions", wrong);
     return 0;
 }
 
 /* The k-th distances of the answers in the file, which are exact ones; some are checked. */
 static int truth_take(const struct filter_run *r, struct cell *c)
 {
-    int64_t *ids = answers_read(r);
+    int64_t *ids = answers_read(r, r->asked.n);
     size_t n = r->rows.n, k = r->o->k;
     double *all = malloc(n * sizeof *all);
     int rc = ids && all ? 0 : 1;
@@ -353,14 +364,15 @@ static int say(struct worker *w, const char *what, const char *value)
     return answer ? 0 : 1;
 }
 
-/* All queries; *cpu_us of one, *reads of one. */
-static int ask_all(struct filter_run *r, struct worker *w, double *cpu_us, double *reads)
+/* The first nq queries; *cpu_us of one, *reads of one. */
+static int ask_some(struct filter_run *r, struct worker *w, size_t nq, double *cpu_us,
+                    double *reads)
 {
-    json_t *answer = worker_ask(w, "measure 0 %zu 1 %s", r->asked.n, r->answers);
+    json_t *answer = worker_ask(w, "measure 0 %zu 1 %s", nq, r->answers);
     if (!answer)
         return 1;
-    *cpu_us = field(answer, "cpu_us") / (double)r->asked.n;
-    *reads = field(answer, "reads") / (double)r->asked.n;
+    *cpu_us = field(answer, "cpu_us") / (double)nq;
+    *reads = field(answer, "reads") / (double)nq;
     json_decref(answer);
     return 0;
 }
@@ -384,6 +396,11 @@ static int mneme_start(struct filter_run *r)
     json_t *ready = worker_answer(&r->mneme);
     json_decref(ready);
     return ready ? 0 : 1;
+}
+
+static int ask_all(struct filter_run *r, struct worker *w, double *cpu_us, double *reads)
+{
+    return ask_some(r, w, r->asked.n, cpu_us, reads);
 }
 
 /* What is kept from search to search is there afterwards: vectors, attributes. */
@@ -424,7 +441,7 @@ static int mneme_cell(struct filter_run *r, struct cell *c, double unfiltered)
         return 1;
     json_decref(worker_ask(&r->mneme, "tune 1"));
     if (ask_all(r, &r->mneme, &cpu, &reads) != 0 ||
-        answers_score(r, c, "mneme", &recall, &missing) != 0 ||
+        answers_score(r, c, "mneme", r->asked.n, &recall, &missing) != 0 ||
         !(plan = worker_ask(&r->mneme, "tune 1")))
         return 1;
     snprintf(c->plan, sizeof c->plan, "%s", json_string_value(json_object_get(plan, "setting")));
@@ -497,6 +514,77 @@ static int report(struct filter_run *r, const char *system, const struct cell *c
     return results_line(&r->results, line);
 }
 
+/* ---- Peers ----------------------------------------------------------------------------------- */
+
+static int peer_start(struct filter_run *r, struct build *b)
+{
+    char program[PATH_ROOM];
+    if (!peer_path(r->o->peers_dir, peer_file(b->system), program, sizeof program))
+        return bench_fail("%s is not there: tools/peers %s builds it", program, b->system);
+    printf("building %s %s\n", b->system, b->text);
+    fflush(stdout);
+    if (worker_start(&b->worker, b->system, 1,
+                     (char *[]){program, "--base", r->base, "--queries", r->queries, "--metric",
+                                (char *)mn_metric_name(r->o->metric), "--k", r->k, "--threads",
+                                "1", "--build", b->text, "--attributes", r->values_path,
+                                NULL}) != 0)
+        return 1;
+    json_t *ready = worker_answer(&b->worker);
+    json_decref(ready);
+    return ready ? 0 : 1;
+}
+
+/* Tries settings until the recall is reached, then measures. */
+static int peer_cell(struct filter_run *r, struct build *b, const struct curve *curve,
+                     const struct cell *c)
+{
+    struct figure figures[CELL_FIGURES] = {{.n = 0}};
+    size_t tried = r->asked.n < TRIED ? r->asked.n : TRIED;
+    char knob[24], setting[100];
+    double cpu = 0, reads = 0, recall = 0, missing = 0;
+    uint64_t value = b->knob_first;
+    if (say(&b->worker, "ranges=", c->path) != 0)
+        return 1;
+    for (;; value = value * 2 < b->knob_most ? value * 2 : b->knob_most) {
+        snprintf(knob, sizeof knob, "%" PRIu64, value);
+        if (say(&b->worker, curve->fixed, knob) != 0 ||
+            ask_some(r, &b->worker, tried, &cpu, &reads) != 0 ||
+            answers_score(r, c, b->system, tried, &recall, &missing) != 0)
+            return 1;
+        if (recall >= r->o->recall || value == b->knob_most)
+            break;
+    }
+    if (ask_all(r, &b->worker, &cpu, &reads) != 0 ||
+        answers_score(r, c, b->system, r->asked.n, &recall, &missing) != 0)
+        return 1;
+    figure_add(&figures[CPU], cpu);
+    figure_add(&figures[READS], reads);
+    figure_add(&figures[RECALL], recall);
+    figure_add(&figures[MISSING], missing);
+    snprintf(setting, sizeof setting, "%s%s", curve->fixed, knob);
+    return report(r, b->system, c, figures, setting);
+}
+
+/* One after the other, each with its last curve: the one with more refinement. */
+static int peers_measure(struct filter_run *r)
+{
+    for (size_t p = 0; peer_names()[p]; p++) {
+        static struct build builds[16];
+        const char *name = peer_names()[p];
+        if (!list_has(r->o->peers, name))
+            continue;
+        builds_of(name, r->rows.n, r->rows.dim, builds, 16);
+        struct build *b = &builds[0];
+        int rc = peer_start(r, b);
+        for (size_t i = 0; i < r->n_cells && rc == 0; i++)
+            rc = peer_cell(r, b, &b->curves[b->n_curves - 1], &r->cells[i]);
+        worker_kill(&b->worker);
+        if (rc != 0)
+            return rc;
+    }
+    return 0;
+}
+
 /* ---- The run --------------------------------------------------------------------------------- */
 
 static int run_open(struct filter_run *r)
@@ -553,7 +641,9 @@ static int run_all(struct filter_run *r)
     for (size_t i = 0; i < r->n_cells; i++)
         if (report(r, "mneme", &r->cells[i], r->cells[i].figures, r->cells[i].plan) != 0)
             return 1;
-    return worker_stop(&r->mneme, NULL);
+    if (worker_stop(&r->mneme, NULL) != 0)
+        return 1;
+    return peers_measure(r);
 }
 
 int bench_filter(int argc, char **argv)
@@ -597,8 +687,11 @@ int bench_filter(int argc, char **argv)
                    "correlations, beside searches without conditions and exact ones.\n",
                    opts, sizeof opts / sizeof *opts, argc, argv);
     o.recall = (double)recall_1000 / 1000;
+    static const char *const peers[] = {"zvec", "lancedb", NULL};
     if (parsed != OPTS_GO)
         rc = opts_exit(parsed);
+    else if (!list_checked("--peers", o.peers, peers))
+        rc = 2;
     else if (results_open(&r->results, o.json, o.label, argc, argv) == 0) {
         rc = run_all(r);
         if (results_close(&r->results) != 0)

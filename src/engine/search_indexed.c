@@ -25,7 +25,7 @@ enum {
     COLD_BATCH = 64,  /* candidates read from the sidecar at once */
     FETCHED_BYTES = 1024, /* of a vector, ahead: then the hardware follows */
     FEW_QUERIES = 4,  /* so many a thread are worth its waking up: that costs what one query does */
-    FEW_MATCHES = 100,
+    FEW_MATCHES = 300, /* so many listed rows are scored exactly sooner than probed for */
     WARM_BLOCKS = 16  /* heap blocks, MiB, that a search reads in beside its own work: some 10 ms */
 };
 

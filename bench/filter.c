@@ -12,8 +12,8 @@
  * outside it ends the run. A row is missing where fewer than min(k, matches) come back.
  *
  * Mneme's cells are measured in passes, each beside a pass without conditions; medians stand. A
- * peer's knob doubles for each cell until it reaches the recall that is asked for, tried with some of
- * the queries; if it does not, its largest setting stands. It is then measured once. */
+ * peer's knob doubles for each cell until it reaches the recall asked for, tried with some of the
+ * queries; if it does not, its largest setting stands. It is then measured once. */
 #include "bench/filter.h"
 
 #include <inttypes.h>

@@ -288,34 +288,6 @@ struct build {
     bool no_memory;
 };
 
-static mn_value value_at(sqlite3_stmt *st, int column)
-{
-    mn_value v = {.type = MN_NULL};
-    switch (sqlite3_column_type(st, column)) {
-    case SQLITE_INTEGER:
-        v.type = MN_INTEGER;
-        v.integer = sqlite3_column_int64(st, column);
-        break;
-    case SQLITE_FLOAT:
-        v.type = MN_REAL;
-        v.real = sqlite3_column_double(st, column);
-        break;
-    case SQLITE_TEXT:
-        v.type = MN_TEXT;
-        v.data = sqlite3_column_text(st, column);
-        v.len = (size_t)sqlite3_column_bytes(st, column);
-        break;
-    case SQLITE_BLOB:
-        v.type = MN_BLOB;
-        v.data = sqlite3_column_blob(st, column);
-        v.len = (size_t)sqlite3_column_bytes(st, column);
-        break;
-    default:
-        break;
-    }
-    return v;
-}
-
 /* The value in one row; *there false: no such row. It stands until the next call. */
 static mn_status look_up(struct build *b, int64_t id, mn_value *out, bool *there, mn_error *err)
 {
@@ -330,7 +302,7 @@ static mn_status look_up(struct build *b, int64_t id, mn_value *out, bool *there
     sqlite3_bind_int64(b->one, 1, id);
     st = sql_step(b->one, there, err);
     if (st == MN_OK && *there)
-        *out = value_at(b->one, 0);
+        *out = row_value(b->one, 0);
     return st;
 }
 
@@ -475,7 +447,7 @@ static mn_status read_all(struct build *b, struct coded *t, mn_error *err)
             b->no_memory = true;
             break;
         }
-        mn_value value = value_at(rows, 1);
+        mn_value value = row_value(rows, 1);
         t->ids[t->n] = sqlite3_column_int64(rows, 0);
         t->codes[t->n++] = column_code(b->column, &value);
         if (t->n % TICK_ROWS == 0)

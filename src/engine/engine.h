@@ -288,6 +288,8 @@ char *row_columns(const struct coll *c, bool with_vector);
  * statement moves. attrs: [c->n_attrs]. */
 mn_status row_read(const mn_db *db, const struct coll *c, sqlite3_stmt *st, bool with_vector,
                    mn_row *row, mn_attr *attrs, mn_error *err);
+/* What stands in a column, borrowed until the statement moves. */
+mn_value row_value(sqlite3_stmt *st, int column);
 /* Checks a text id of the caller; `what` says where it stands: "row 3". */
 mn_status text_id_check(const char *text_id, const char *what, mn_error *err);
 /* int64 id of a row named by the caller; *found false if there is none. */

@@ -24,7 +24,7 @@ char *row_columns(const struct coll *c, bool with_vector)
     return sqlite3_str_finish(s);
 }
 
-static mn_value read_value(sqlite3_stmt *st, int column)
+mn_value row_value(sqlite3_stmt *st, int column)
 {
     mn_value v = {0};
     switch (sqlite3_column_type(st, column)) {
@@ -62,7 +62,7 @@ mn_status row_read(const mn_db *db, const struct coll *c, sqlite3_stmt *st, bool
                     .attrs = attrs,
                     .n_attrs = c->n_attrs};
     for (size_t i = 0; i < c->n_attrs; i++, column++)
-        attrs[i] = (mn_attr){.name = c->attrs[i], .value = read_value(st, column)};
+        attrs[i] = (mn_attr){.name = c->attrs[i], .value = row_value(st, column)};
     row->payload = (const char *)sqlite3_column_text(st, column);
     row->payload_len = (size_t)sqlite3_column_bytes(st, column);
     column++;

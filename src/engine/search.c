@@ -35,6 +35,7 @@ enum {
     PARALLEL_BYTES = 4 << 20, /* less work than this is not worth a second thread */
     CHUNK_BYTES = 256 << 10,  /* of vectors scored at once on their way from SQLite, still near */
     CHUNK_ROWS = 192,         /* or so many rows: what index/scan takes at a time */
+    PATIENCE_SHARE = 32,      /* so small a part of the rows is read before SQLite finds matches */
     MATCH_ROWS = 2048,        /* rows of a posting whose conditions are asked at once */
     MATCHES = 128,            /* rows whose vectors are on their way from memory at once, */
     FETCHED_BYTES = 1024,     /* so much of each: then the hardware follows */
@@ -82,6 +83,11 @@ static mn_status admit_row(struct search *s, int64_t id, bool met, bool *keep, m
 static enum scan_verdict admit(struct search *s, int64_t id, bool met, mn_error *err)
 {
     bool keep = true, ask = s->opts.filter || (s->where.n && !met);
+    if (s->patience && s->stats.rows_checked > s->patience && !s->impatient) {
+        s->impatient = true;
+        mn_fail(err, MN_INTERRUPTED, "search: the rows are found otherwise");
+        return SCAN_STOP;
+    }
     if (s->ids && !bsearch(&id, s->ids, s->n_ids, sizeof id, by_id))
         return SCAN_REJECT;
     if (ask && (admit_row(s, id, met, &keep, err) || conn_tick(s->conn, err)))
@@ -606,6 +612,8 @@ static mn_status scan_group(struct search *s, struct scan *scan, mn_error *err)
     s->stats.rows_pending += pending;
     s->stats.from_cache = v != NULL;
     s->stats.plan = MN_PLAN_SCAN;
+    if (s->where.n && !s->impatient)
+        s->patience = s->stats.rows_checked + (v ? view_rows(v) / PATIENCE_SHARE + 256 : 256);
     if (s->ids && (v ? s->n_ids < view_rows(v) / 8 : s->n_ids <= FEW_IDS)) {
         s->stats.plan = MN_PLAN_IDS;
         st = scan_ids(s, v, scan, err);
@@ -631,6 +639,22 @@ struct nearest {
 typedef mn_status (*group_done_fn)(struct search *s, struct scan *scan, size_t first, void *out,
                                    mn_error *err);
 
+/* Too many rows were read to see whether they meet the conditions: all that do are asked for. */
+static mn_status scan_again(struct search *s, struct scan **scan, mn_error *err)
+{
+    mn_error_clear(err);
+    s->patience = 0;
+    scan_destroy(*scan);
+    *scan = NULL;
+    mn_status st = search_ids_by_sql(s, err);
+    if (st == MN_OK)
+        st = scan_create(s->conn->db->alloc, s->conn->db->kernels, &s->spec, scan, err);
+    if (st == MN_OK)
+        st = scan_group(s, *scan, err);
+    s->stats.plan = MN_PLAN_MATCHES;
+    return st;
+}
+
 /* Scans the queries group by group; `done` takes each group's results. */
 static mn_status scan_all(struct search *s, group_done_fn done, void *out, mn_error *err)
 {
@@ -650,6 +674,8 @@ static mn_status scan_all(struct search *s, group_done_fn done, void *out, mn_er
         st = scan_create(s->conn->db->alloc, s->conn->db->kernels, &s->spec, &scan, err);
         if (st == MN_OK)
             st = scan_group(s, scan, err);
+        if (st && s->impatient && s->patience)
+            st = scan_again(s, &scan, err);
         if (st == MN_OK)
             st = done(s, scan, first, out, err);
         scan_destroy(scan);
@@ -676,23 +702,6 @@ static mn_status take_opts(struct search *s, const mn_search_opts *opts, mn_erro
         return mn_fail(err, MN_INVALID, "search: %zu conditions at NULL", o->n_where);
     if (o->deadline_us)
         s->conn->deadline_us = clock_us() + o->deadline_us;
-    return MN_OK;
-}
-
-static mn_status take_ids(struct search *s, mn_error *err)
-{
-    const mn_search_opts *o = &s->opts;
-    if (!o->only_ids)
-        return MN_OK;
-    s->ids = mn_alloc_array(s->conn->db->alloc, o->n_only_ids, sizeof *s->ids, MN_TAG_SEARCH);
-    if (!s->ids)
-        return mn_fail(err, MN_NOMEM, "search: out of memory under the cap for a set of %zu ids",
-                       o->n_only_ids);
-    memcpy(s->ids, o->only_ids, o->n_only_ids * sizeof *s->ids);
-    qsort(s->ids, o->n_only_ids, sizeof *s->ids, by_id);
-    for (size_t i = 0; i < o->n_only_ids; i++)
-        if (i == 0 || s->ids[i] != s->ids[s->n_ids - 1])
-            s->ids[s->n_ids++] = s->ids[i];
     return MN_OK;
 }
 
@@ -746,10 +755,10 @@ static mn_status search_scoped(struct search *s, const char *name, const void *q
     mn_status st = coll_get(s->conn, name, &s->c, err);
     if (st == MN_OK)
         st = take_queries(s, queries, &converted, err);
-    if (st == MN_OK)
-        st = take_ids(s, err);
     if (st == MN_OK && s->opts.n_where)
         st = conditions_take(s->conn, s->c, s->opts.where, s->opts.n_where, &s->where, err);
+    if (st == MN_OK)
+        st = search_take_ids(s, err);
     if (st == MN_OK && search_reads_rows(s) &&
         !(s->attrs = mn_alloc_array(a, s->c->n_attrs, sizeof *s->attrs, MN_TAG_SEARCH)))
         st = mn_fail(err, MN_NOMEM, "search: out of memory under the cap");

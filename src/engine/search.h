@@ -25,6 +25,9 @@ struct search {
     struct conditions where;
     struct view *over;         /* what `selected` is of; NULL: the conditions are asked of rows */
     struct selection selected;
+    uint64_t patience;         /* rows that admission may read before SQLite is asked for all; 0:
+                                  any number */
+    bool impatient;            /* it read more: the scan ended */
     mn_attr *attrs; /* [n_attrs], for filter and conditions */
     mn_search_stats stats;
     struct scan_spec spec; /* of the running group */
@@ -42,6 +45,12 @@ enum scan_verdict search_admit(void *ctx, int64_t id, mn_error *err);
 scan_admit_fn search_admit_fn(const struct search *s);
 /* The same of a row that is known to meet the conditions. */
 enum scan_verdict search_admit_met(struct search *s, int64_t id, mn_error *err);
+
+/* s->ids from only_ids and from the conditions that name ids, which are then met and go. */
+mn_status search_take_ids(struct search *s, mn_error *err);
+/* s->ids are those of the rows that meet the conditions, of all that SQLite finds; then there are
+ * no conditions left. */
+mn_status search_ids_by_sql(struct search *s, mn_error *err);
 
 /* With conditions: makes s->selected over the view, which is shared with s->over. */
 mn_status search_select(struct search *s, struct view *v, mn_error *err);

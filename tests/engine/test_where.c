@@ -1,3 +1,4 @@
+/* threads */
 /* Conditions of a search against SQLite's own WHERE over the same rows, and brute force over those:
  * every operator and class of value, by the rows, by the index, while rows change, inside
  * transactions, under little memory. */
@@ -153,13 +154,17 @@ static void sql_add(char *sql, const char *text)
     strncat(sql, text, 1999 - strlen(sql));
 }
 
+/* Every column is asked without its affinity, and bytewise. */
+static bool plus;
+
 static void sql_term(char *sql, const mn_condition *c)
 {
     static const char *const ops[] = {"", "=", "<>", "<", "<=", ">", ">=", "IN"};
     char column[64];
     /* The id has the affinity of integers, which the plus takes away. */
-    snprintf(column, sizeof column, "%s\"%s\"", strcmp(c->attribute, "id") ? "" : "+",
-             c->attribute);
+    bool hide = plus || strcmp(c->attribute, "id") == 0;
+    snprintf(column, sizeof column, "%s\"%s\"%s", hide ? "+" : "", c->attribute,
+             hide ? " COLLATE BINARY" : "");
     if (c->op == MN_OP_CONTAINS) {
         char text[600];
         bool is_text = c->values->type == MN_TEXT;
@@ -335,6 +340,65 @@ TEST(conditions_mean_what_they_mean_in_sqlite)
     world_end(&w);
 }
 
+/* More rows than are read one by one: then SQLite is asked, with and without an index on them. */
+TEST(without_an_index_sqlite_finds_the_rows)
+{
+    struct world w = world_of(2500, MN_RERANK_COPY, false);
+    check_random(&w, test_budget(150));
+    CHECK(w.plans[MN_PLAN_MATCHES] > 0);
+    char *wrong = NULL;
+    CHECKF(sqlite3_exec(w.conn->sql, "CREATE INDEX by_small ON c(small); CREATE INDEX by_mixed ON "
+                        "c(mixed, z)", NULL, NULL, &wrong) == SQLITE_OK, "%s", wrong);
+    world_reopen(&w, 0, 0);
+    check_random(&w, test_budget(150));
+    note(&w);
+    world_end(&w);
+}
+
+/* Columns of every affinity, and one with another collation: values are taken as they are. */
+TEST(declared_types_change_nothing)
+{
+    struct world w = {.rng = {5}, .next = 2001,
+                      .b = {.dtype = MN_F32, .metric = MN_L2, .dim = DIM}};
+    sqlite3 *sql = NULL;
+    sqlite3_stmt *put = NULL;
+    CHECK(sqlite3_open(test_path("w.db"), &sql) == SQLITE_OK);
+    CHECK(sqlite3_exec(sql, "PRAGMA journal_mode = wal; CREATE TABLE c(id INTEGER PRIMARY KEY, "
+                       "mixed TEXT COLLATE NOCASE, small INT, tags, z REAL, vector BLOB); CREATE "
+                       "INDEX a ON c(mixed); CREATE INDEX b ON c(small); BEGIN",
+                       NULL, NULL, NULL) == SQLITE_OK);
+    CHECK(sqlite3_prepare_v2(sql, "INSERT INTO c VALUES (?, ?, ?, ?, ?, ?)", -1, &put, NULL) ==
+          SQLITE_OK);
+    for (int id = 1; id < w.next; id++) {
+        float v[DIM];
+        mn_attr attrs[N_ATTRIBUTES];
+        indexed_vector(MN_F32, DIM, 1, (uint64_t)id, v);
+        draw_attributes(&w, v, attrs);
+        sqlite3_reset(put);
+        sqlite3_clear_bindings(put);
+        sqlite3_bind_int(put, 1, id);
+        for (int i = 0; i < N_ATTRIBUTES; i++)
+            bind(put, 2 + i, &attrs[i].value);
+        sqlite3_bind_blob(put, 6, v, sizeof v, SQLITE_TRANSIENT);
+        CHECK(sqlite3_step(put) == SQLITE_DONE);
+    }
+    sqlite3_finalize(put);
+    CHECK(sqlite3_exec(sql, "COMMIT", NULL, NULL, NULL) == SQLITE_OK);
+    CHECK(sqlite3_close(sql) == SQLITE_OK);
+    const mn_collection_opts opts = {.dim = DIM, .table = "c", .column = "vector",
+                                     .attributes = attributes, .n_attributes = N_ATTRIBUTES};
+    world_reopen(&w, 0, 0);
+    CHECK_OK(mn_create(w.conn, "c", &opts, &err), err);
+    plus = true;
+    check_random(&w, test_budget(200));
+    CHECK_OK(mn_fold(w.conn, "c", &err), err);
+    check_random(&w, test_budget(200));
+    plus = false;
+    CHECK(w.sum.by_index > 0);
+    note(&w);
+    world_end(&w);
+}
+
 TEST(an_index_answers_with_all_rows_that_meet_them)
 {
     static const mn_rerank reranks[] = {MN_RERANK_COPY, MN_RERANK_ROWS};
@@ -486,6 +550,82 @@ TEST(an_old_snapshot_finds_what_its_rows_were)
     }
     brute_free(&old.b);
     mn_disconnect(old.conn);
+    world_end(&w);
+}
+
+/* Threads search under conditions, and count what SQLite counts in the same snapshot, while rows
+ * change and are folded. */
+struct searcher {
+    mn_db *db;
+    _Atomic bool stop; /* relaxed */
+    _Atomic uint64_t searches;
+    char wrong[200];
+};
+
+static void *search_on(void *ctx)
+{
+    struct searcher *s = ctx;
+    mn_error own = {0};
+    mn_conn *conn = NULL;
+    float v[DIM] = {0.3f, 0.2f};
+    static const char *const sql[] = {
+        "SELECT count(*) FROM c WHERE vector IS NOT NULL AND small = 2",
+        "SELECT count(*) FROM c WHERE vector IS NOT NULL AND z < 0"};
+    const mn_value two = {.type = MN_INTEGER, .integer = 2}, zero = {.type = MN_INTEGER};
+    const mn_condition c[] = {{"small", MN_OP_EQ, &two, 1}, {"z", MN_OP_LT, &zero, 1}};
+    mn_hit *hits = malloc(MAX_ROWS * sizeof *hits);
+    if (mn_connect(s->db, &conn, &own))
+        snprintf(s->wrong, sizeof s->wrong, "%.180s", own.message);
+    for (int i = 0; !*s->wrong && !atomic_load(&s->stop); i ^= 1) {
+        const mn_search_opts opts = {.where = &c[i], .n_where = 1};
+        sqlite3_stmt *st = NULL;
+        uint32_t found = 0;
+        if (mn_begin_read(conn, &own) ||
+            mn_search(conn, "c", v, 1, MAX_ROWS, &opts, hits, &found, &own)) {
+            snprintf(s->wrong, sizeof s->wrong, "%.180s", own.message);
+            break;
+        }
+        sqlite3_prepare_v2(conn->sql, sql[i], -1, &st, NULL);
+        if (sqlite3_step(st) != SQLITE_ROW || sqlite3_column_int(st, 0) != (int)found)
+            snprintf(s->wrong, sizeof s->wrong, "%s: %d, %u were found", sql[i],
+                     sqlite3_column_int(st, 0), found);
+        sqlite3_finalize(st);
+        if (mn_rollback(conn, &own))
+            break;
+        atomic_fetch_add(&s->searches, 1);
+    }
+    mn_disconnect(conn);
+    free(hits);
+    return NULL;
+}
+
+TEST(threads_search_while_rows_change)
+{
+    enum { SEARCHERS = 3 };
+    struct world w = world_of(900, MN_RERANK_COPY, true);
+    static struct searcher s[SEARCHERS];
+    pthread_t threads[SEARCHERS];
+    for (int i = 0; i < SEARCHERS; i++) {
+        s[i] = (struct searcher){.db = w.db};
+        CHECK(pthread_create(&threads[i], NULL, search_on, &s[i]) == 0);
+    }
+    for (size_t i = 0; i < test_budget(30); i++) {
+        for (int n = 0; n < 5; n++)
+            change(&w, NULL);
+        if (i % 3 == 0)
+            CHECK_OK(mn_fold(w.conn, "c", &err), err);
+        if (i % 10 == 9)
+            CHECK_OK(mn_rebuild(w.conn, "c", &err), err);
+    }
+    uint64_t searches = 0;
+    for (int i = 0; i < SEARCHERS; i++) {
+        atomic_store(&s[i].stop, true);
+        pthread_join(threads[i], NULL);
+        searches += s[i].searches;
+    }
+    for (int i = 0; i < SEARCHERS; i++)
+        CHECKF(!*s[i].wrong, "%s", s[i].wrong);
+    test_note("%d searches", (int)searches);
     world_end(&w);
 }
 

@@ -39,6 +39,7 @@ enum {
     FEW_ROWS = 4096,   /* so many are looked up one by one rather than found in a pass over all */
     FEW_SHARE = 16,    /* or this part of them */
     TICK_ROWS = 1024,
+    COARSE_ROWS = 6,   /* of a pack for each of its coarse steps */
     RETIRE_SHARE = 2   /* a dictionary is made anew when the index has grown by this part */
 };
 
@@ -98,6 +99,7 @@ static void pack_column_destroy(mn_db *db, struct pack_column *p)
     mn_free(db->alloc, p->codes);
     mn_free(db->alloc, p->order);
     mn_free(db->alloc, p->ordered);
+    mn_free(db->alloc, p->coarse);
     mn_free(db->alloc, p);
 }
 
@@ -486,7 +488,12 @@ static struct pack_column *pack_column_create(mn_db *db, const struct ivf_pack *
     out->order = mn_alloc(a, places * sizeof *out->order, MN_TAG_CACHE);
     out->ordered =
         mn_alloc_array(a, places / COLUMN_WINDOW + 1, sizeof *out->ordered, MN_TAG_CACHE);
-    if (!out->first || !out->buckets || !out->codes || !out->order || !out->ordered) {
+    while (out->shift < 12 && column_coarse(out) > places / COARSE_ROWS)
+        out->shift++;
+    out->coarse = mn_alloc_array(a, (places / COLUMN_WINDOW + 1) * (column_coarse(out) + 1),
+                                 sizeof *out->coarse, MN_TAG_CACHE);
+    if (!out->first || !out->buckets || !out->codes || !out->order || !out->ordered ||
+        !out->coarse) {
         pack_column_destroy(db, out);
         return NULL;
     }
@@ -571,6 +578,8 @@ static void put_in_order(struct pack_column *p, const uint8_t *row, uint32_t *co
         for (uint32_t c = 1; c <= CODE_UNKNOWN + 1; c++)
             counts[c] += counts[c - 1];
         p->ordered[base / COLUMN_WINDOW] = counts[CODE_UNKNOWN + 1];
+        for (size_t i = 0; i <= column_coarse(p); i++)
+            p->coarse[base / COLUMN_WINDOW * (column_coarse(p) + 1) + i] = counts[i << p->shift];
         for (uint32_t i = 0; i < n; i++)
             if (row[base + i])
                 p->order[base + counts[codes[i]]++] = (uint16_t)i;

@@ -44,7 +44,15 @@ struct pack_column {
     uint16_t *order;          /* of each window of COLUMN_WINDOW places, the [ordered] that are
                                  rows, by ascending code */
     uint32_t *ordered;        /* [windows] */
+    uint32_t *coarse;         /* [windows][column_coarse() + 1] how many in order have less than a
+                                 multiple of 2^shift as their code */
+    uint32_t shift;
 };
+
+static inline size_t column_coarse(const struct pack_column *p)
+{
+    return (size_t)(CODE_UNKNOWN + 1) >> p->shift;
+}
 
 /* A pack as a version uses it. */
 struct column_pack {

@@ -149,6 +149,7 @@ void mn_disconnect(mn_conn *conn)
     conn_rest(conn);
     view_release(db, conn->own_view);
     askers_destroy(conn);
+    mn_free(db->alloc, conn->room);
     if (!conn->hosted)
         sqlite3_close(conn->sql); /* rolls back what is open */
     conn_free(conn);

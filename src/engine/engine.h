@@ -164,6 +164,8 @@ struct mn_conn {
     bool must_undo;           /* SQLite's transaction could not be rolled back yet */
     struct asker *askers;     /* [n_askers] memory for searches by the index; see asker.h */
     uint32_t n_askers;
+    void *room;               /* memory of a search's selection; see selection.c */
+    size_t room_bytes;
     struct batch *batch;      /* rows of the running put; see batch.h */
     struct stream *stream;    /* of the running step; see stream.c */
     struct view *own_view;    /* vectors with this transaction's own writes; see cache.c */

@@ -277,24 +277,19 @@ static void scale_all(struct selection *s, double sum)
     s->matches = sum * (double)scale;
 }
 
-static mn_status expect_all(mn_conn *conn, struct selection *s, mn_error *err)
+static void expect_all(struct selection *s)
 {
     const struct ivf *x = s->x;
     double sum = 0;
-    float *rows = mn_alloc(conn->db->alloc, columns_padded(x) * sizeof *rows, MN_TAG_SEARCH);
-    if (!rows)
-        return mn_fail(err, MN_NOMEM, "search: out of memory under the cap for conditions");
-    expect_of_uses(s, rows);
+    expect_of_uses(s, s->of_uses);
     for (uint32_t j = 0; j < x->core->n_lists; j++) {
         float all = 0;
         for (uint32_t u = x->first[j]; u < x->first[j + 1]; u++)
-            all += rows[u];
+            all += s->of_uses[u];
         s->expect[j] = all;
         sum += (double)all;
     }
-    mn_free(conn->db->alloc, rows);
     scale_all(s, sum);
-    return MN_OK;
 }
 
 static bool id_meets(const struct selection *s, int64_t id)
@@ -308,22 +303,23 @@ static bool id_meets(const struct selection *s, int64_t id)
 
 /* ---- Few rows -------------------------------------------------------------------------------- */
 
-/* Rows while they are listed, in the order of packs and codes. */
 struct listing {
     struct selection *s;
+    const struct selection_term *term; /* whose codes are gone through; NULL: unknown ones */
     const struct version_column *column;
-    struct listed {
-        uint32_t use, row;
-    } *rows; /* [LIST_MOST] */
     uint32_t n;
     bool full;
 };
 
-/* How many places of a window, in order, have codes below `code`. */
-static uint32_t places_below(const uint16_t *order, const uint16_t *codes, uint32_t n,
-                             uint32_t code)
+/* How many places of the window at `base`, in order, have codes below `code`. */
+static uint32_t places_below(const struct pack_column *p, uint32_t base, uint32_t code)
 {
-    uint32_t first = 0, end = n;
+    const uint16_t *order = p->order + base, *codes = p->codes + base;
+    const uint32_t *coarse = p->coarse + base / COLUMN_WINDOW * (column_coarse(p) + 1);
+    uint32_t first = coarse[code >> p->shift], end = p->ordered[base / COLUMN_WINDOW];
+    if (code > CODE_UNKNOWN)
+        return end;
+    end = coarse[(code >> p->shift) + 1];
     while (first < end) {
         uint32_t mid = first + (end - first) / 2;
         if (codes[order[mid]] < code)
@@ -353,19 +349,17 @@ static void list_place(struct listing *l, const struct column_pack *pack, uint32
     const struct ivf *x = l->s->x;
     uint32_t part = part_of(pack->column, place), use = pack->uses[part];
     uint32_t row = place - pack->column->first[part];
-    if (use == UINT32_MAX || row >= x->ann_parts[use].view.n)
-        return;
-    const struct ann_part *p = &x->ann_parts[use];
-    if (p->hidden && (p->hidden[row / 64] >> (row % 64) & 1))
+    if (use == UINT32_MAX || ivf_hides(&x->uses[use], row))
         return;
     for (size_t i = 0; i < l->s->n; i++)
-        if (!term_may(&l->s->terms[i], l->s->terms[i].column->codes[use][row]))
+        if (&l->s->terms[i] != l->term &&
+            !term_may(&l->s->terms[i], l->s->terms[i].column->codes[use][row]))
             return;
-    if (l->s->n_ids && !id_meets(l->s, posting_id(&p->view, row)))
+    if (l->s->n_ids && !id_meets(l->s, posting_id(&x->ann_parts[use].view, row)))
         return;
     l->full = l->n == LIST_MOST;
     if (!l->full)
-        l->rows[l->n++] = (struct listed){use, row};
+        l->s->listed_rows[l->n++] = (struct listed_row){use, row};
 }
 
 /* Rows with codes first .. last. */
@@ -375,35 +369,29 @@ static void list_codes(struct listing *l, uint32_t first, uint32_t last)
         const struct column_pack *pack = &l->column->packs[i];
         const struct pack_column *p = pack->column;
         for (uint32_t base = 0; base < p->n_places && !l->full; base += COLUMN_WINDOW) {
-            uint32_t n = p->ordered[base / COLUMN_WINDOW];
-            const uint16_t *order = p->order + base, *codes = p->codes + base;
-            for (uint32_t at = places_below(order, codes, n, first);
-                 at < n && codes[order[at]] <= last && !l->full; at++)
-                list_place(l, pack, base + order[at]);
+            uint32_t end = places_below(p, base, last + 1);
+            for (uint32_t at = places_below(p, base, first); at < end && !l->full; at++)
+                list_place(l, pack, base + p->order[base + at]);
         }
     }
 }
 
 /* Sorts them by use. */
-static bool put_list(mn_db *db, struct listing *l)
+static void put_list(struct listing *l)
 {
     struct selection *s = l->s;
     uint32_t n = s->x->n_uses;
-    s->list = mn_alloc(db->alloc, l->n * sizeof *s->list, MN_TAG_SEARCH);
-    s->start = mn_alloc_array(db->alloc, (size_t)n + 2, sizeof *s->start, MN_TAG_SEARCH);
-    if (!s->list || !s->start)
-        return false;
+    memset(s->start, 0, ((size_t)n + 2) * sizeof *s->start);
     for (uint32_t i = 0; i < l->n; i++)
-        s->start[l->rows[i].use + 2]++;
+        s->start[s->listed_rows[i].use + 2]++;
     for (uint32_t u = 2; u <= n + 1; u++)
         s->start[u] += s->start[u - 1];
     for (uint32_t i = 0; i < l->n; i++)
-        s->list[s->start[l->rows[i].use + 1]++] = l->rows[i].row;
+        s->list[s->start[s->listed_rows[i].use + 1]++] = s->listed_rows[i].row;
     for (uint32_t j = 0; j < s->x->core->n_lists; j++)
         s->expect[j] = (float)(s->start[s->x->first[j + 1]] - s->start[s->x->first[j]]);
     s->matches = l->n;
     s->listed = true;
-    return true;
 }
 
 static const struct selection_term *rarest(const struct selection *s)
@@ -415,8 +403,8 @@ static const struct selection_term *rarest(const struct selection *s)
     return best;
 }
 
-/* Lists the rows if they are few and the columns know all. Without memory nothing is lost. */
-static void list_few(mn_db *db, struct selection *s)
+/* Lists the rows if they are few and the columns know all. */
+static void list_few(struct selection *s)
 {
     const struct selection_term *t = rarest(s);
     uint32_t n_codes = 0, codes[LIST_CODES];
@@ -431,18 +419,44 @@ static void list_few(mn_db *db, struct selection *s)
                 return;
             codes[n_codes++] = code;
         }
-    struct listing l = {.s = s, .column = t->column};
-    l.rows = mn_alloc(db->alloc, LIST_MOST * sizeof *l.rows, MN_TAG_SEARCH);
-    if (!l.rows)
-        return;
+    struct listing l = {.s = s, .term = t->hole == NO_HOLE ? t : NULL, .column = t->column};
     for (uint32_t i = 0; i < n_codes; i++)
         list_codes(&l, codes[i], codes[i]);
     if (!t->set && t->low <= t->high)
         list_codes(&l, t->low, t->high);
+    l.term = NULL;
     list_codes(&l, CODE_UNKNOWN, CODE_UNKNOWN);
     if (!l.full)
-        put_list(db, &l);
-    mn_free(db->alloc, l.rows);
+        put_list(&l);
+}
+
+/* Where the arrays of a selection stand in conn->room. */
+static mn_status take_room(mn_conn *conn, struct selection *s, mn_error *err)
+{
+    size_t lanes = ann_index_lanes(s->x->ann) * sizeof *s->expect;
+    size_t uses = columns_padded(s->x) * sizeof *s->of_uses;
+    size_t start = ((size_t)s->x->n_uses + 2) * sizeof *s->start;
+    size_t list = LIST_MOST * sizeof *s->list, listed = LIST_MOST * sizeof *s->listed_rows;
+    size_t bytes = lanes + uses + start + list + listed + 4 * 64;
+    if (conn->room_bytes < bytes) {
+        mn_free(conn->db->alloc, conn->room);
+        conn->room = mn_alloc(conn->db->alloc, bytes, MN_TAG_SEARCH);
+        conn->room_bytes = conn->room ? bytes : 0;
+    }
+    if (!conn->room)
+        return mn_fail(err, MN_NOMEM, "search: out of memory under the cap for conditions");
+    char *at = conn->room;
+    s->expect = (float *)(void *)at;
+    at += (lanes + 63) / 64 * 64;
+    s->of_uses = (float *)(void *)at;
+    at += (uses + 63) / 64 * 64;
+    s->listed_rows = (struct listed_row *)(void *)at;
+    at += (listed + 63) / 64 * 64;
+    s->list = (uint32_t *)(void *)at;
+    at += (list + 63) / 64 * 64;
+    s->start = (uint32_t *)(void *)at;
+    memset(s->expect, 0, lanes);
+    return MN_OK;
 }
 
 mn_status selection_make(mn_conn *conn, struct coll *c, const struct view *v,
@@ -453,22 +467,22 @@ mn_status selection_make(mn_conn *conn, struct coll *c, const struct view *v,
     *out = (struct selection){.x = view_base(v), .kn = conn->db->kernels, .where = where};
     out->terms = mn_alloc_array(a, where->n, sizeof *out->terms, MN_TAG_SEARCH);
     out->ids = mn_alloc_array(a, where->n, sizeof *out->ids, MN_TAG_SEARCH);
-    out->expect =
-        mn_alloc_array(a, ann_index_lanes(out->x->ann), sizeof *out->expect, MN_TAG_SEARCH);
-    if (!out->terms || !out->ids || !out->expect)
+    if (!out->terms || !out->ids)
         return mn_fail(err, MN_NOMEM, "search: out of memory under the cap for conditions");
+    st = take_room(conn, out, err);
     for (size_t i = 0; i < where->n && st == MN_OK; i++)
         st = add_condition(conn, c, v, i, out, err);
     for (size_t i = 0; i < out->n && st == MN_OK; i++)
         weigh_term(&out->terms[i]);
     if (st == MN_OK)
-        list_few(conn->db, out);
+        list_few(out);
     if (st || out->listed)
         return st;
     const struct selection_term *t = rarest(out);
     if (out->asks_rows || !t || out->n_ids || t->share < SELECTION_MOST)
-        return expect_all(conn, out, err);
-    out->matches = t->share * (double)out->x->rows; /* nobody asks for more than that */
+        expect_all(out);
+    else
+        out->matches = t->share * (double)out->x->rows; /* nobody asks for more than that */
     return MN_OK;
 }
 
@@ -478,9 +492,6 @@ void selection_fini(struct mn_alloc *a, struct selection *s)
         mn_free(a, s->terms[i].set);
     mn_free(a, s->terms);
     mn_free(a, s->ids);
-    mn_free(a, s->expect);
-    mn_free(a, s->list);
-    mn_free(a, s->start);
     *s = (struct selection){0};
 }
 

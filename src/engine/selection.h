@@ -33,10 +33,15 @@ struct selection {
     bool listed;          /* `list` holds every row that may meet all */
     uint32_t *list;       /* [start[n_uses]] rows, those of use u from start[u] on */
     uint32_t *start;      /* [n_uses + 1] */
+    struct listed_row {
+        uint32_t use, row;
+    } *listed_rows;       /* while they are listed: in the order of packs and codes */
+    float *of_uses;       /* [columns_padded] as expect, of each use; meanwhile */
     float *expect;        /* [ann_index_lanes] of each posting; 0: surely none */
 };
 
-/* Makes columns where they are missing and memory has room. Fails as columns_get, or with
+/* Makes columns where they are missing and memory has room. Its arrays stand in memory that the
+ * connection keeps from call to call: one selection at a time. Fails as columns_get, or with
  * MN_NOMEM. For selection_fini in any case. */
 mn_status selection_make(mn_conn *conn, struct coll *c, const struct view *v,
                          const struct conditions *where, struct selection *out, mn_error *err);

@@ -25,6 +25,8 @@ const struct dot dots[] = {
     {"dump", "[PATTERN]", "SQL that makes the database, or tables like PATTERN, anew", dot_dump, 0,
      1, 0, COMPLETES_TABLES},
     {"echo", "on|off", "Print each statement before it runs", dot_echo, 1, 1, 0, COMPLETES_ON_OFF},
+    {"edit", "[SQL]", "Edit a statement, else the last one, by $EDITOR; then run it", dot_edit, 0,
+     SIZE_MAX, DOT_FILES, COMPLETES_SQL},
     {"exit", "[CODE]", "End, with this exit code", dot_exit, 0, 1, 0, COMPLETES_NOTHING},
     {"explain", "[analyze] SQL", "The plan of a statement; analyze: run it and say how it went",
      dot_explain, 0, SIZE_MAX, 0, COMPLETES_SQL},
@@ -116,7 +118,7 @@ static const struct {
     {"o", "output", NULL},         {"!", "shell", NULL},        {"system", "shell", NULL},
     {"parameter", "param", NULL},  {"header", "headers", NULL}, {"indices", "indexes", NULL},
     {"di", "indexes", NULL},       {"l", "databases", NULL},    {"x", "mode", dot_expand},
-    {"d", "schema", dot_describe}, {"eqp", "explain", NULL},
+    {"d", "schema", dot_describe}, {"eqp", "explain", NULL},    {"e", "edit", NULL},
 };
 
 /* ---- Words ---------------------------------------------------------------------------------- */

@@ -49,7 +49,8 @@ int bad_usage(const struct dot_args *a);
 
 #define DOT_FUNCTIONS(X)                                                                           \
     X(backup)                                                                                      \
-    X(bail) X(cd) X(databases) X(dump) X(echo) X(exit) X(explain) X(export) X(headers) X(help)     \
+    X(bail)                                                                                        \
+    X(cd) X(databases) X(dump) X(echo) X(edit) X(exit) X(explain) X(export) X(headers) X(help)     \
         X(import) X(indexes) X(limit) X(load) X(mode) X(near) X(nullvalue) X(once) X(open)         \
             X(output) X(param) X(print) X(program) X(progress) X(quit) X(read) X(schema)           \
                 X(separator) X(shell) X(show) X(tables) X(timeout) X(timer) X(watch) X(width)      \

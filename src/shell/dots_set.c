@@ -11,6 +11,7 @@
 #include "src/formats/formats.h"
 #include "src/shell/dots.h"
 #include "src/shell/editor.h"
+#include "src/shell/sqltext.h"
 #include "src/shell/units.h"
 
 /* ---- Help ----------------------------------------------------------------------------------- */
@@ -250,6 +251,74 @@ int dot_shell(struct repl *r, const struct dot_args *a)
         return 0;
     return error_exit(".shell: the command ended with %d",
                       WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+}
+
+/* ---- .edit ---------------------------------------------------------------------------------- */
+
+/* The editor's file, with the text in it. */
+static int edit_write(char *path, const char *text)
+{
+    int fd = mkstemps(path, 4);
+    size_t n = strlen(text);
+    bool ok = fd >= 0 && write(fd, text, n) == (ssize_t)n;
+    int problem = errno;
+    if (fd >= 0 && close(fd) != 0 && ok) {
+        problem = errno;
+        ok = false;
+    }
+    return ok ? 0 : error_exit(".edit: %s could not be written: %s", path, strerror(problem));
+}
+
+static int edit_read(const char *path, struct text *out)
+{
+    char buffer[4096];
+    size_t n;
+    FILE *file = fopen(path, "r");
+    while (file && (n = fread(buffer, 1, sizeof buffer, file)) > 0)
+        text_add(out, buffer, n);
+    bool ok = file && !ferror(file) && !(out->len && memchr(out->data, 0, out->len));
+    if (file)
+        fclose(file);
+    return ok ? 0 : error_exit(".edit: %s could not be read back", path);
+}
+
+/* $VISUAL or $EDITOR on the file. */
+static int edit_run(const char *path)
+{
+    const char *visual = getenv("VISUAL"), *editor = getenv("EDITOR");
+    const char *program = visual && *visual ? visual : editor && *editor ? editor : "vi";
+    struct text command = {0};
+    text_printf(&command, "%s '%s'", program, path);
+    out_flush();
+    editor_leave();
+    int status = system(command.data);
+    editor_return();
+    text_free(&command);
+    if (status == 0)
+        return 0;
+    return error_exit(".edit: %s failed; nothing was run", program);
+}
+
+int dot_edit(struct repl *r, const struct dot_args *a)
+{
+    char path[] = "/tmp/mneme-XXXXXX.sql";
+    const char *before = a->n > 1 ? a->rest : r->last.data ? r->last.data : "";
+    struct text after = {0};
+    int code = edit_write(path, before);
+    if (!code)
+        code = edit_run(path);
+    if (!code)
+        code = edit_read(path, &after);
+    (void)unlink(path);
+    if (!code && !sql_is_blank(after.data ? after.data : "", after.len)) {
+        out_data(after.data, after.len);
+        out_printf("%s", after.data[after.len - 1] == '\n' ? "" : "\n");
+        if (r->editor)
+            editor_remember(r->editor, after.data);
+        code = statements_run(r, after.data, after.len, (struct place){0});
+    }
+    text_free(&after);
+    return code;
 }
 
 int dot_read(struct repl *r, const struct dot_args *a)

@@ -298,6 +298,9 @@ TEST(explain_watch_and_read_work)
     run_says(1, "mneme a.db .explain", "there was none");
     run_shows("mneme a.db 'select 1' '.watch 0.01 2'", "1\n1\n1\n");
     run_says(1, "mneme a.db '.watch'", "there was none yet");
+    run_shows("EDITOR='sed -i s/1/2/' mneme a.db 'select 1' .edit '.edit select 11;'",
+              "1\nselect 2\n2\nselect 21;\n21\n");
+    run_says(1, "EDITOR=false VISUAL= mneme a.db '.edit select 1'", ".edit: false failed; nothing");
     put_text("self.sql", ".read self.sql\n");
     run_says(1, "mneme a.db '.read self.sql'", "does a file read itself?");
     run_says(1, "mneme a.db '.read nope.sql'", "nope.sql could not be opened: No such file");
@@ -387,6 +390,26 @@ TEST(import_makes_what_the_file_holds)
               "imported 2 rows into x in ...\nnorth|8\neast|8\n");
 }
 
+TEST(import_reads_every_format_into_a_table)
+{
+    static const char *const files[] = {"v.fvecs", "v.bvecs", "v.ivecs", "v.fbin", "v.u8bin",
+                                        "v.npy",   "v.jsonl", "v.csv",   "v.txt"};
+    put_text("w.csv", "id,vector\n1,\"[1,2]\"\n2,\"[3,4]\"\n");
+    run(0, "mneme import app.db v w.csv");
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char command[400];
+        bool lines = strstr(files[i], "csv") || strstr(files[i], "json");
+        snprintf(command, sizeof command,
+                 "mneme app.db '.export v %s' 'drop table if exists t' '.import %s t --table' "
+                 "\"select group_concat(%s, ';') from t\" | tail -1",
+                 files[i], files[i], lines ? "vector" : "vec_to_json(vector)");
+        run(0, command);
+        if (strcmp(out, "[1,2];[3,4]\n") != 0 &&
+            strcmp(out, "[1.000000,2.000000];[3.000000,4.000000]\n") != 0)
+            test_fail(__FILE__, __LINE__, "%s: %s%s", files[i], out, err);
+    }
+}
+
 TEST(import_takes_all_or_nothing)
 {
     run(0, "mneme a.db 'create table t(id integer primary key, n integer check(n < 10))'");
@@ -460,6 +483,7 @@ TEST(safe_keeps_to_one_file)
         ".import x y",
         ".backup x",
         ".cd /",
+        ".edit",
         ".load x",
         ".once x",
         ".export a x",

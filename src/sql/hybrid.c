@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "src/sql/alive.h"
 #include "src/sql/fts.h"
 #include "src/sql/ranked.h"
 #include "src/sql/sql.h"
@@ -138,6 +139,7 @@ struct run {
     mn_conn *conn;
     struct catalog_entry e;
     struct where where;
+    struct alive alive;
     void *query;             /* the vector, of the collection's type; NULL */
     struct part *parts;      /* [n]; those by distance first */
     size_t n, by_distance;
@@ -164,6 +166,8 @@ static mn_status nearest(struct run *run, const int64_t *ids, size_t n_ids, mn_h
         opts.n_where = run->where.n;
         opts.only_ids = run->where.ids;
         opts.n_only_ids = run->where.n_ids;
+        opts.filter = *run->alive.column ? alive_row : NULL;
+        opts.filter_ctx = &run->alive;
     }
     mn_status st = mn_search(run->conn, run->r->collection, run->query, 1, (uint32_t)k, &opts,
                              hits, found, err);
@@ -215,24 +219,33 @@ static struct part *known(const struct run *run, int64_t id)
     return NULL;
 }
 
-static mn_status prepare_meets(struct run *run, mn_error *err)
+/* The SQL behind ?1 = id: the condition, and that the row's time is not over. */
+static char *meets_sql(const struct run *run)
 {
     const char *where = run->r->where;
-    sqlite3 *sql = run->conn->sql;
-    bool any = where && where[strspn(where, " \t\r\n")];
-    char *condition = any ? sqlite3_mprintf(" AND (%s\n)", where) : sqlite3_mprintf("");
-    char *text = condition ? sqlite3_mprintf("SELECT 1 FROM main.\"%w\" WHERE \"%w\" = ?1%s",
-                                             run->e.table, run->e.id_column, condition)
-                           : NULL;
+    sqlite3_str *sql = sqlite3_str_new(run->conn->sql);
+    sqlite3_str_appendf(sql, "SELECT 1 FROM main.\"%w\" WHERE \"%w\" = ?1", run->e.table,
+                        run->e.id_column);
+    if (*run->alive.column)
+        sqlite3_str_appendf(sql, " AND (\"%w\" IS NULL OR \"%w\" > %lld)", run->alive.column,
+                            run->alive.column, (long long)run->alive.now);
+    if (where && where[strspn(where, " \t\r\n")])
+        sqlite3_str_appendf(sql, " AND (%s\n)", where);
+    return sqlite3_str_finish(sql);
+}
+
+static mn_status prepare_meets(struct run *run, mn_error *err)
+{
     const char *tail = NULL;
-    int rc = text ? sqlite3_prepare_v2(sql, text, -1, &run->meets, &tail) : SQLITE_NOMEM;
+    char *text = meets_sql(run);
+    int rc = text ? sqlite3_prepare_v2(run->conn->sql, text, -1, &run->meets, &tail) : SQLITE_NOMEM;
     mn_status st = rc == SQLITE_OK      ? MN_OK
                    : rc == SQLITE_NOMEM ? no_memory(err)
-                                        : mn_fail(err, MN_INVALID, "where '%.200s': %s", where,
-                                                  sqlite3_errmsg(sql));
+                                        : mn_fail(err, MN_INVALID, "where '%.200s': %s",
+                                                  run->r->where ? run->r->where : "",
+                                                  sqlite3_errmsg(run->conn->sql));
     if (st == MN_OK && (!sqlite3_stmt_readonly(run->meets) || (tail && *tail)))
-        st = mn_fail(err, MN_INVALID, "where '%.200s' is no expression", where);
-    sqlite3_free(condition);
+        st = mn_fail(err, MN_INVALID, "where '%.200s' is no expression", run->r->where);
     sqlite3_free(text);
     return st;
 }
@@ -381,6 +394,8 @@ static mn_status run_all(struct run *run, mn_error *err)
     const struct request *r = run->r;
     mn_status st = ranked_begin(&hybrid, run->conn, r->collection, r->vector, r->where, &run->e,
                                 &run->query, r->vector ? &run->where : NULL, err);
+    if (st == MN_OK)
+        st = alive_of(run->s, run->e.table, &run->alive, err);
     if (st)
         return st;
     run->parts = sqlite3_malloc64(2 * (sqlite3_uint64)r->candidates * sizeof *run->parts);

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "src/engine/engine.h"
+#include "src/sql/alive.h"
 #include "src/sql/sql.h"
 #include "src/sql/value.h"
 #include "src/sql/where.h"
@@ -190,6 +191,8 @@ static mn_status run(struct session *s, mn_conn *conn, const struct request *r, 
 {
     struct coll *coll;
     struct where where = {0};
+    struct alive alive = {.now = 0};
+    char table[MN_MAX_NAME + 1] = "";
     void *query = NULL;
     char what[MN_MAX_NAME + 16];
     mn_status st = scope_read(conn, err);
@@ -200,6 +203,7 @@ static mn_status run(struct session *s, mn_conn *conn, const struct request *r, 
     if (st == MN_OK) {
         const struct catalog_entry *e = &coll->entry;
         struct vector_type type = {e->dtype, e->metric, e->dim};
+        memcpy(table, e->table, sizeof table);
         st = value_vector(conn->db->kernels, &type, r->query, what, &query, err);
         if (st == MN_OK && e->id_kind == MN_ID_TEXT &&
             !(c->table = sqlite3_mprintf("%s", e->table)))
@@ -208,12 +212,16 @@ static mn_status run(struct session *s, mn_conn *conn, const struct request *r, 
     if (st == MN_OK)
         st = where_read(conn, coll, r->where, &where, err);
     st = scope_end(conn, st, err);
+    if (st == MN_OK)
+        st = alive_of(s, table, &alive, err);
     if (st == MN_OK && query && r->k) {
         mn_search_opts opts = {.where = where.conditions,
                                .n_where = where.n,
                                .only_ids = where.ids,
                                .n_only_ids = where.n_ids,
                                .recall = r->recall,
+                               .filter = *alive.column ? alive_row : NULL,
+                               .filter_ctx = &alive,
                                .stats = session_stats(s)};
         c->hits = sqlite3_malloc64((sqlite3_uint64)r->k * sizeof *c->hits);
         st = c->hits ? mn_search(conn, r->collection, query, 1, (uint32_t)r->k, &opts, c->hits,

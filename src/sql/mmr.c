@@ -22,6 +22,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "src/sql/alive.h"
 #include "src/sql/ranked.h"
 #include "src/sql/sql.h"
 #include "src/sql/vec_value.h"
@@ -51,6 +52,7 @@ struct run {
     struct catalog_entry e;
     struct where where;
     void *query;
+    struct alive alive;
     mn_hit *hits; /* [n], sqlite3_free */
     size_t n;
     struct session *s;
@@ -63,13 +65,15 @@ static void run_fini(struct run *run)
     sqlite3_free(run->hits);
 }
 
-static mn_search_opts search_opts(const struct run *run)
+static mn_search_opts search_opts(struct run *run)
 {
     return (mn_search_opts){.where = run->where.conditions,
                             .n_where = run->where.n,
                             .only_ids = run->where.ids,
                             .n_only_ids = run->where.n_ids,
                             .recall = run->r.recall,
+                            .filter = *run->alive.column ? alive_row : NULL,
+                            .filter_ctx = &run->alive,
                             .stats = session_stats(run->s)};
 }
 
@@ -256,6 +260,8 @@ static mn_status mmr_fill(struct session *s, mn_conn *conn, sqlite3_value **args
     if (st == MN_OK)
         st = ranked_begin(&mmr, conn, run.r.collection, run.r.vector, run.r.where, &run.e,
                           &run.query, &run.where, err);
+    if (st == MN_OK)
+        st = alive_of(s, run.e.table, &run.alive, err);
     if (st == MN_OK && run.query && k > 0) {
         rows->rows = sqlite3_malloc64((sqlite3_uint64)k * sizeof(struct pick));
         st = rows->rows ? search(&run, (size_t)candidates, err) : no_memory(err);
@@ -472,6 +478,8 @@ static mn_status groups_fill(struct session *s, mn_conn *conn, sqlite3_value **a
     if (st == MN_OK)
         st = ranked_begin(&groups, conn, run.r.collection, run.r.vector, run.r.where, &run.e,
                           &run.query, &run.where, err);
+    if (st == MN_OK)
+        st = alive_of(s, run.e.table, &run.alive, err);
     f.most = (size_t)run.r.k;
     if (st == MN_OK)
         st = prepare_value(&run, column, &f, err);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "src/engine/engine.h"
+#include "src/sql/alive.h"
 #include "src/sql/cursor.h"
 #include "storage/base/error.h"
 
@@ -304,12 +305,7 @@ static bool is_alive(void *ctx, const mn_row *row)
 {
     const struct cursor *c = ctx;
     const struct table *t = cursor_table(c);
-    const mn_value *v = mn_row_attr(row, t->d.columns[t->d.ttl].name);
-    if (!v || v->type == MN_NULL)
-        return true;
-    if (v->type == MN_INTEGER)
-        return v->integer > c->near.now;
-    return v->type != MN_REAL || v->real > (double)c->near.now;
+    return alive_value(mn_row_attr(row, t->d.columns[t->d.ttl].name), c->near.now);
 }
 
 int near_by_id(const void *a, const void *b)

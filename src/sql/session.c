@@ -21,6 +21,7 @@ struct session {
     unsigned refs;
     unsigned depth;             /* of session_enter */
     bool guarded;               /* mneme_guard is connected */
+    struct table *tables;       /* see session_tables() */
     bool settled;               /* in write-ahead logging, as far as is known */
     mn_search_stats last;       /* of the running search, where one explains */
     struct searches *explained; /* mneme_explain()'s; NULL */
@@ -59,6 +60,11 @@ struct searches *session_explain(struct session *s, struct searches *all)
     struct searches *before = s->explained;
     s->explained = all;
     return before;
+}
+
+struct table **session_tables(struct session *s)
+{
+    return &s->tables;
 }
 
 mn_search_stats *session_stats(struct session *s)

@@ -22,6 +22,9 @@ mn_status session_begin(struct session *s, const mn_open_opts *opts, mn_error *e
 
 sqlite3 *session_sql(const struct session *s);
 
+/* The list of connected virtual tables, which table.c keeps by their `next`. */
+struct table **session_tables(struct session *s);
+
 /* The engine's connection, for a method of a virtual table; session_leave() ends its use. Not NULL
  * after MN_OK. */
 mn_status session_enter(struct session *s, mn_conn **out, mn_error *err);

@@ -106,6 +106,12 @@ static void table_free(struct table *t)
 {
     if (!t)
         return;
+    for (struct table **p = session_tables(t->s); *p; p = &(*p)->next) {
+        if (*p == t) {
+            *p = t->next;
+            break;
+        }
+    }
     forget_statements(t);
     declaration_fini(&t->d);
     sqlite3_free(t->update_mask);
@@ -145,11 +151,14 @@ static int table_make(struct session *s, sqlite3 *sql, int argc, const char *con
         return refuse(message, st, &err);
     }
     int rc = declare(t, sql, message);
-    if (rc != SQLITE_OK)
+    if (rc != SQLITE_OK) {
         table_free(t);
-    else
-        *out = t;
-    return rc;
+        return rc;
+    }
+    t->next = *session_tables(s);
+    *session_tables(s) = t;
+    *out = t;
+    return SQLITE_OK;
 }
 
 static int on_connect(sqlite3 *sql, void *aux, int argc, const char *const *argv,

@@ -22,6 +22,7 @@ enum hidden {
 struct table {
     sqlite3_vtab base;
     struct session *s;
+    struct table *next;        /* of session_tables() */
     char *name;
     struct declaration d;
     const struct kernels *kernels;

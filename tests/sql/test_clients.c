@@ -1,5 +1,6 @@
-/* The loadable extension in programs that are not ours: Python's sqlite3 (tests/sql/clients.py).
- * The stock sqlite3 program runs the examples of docs/sql.md and docs/vectors.md (tools/doctest). */
+/* The loadable extension in programs that are not ours: Python's sqlite3, by clients.py beside this
+ * file. The stock sqlite3 program runs the examples of docs/sql.md and docs/vectors.md
+ * (tools/doctest). */
 #include "tests/test.h"
 
 #include <sys/wait.h>

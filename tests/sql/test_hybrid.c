@@ -720,9 +720,9 @@ TEST(no_function_sees_rows_whose_time_is_over)
 {
     sqlite3 *db = open_db(test_path("e.db"));
     must(db, "CREATE VIRTUAL TABLE t USING mneme(v float[2], g, expires INTEGER TTL, +body TEXT, "
-             "words FTS(body)); INSERT INTO t(id, v, g, expires, body) VALUES (1, '[1,0]', 'a', "
-             "1000, 'cat'), (2, '[2,0]', 'a', NULL, 'cat'), (3, '[3,0]', 'b', 99999999999, 'cat'), (4, "
-             "'[4,0]', 'b', unixepoch() - 1, 'cat')");
+             "words FTS(body)); INSERT INTO t(id, v, g, expires, body) VALUES "
+             "(1, '[1,0]', 'a', 1000, 'cat'), (2, '[2,0]', 'a', NULL, 'cat'), "
+             "(3, '[3,0]', 'b', 99999999999, 'cat'), (4, '[4,0]', 'b', unixepoch() - 1, 'cat')");
     for (int again = 0; again < 2; again++) {
         check_answer(db, IDS("knn('t', '[0,0]')"), "2,3");
         check_answer(db, IDS("hybrid('t', 'cat', '[0,0]')"), "2,3");

@@ -279,7 +279,7 @@ static int point_measure(struct ann_run *r, struct worker *w, struct point *p, u
     figure_add(&p->figures[P50], field(answer, "p50_us"));
     figure_add(&p->figures[P99], field(answer, "p99_us"));
     figure_add(&p->figures[READS], field(answer, "reads") / n);
-    figure_add(&p->figures[BYTES], field(answer, "reads") * 4096 / n);
+    figure_add(&p->figures[BYTES], field(answer, "bytes") / n);
     figure_add(&p->figures[DISK], field(answer, "read_bytes") / n);
     figure_add(&p->figures[RECALL], recall);
     *rss_kb = (uint64_t)field(answer, "rss_kb");

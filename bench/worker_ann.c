@@ -12,6 +12,7 @@
 
 #define COLLECTION "bench"
 #define TRUTH_BATCH 256u
+#define PAGE_BYTES 4096u /* of mn_search_stats.reads */
 
 struct ann_worker_opts {
     const char *db, *queries, *out;
@@ -91,7 +92,8 @@ static int search(struct driver *d, const float *queries, size_t nq, int64_t *id
         snprintf(d->message, sizeof d->message, "%.399s", err.message);
         return 1;
     }
-    d->reads += stats.reads;
+    d->reads += stats.reads + stats.parts_read;
+    d->bytes += stats.reads * PAGE_BYTES + stats.part_bytes;
     for (size_t q = 0; q < nq; q++)
         for (uint32_t i = 0; i < d->k; i++)
             ids[q * d->k + i] = i < s->found[q] ? s->hits[q * d->k + i].id : -1;

@@ -560,6 +560,9 @@ typedef struct mn_search_stats {
     uint64_t rows_checked;   /* rows read to see whether they meet the conditions */
     uint64_t codes_skipped;  /* codes of probed postings that were left out unseen, and */
     uint64_t postings_skipped; /* postings that hold no row to be found */
+    uint64_t parts_read;     /* of probed: parts whose codes were read from the sidecar, since the
+                                memory cap has no room for them, and */
+    uint64_t part_bytes;     /* the bytes of these reads */
 } mn_search_stats;
 
 /*
@@ -647,11 +650,15 @@ typedef struct mn_index_info {
     uint64_t postings;
     uint32_t bits;           /* of a code */
     uint64_t memory_bytes;   /* of codes and centroids held in memory; 0: not loaded */
+    double codes_in_memory;  /* share of the rows whose codes are: searches read the others' */
     bool vectors_in_memory;
     uint64_t sidecar_bytes;  /* of the file app.db-mneme */
     double recall_most;      /* that searches for 10 can find, by a sample of the rows: with rerank
                                 `none`, what the codes' estimates can give; 0: not known */
     uint64_t missing;        /* of pending: rows that damage took from it, until the next fold */
+    bool unusable;           /* there is one, but not in memory (exists is false): damaged, or too
+                                large for the memory cap even with its codes in app.db-mneme; rows
+                                are read */
     uint64_t lost, healed;   /* parts of app.db-mneme found damaged, and mended, since the open; of
                                 all collections */
 } mn_index_info;

@@ -27,10 +27,9 @@
  * 6. Candidates whose bound is below T get exact keys, in order of their bounds, until the bound
  *    passes the k-th exact key.
  *
- * Parts that are away (ann.h) are asked for before the others of the same lot are scanned, and
- * scanned as they land; of the first phase that are all ANN_FIRST at once, and of the fifth WIDEN.
- * The order only moves how soon the threshold falls: which postings count is the same. Their bytes
- * go after each, so their candidates take their ids along.
+ * Parts that are away (ann.h) are asked for ahead: of the first phase ANN_FIRST at once, in 4 all,
+ * in 5 WIDEN. They are scanned in their turn, so that an answer does not depend on what is away nor
+ * on when it comes. Their bytes go after that, so their candidates take their ids along.
  *
  * Where rows stand in two postings, the copy that is met first as a candidate counts, which is that
  * of the posting with more weight; later ones are passed over before the filter sees them. What was
@@ -69,7 +68,7 @@ enum {
     LOT = 16,               /* postings that are asked for rows to score before any is scored; */
     LOT_ROWS = 1024,        /* larger parts are scored at once */
     LOT_FETCH = 1024,       /* bytes of a block fetched ahead */
-    WIDEN = 8               /* postings scanned together beyond the plan, where parts are away */
+    WIDEN = 8               /* postings asked for together beyond the plan, where parts are away */
 };
 
 struct ann_index {
@@ -150,6 +149,8 @@ struct search {
     uint32_t n_visited;       /* order[0 .. n_visited) were scanned */
     uint32_t n_all;           /* postings that may hold hits */
     uint64_t rows_seen;
+    struct ann_fetched come[2]; /* the last two parts that were away */
+    uint32_t turn;            /* which of them is filled next */
     bool gone;                /* a row had no exact key */
     bool again;               /* so only exact keys count as found */
 };
@@ -596,16 +597,41 @@ static mn_status scan_part(struct search *f, uint32_t j, uint32_t i, float g,
     return st;
 }
 
-/* Scans the parts of a posting that are not away. */
+static mn_status flush(struct search *f)
+{
+    f->live ^= 1; /* the part scanned last */
+    mn_status st = finish_part(f, f->s->parts[f->live]);
+    f->live ^= 1;
+    return st;
+}
+
+/* A part that is away and was asked for. Where a part may have no row to be scored, nothing that
+ * waits for the next one can wait here. */
+static mn_status scan_away(struct search *f, uint32_t j, uint32_t i, float g)
+{
+    const struct ann_fetch *fetch = f->q->fetch;
+    struct ann_fetched *come = &f->come[f->turn ^= 1];
+    mn_status st = fetch->next(fetch->ctx, come, f->err);
+    if (st)
+        return st;
+    assert(come->view.n == f->x->spec.postings[j].parts[i].view.n);
+    st = scan_part(f, j, i, g, come);
+    return st || !f->q->match ? st : flush(f);
+}
+
+/* Scans all parts of a posting. */
 static mn_status scan_posting(struct search *f, uint32_t j, float g)
 {
     const struct ann_posting *p = &f->x->spec.postings[j];
     mn_status st = f->q->tick ? f->q->tick(f->q->tick_ctx, f->err) : MN_OK;
     f->s->stats.probed++;
     g = refine(f, j, g);
-    for (uint32_t i = 0; !st && i < p->n_parts; i++)
+    for (uint32_t i = 0; !st && i < p->n_parts; i++) {
         if (p->parts[i].view.blocks)
             st = scan_part(f, j, i, g, NULL);
+        else if (p->parts[i].view.n)
+            st = scan_away(f, j, i, g);
+    }
     return st;
 }
 
@@ -645,6 +671,8 @@ static mn_status scan_lot(struct search *f, size_t first, size_t n)
         s->stats.probed++;
         for (uint32_t i = 0; i < p->n_parts && !st; i++) {
             const struct posting_view *v = &p->parts[i].view;
+            if (!v->blocks && v->n)
+                st = scan_away(f, j, i, refine(f, j, s->saved[k]));
             if (!v->blocks)
                 continue;
             if (v->n > LOT_ROWS || waiting == LOT) {
@@ -666,36 +694,6 @@ static mn_status scan_lot(struct search *f, size_t first, size_t n)
         st = scan_slice(f, &s->lot[k], s->lot_left_out[k], NULL);
     }
     return st;
-}
-
-static mn_status flush(struct search *f)
-{
-    f->live ^= 1; /* the part scanned last */
-    mn_status st = finish_part(f, f->s->parts[f->live]);
-    f->live ^= 1;
-    return st;
-}
-
-/* Scans what is away of postings order[first, first + n), as it lands. */
-static mn_status scan_away(struct search *f, size_t first)
-{
-    const struct ann_fetch *fetch = f->q->fetch;
-    struct ann_scratch *s = f->s;
-    struct ann_fetched come;
-    for (;;) {
-        bool there = false;
-        mn_status st = fetch->next(fetch->ctx, &come, &there, f->err);
-        if (st || !there)
-            return st;
-        uint32_t j = s->order[first + come.at];
-        st = scan_part(f, j, come.part, refine(f, j, s->saved[first + come.at]), &come);
-        if (!st)
-            st = flush(f);
-        if (!st && f->q->tick)
-            st = f->q->tick(f->q->tick_ctx, f->err);
-        if (st)
-            return st;
-    }
 }
 
 /* Distances of all centroids; of postings that were scanned INFINITY. */
@@ -777,43 +775,74 @@ static size_t lot_wanted(const struct search *f)
     return n < LOT ? n : LOT;
 }
 
-/* Scans the nearest posting, or where parts are away the nearest few, `lot` at most. */
-static mn_status scan_nearest(struct search *f, size_t lot)
+/* Back to g[]: those taken, but for the first n. */
+static void leave(struct search *f, uint32_t n)
+{
+    struct ann_scratch *s = f->s;
+    while (f->n_visited > n) {
+        f->n_visited--;
+        s->g[s->chosen[f->n_visited]] = s->saved[f->n_visited];
+    }
+}
+
+/* Scans the nearest postings, one after the other, until it is enough, or `lot` of them: so many
+ * are asked for together where parts are away. */
+static mn_status scan_nearest(struct search *f, size_t lot, bool (*enough)(const struct search *f))
 {
     const struct ann_fetch *fetch = f->x->away ? f->q->fetch : NULL;
     struct ann_scratch *s = f->s;
-    size_t first = f->n_visited, n = fetch ? lot : f->q->match ? lot_wanted(f) : 1;
+    uint32_t first = f->n_visited, n;
     mn_status st = MN_OK;
-    for (size_t i = 0; i < n && f->n_visited < f->n_all; i++)
+    lot = f->q->match ? lot_wanted(f) : fetch ? lot : 1;
+    for (size_t i = 0; i < lot && f->n_visited < f->n_all; i++)
         take_nearest(f);
+    uint32_t end = f->n_visited;
     if (fetch)
-        st = fetch->begin(fetch->ctx, s->order + first, f->n_visited - first, f->err);
-    if (!st && f->q->match)
-        st = scan_lot(f, first, f->n_visited - first);
-    for (size_t i = first; !st && !f->q->match && i < f->n_visited; i++)
-        st = scan_posting(f, s->order[i], s->saved[i]);
-    if (!st)
-        st = flush(f);
-    return st || !fetch ? st : scan_away(f, first);
+        st = fetch->begin(fetch->ctx, s->order + first, end - first, f->err);
+    if (f->q->match) {
+        st = st ? st : scan_lot(f, first, end - first);
+        return st ? st : flush(f);
+    }
+    for (n = first; !st && n < end && (n == first || !enough(f)); n++) {
+        st = scan_posting(f, s->order[n], s->saved[n]);
+        f->n_visited = n + 1; /* of which enough() knows */
+        if (!st)
+            st = flush(f);
+    }
+    f->n_visited = end;
+    leave(f, n);
+    return st;
+}
+
+/* Of the first phase. */
+static bool is_begun(const struct search *f)
+{
+    return f->n_visited == f->n_all ||
+           (f->n_visited >= ANN_FIRST && f->best.limit < INFINITY &&
+            f->rows_seen >= (uint64_t)ENOUGH * f->q->k);
+}
+
+static mn_status first_phase(struct search *f)
+{
+    mn_status st = MN_OK;
+    while (!st && !is_begun(f))
+        st = scan_nearest(f, ANN_FIRST, is_begun);
+    best_settle(&f->best);
+    return st;
+}
+
+/* Whether k rows were found, or nothing is left to scan. */
+static bool is_done(const struct search *f)
+{
+    return f->best.limit < INFINITY || f->n_visited == f->n_all;
 }
 
 /* The nearest that the plan left out. */
 static mn_status widen(struct search *f)
 {
     uint32_t before = f->n_visited;
-    mn_status st = scan_nearest(f, WIDEN);
+    mn_status st = scan_nearest(f, WIDEN, is_done);
     f->s->stats.widened += f->n_visited - before;
-    return st;
-}
-
-static mn_status first_phase(struct search *f)
-{
-    mn_status st = MN_OK;
-    while (!st && f->n_visited < f->n_all &&
-           (f->n_visited < ANN_FIRST || f->best.limit == INFINITY ||
-            f->rows_seen < (uint64_t)ENOUGH * f->q->k))
-        st = scan_nearest(f, ANN_FIRST);
-    best_settle(&f->best);
     return st;
 }
 
@@ -972,8 +1001,7 @@ static mn_status scan_chosen(struct search *f, size_t n)
 {
     const struct ann_fetch *fetch = f->x->away && n ? f->q->fetch : NULL;
     struct ann_scratch *s = f->s;
-    size_t first = f->n_visited;
-    mn_status st = fetch ? fetch->begin(fetch->ctx, s->order + first, n, f->err) : MN_OK;
+    mn_status st = fetch ? fetch->begin(fetch->ctx, s->order + f->n_visited, n, f->err) : MN_OK;
     for (size_t i = 0; !st && f->q->match && i < n; i += LOT) {
         size_t now = n - i < LOT ? n - i : LOT;
         st = scan_lot(f, f->n_visited, now);
@@ -984,9 +1012,7 @@ static mn_status scan_chosen(struct search *f, size_t n)
         uint32_t at = f->n_visited++;
         st = scan_posting(f, s->order[at], s->saved[at]);
     }
-    if (!st)
-        st = flush(f);
-    return st || !fetch ? st : scan_away(f, first);
+    return st ? st : flush(f);
 }
 
 /* ---- Exact keys ------------------------------------------------------------------------------ */
@@ -1133,12 +1159,6 @@ static mn_status begin(struct search *f, const struct ann_knobs *knobs)
     return MN_OK;
 }
 
-/* Whether k rows were found, or nothing is left to scan. */
-static bool done(const struct search *f)
-{
-    return f->best.limit < INFINITY || f->n_visited == f->n_all;
-}
-
 /* Rows that turned out to be gone leave room for any others: all are looked at, nearest postings
  * first, with no threshold but k exact keys. */
 static mn_status search_again(struct search *f, const struct ann_knobs *knobs)
@@ -1167,7 +1187,7 @@ static mn_status run(struct search *f, const struct ann_knobs *knobs)
             return MN_OK;
         st = scan_chosen(f, n);
     }
-    while (!st && !done(f)) {
+    while (!st && !is_done(f)) {
         if (f->known.at)
             know_all(f);
         st = widen(f);

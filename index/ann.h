@@ -99,22 +99,19 @@ typedef mn_status (*ann_tick_fn)(void *ctx, mn_error *err);
 
 /* A part that was away and has come. */
 struct ann_fetched {
-    uint32_t at;              /* in the postings that were asked for */
-    uint32_t part;            /* of that posting's parts */
-    struct posting_view view; /* its bytes stand until the next call */
+    struct posting_view view; /* its bytes stand until the next call but one */
     const uint8_t *tags;      /* [view.n] le32: what a candidate of a row has for slot; NULL: the
                                  row's number, as everywhere */
 };
 
 /* Whoever reads parts that are away: codes that memory has no room for, one read a part, many on
- * their way at once, scanned as they land. */
+ * their way at once. */
 struct ann_fetch {
-    /* The parts of these postings [n] that are away are wanted, best in this order; what was wanted
-     * before is not any more. The array stands until `next` found nothing left, or the next
-     * begin. */
+    /* The parts of these postings [n] that are away are wanted, in this order; what was wanted
+     * before is not any more. The array stands until all were taken, or the next begin. */
     mn_status (*begin)(void *ctx, const uint32_t *postings, size_t n, mn_error *err);
-    /* Waits for one of them; *there false: all were taken. */
-    mn_status (*next)(void *ctx, struct ann_fetched *out, bool *there, mn_error *err);
+    /* Waits for the next one. */
+    mn_status (*next)(void *ctx, struct ann_fetched *out, mn_error *err);
     void *ctx;
 };
 

@@ -6,7 +6,7 @@
  *     answers FIRST COUNT BATCH PATH  the same, and writes the ids, int64 [COUNT][k], to PATH
  *     measure FIRST COUNT BATCH PATH  the same, each call timed; PATH "-": no answers are written
  *                                     -> {"wall_us": w, "cpu_us": c, "p50_us": p, "p99_us": q,
- *                                         "reads": r, "read_bytes": b, "rss_kb": n}
+ *                                         "reads": r, "bytes": a, "read_bytes": b, "rss_kb": n}
  *     tune BATCH                      tries the system's settings for such calls, keeps the best
  *                                     -> {"setting": "..."}
  *     set TEXT                        a setting, as in "nprobe=20,k_factor=5" -> {"setting": "..."}
@@ -39,7 +39,7 @@ struct driver {
     int (*set)(struct driver *d, const char *text); /* NULL: nothing can be set */
     void *ctx;
     double build_wall_us, build_cpu_us;
-    uint64_t reads; /* of pages so far, by the system's own count */
+    uint64_t reads, bytes; /* from the disk so far, by the system's own count */
     char message[400];
     char setting[200];
 };
@@ -231,7 +231,7 @@ static inline int driver_measure(struct driver *d, size_t first, size_t count, s
     int64_t *ids = NULL;
     float *took = NULL;
     FILE *out = NULL;
-    uint64_t reads = d->reads, bytes = driver_proc(io, "read_bytes");
+    uint64_t reads = d->reads, asked = d->bytes, bytes = driver_proc(io, "read_bytes");
     double wall, cpu;
     bool good;
     snprintf(d->message, sizeof d->message, "measure: no such range of queries");
@@ -258,9 +258,10 @@ static inline int driver_measure(struct driver *d, size_t first, size_t count, s
             goto done;
     }
     printf("{\"wall_us\": %.3f, \"cpu_us\": %.3f, \"p50_us\": %.3f, \"p99_us\": %.3f, "
-           "\"reads\": %" PRIu64 ", \"read_bytes\": %" PRIu64 ", \"rss_kb\": %" PRIu64 "}\n",
+           "\"reads\": %" PRIu64 ", \"bytes\": %" PRIu64 ", \"read_bytes\": %" PRIu64
+           ", \"rss_kb\": %" PRIu64 "}\n",
            wall, cpu, (double)took[calls / 2], (double)took[calls * 99 / 100], d->reads - reads,
-           bytes, driver_proc("/proc/self/status", "VmRSS"));
+           d->bytes - asked, bytes, driver_proc("/proc/self/status", "VmRSS"));
     fflush(stdout);
     rc = 0;
 done:

@@ -12,6 +12,7 @@ static void asker_fini(mn_db *db, struct asker *a)
     mn_free(db->alloc, a->wide);
     mn_free(db->alloc, a->pending);
     ivf_reader_destroy(a->reader);
+    away_reader_destroy(a->away);
     *a = (struct asker){0};
 }
 
@@ -25,7 +26,8 @@ static uint64_t asker_bytes(const struct asker_spec *spec)
 {
     uint64_t k = room_k(spec), lists = spec->x->core->n_lists, dim = spec->scan.dim;
     uint64_t bytes = 24 * lists + 288 * k + 104 * dim + (700 << 10);
-    return bytes + (spec->reads ? ivf_reader_bytes(spec->x->core->vector_bytes) : 0);
+    bytes += spec->reads ? ivf_reader_bytes(spec->x->core->vector_bytes) : 0;
+    return bytes + (spec->x->n_away ? away_reader_bytes(spec->x->away_most) : 0);
 }
 
 static mn_status ready_scratch(mn_db *db, struct asker *a, const struct asker_spec *spec,
@@ -35,9 +37,12 @@ static mn_status ready_scratch(mn_db *db, struct asker *a, const struct asker_sp
     if (a->scratch && a->scratch_lists >= lists && a->scratch_k >= k && a->scratch_dim == dim)
         return MN_OK;
     struct ivf_reader *reader = a->reader;
+    struct away_reader *away = a->away;
     a->reader = NULL;
+    a->away = NULL;
     asker_fini(db, a);
     a->reader = reader;
+    a->away = away;
     a->wide = mn_alloc_array(db->alloc, dim, sizeof *a->wide, MN_TAG_SEARCH);
     a->pending = mn_alloc_array(db->alloc, k, sizeof *a->pending, MN_TAG_SEARCH);
     mn_status st = a->wide && a->pending
@@ -63,24 +68,30 @@ static mn_status ready_scan(mn_db *db, struct asker *a, const struct asker_spec 
     return scan_create(db->alloc, db->kernels, s, &a->scan, err);
 }
 
-static void drop_unfit_reader(struct asker *a, const struct asker_spec *spec)
+static void drop_unfit_readers(struct asker *a, const struct asker_spec *spec)
 {
-    if (!a->reader || ivf_reader_fits(a->reader, spec->x->core->vector_bytes))
-        return;
-    ivf_reader_destroy(a->reader);
-    a->reader = NULL;
+    if (a->reader && !ivf_reader_fits(a->reader, spec->x->core->vector_bytes)) {
+        ivf_reader_destroy(a->reader);
+        a->reader = NULL;
+    }
+    if (a->away && !away_reader_fits(a->away, spec->x->away_most)) {
+        away_reader_destroy(a->away);
+        a->away = NULL;
+    }
 }
 
-/* s: the sidecar, if vectors will be read from it. Asks SQLite nothing: after MN_NOMEM, which may
- * have ended its transaction, nobody could try again. */
+/* s: the sidecar, if vectors or codes will be read from it. Asks SQLite nothing: after MN_NOMEM,
+ * which may have ended its transaction, nobody could try again. */
 static mn_status asker_ready(mn_conn *conn, struct asker *a, const struct asker_spec *spec,
                              struct sidecar *s, mn_error *err)
 {
-    drop_unfit_reader(a, spec);
+    drop_unfit_readers(a, spec);
     mn_status st = ready_scratch(conn->db, a, spec, err);
     if (st == MN_OK)
         st = ready_scan(conn->db, a, spec, err);
-    if (st == MN_OK && s && !a->reader)
+    if (st == MN_OK && s && spec->x->n_away && !a->away)
+        st = away_reader_open(conn, s, spec->x->away_most, &a->away, err);
+    if (st == MN_OK && s && spec->reads && !a->reader)
         st = ivf_reader_open(conn, s, spec->x->core->vector_bytes, &a->reader, err);
     if (st)
         asker_fini(conn->db, a);
@@ -110,18 +121,19 @@ static bool grow(mn_conn *conn, uint32_t n)
     return true;
 }
 
-/* The sidecar that vectors will be read from, for sidecar_close; NULL: none. */
+/* The sidecar that will be read from, for sidecar_close; NULL: none. */
 static mn_status sidecar_for(mn_conn *conn, const struct asker_spec *spec, struct sidecar **out,
                              mn_error *err)
 {
     struct asker *first = &conn->askers[0];
     *out = NULL;
-    if (!spec->reads)
+    if (!spec->reads && !spec->x->n_away)
         return MN_OK;
-    drop_unfit_reader(first, spec);
-    if (!first->reader)
+    drop_unfit_readers(first, spec);
+    if ((spec->reads && !first->reader) || (spec->x->n_away && !first->away))
         return ivf_sidecar(conn, out, err);
-    *out = sidecar_share(ivf_reader_sidecar(first->reader));
+    *out = sidecar_share(spec->reads ? ivf_reader_sidecar(first->reader)
+                                     : away_reader_sidecar(first->away));
     return MN_OK;
 }
 

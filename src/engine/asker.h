@@ -7,6 +7,7 @@
 #include "index/ann.h"
 #include "index/scan.h"
 #include "src/engine/ivf.h"
+#include "src/engine/ivf_away.h"
 #include "src/engine/ivf_store.h"
 
 struct asker {
@@ -17,6 +18,7 @@ struct asker {
     float *wide;               /* [scratch_dim] the query as the index sees it */
     mn_hit *pending;           /* [scratch_k] */
     struct ivf_reader *reader; /* of vectors in the sidecar; NULL: none needed yet, or no sidecar */
+    struct away_reader *away;  /* the same of codes */
 };
 
 /* What the queries of a call have in common; `queries` is any one of them. */

@@ -868,6 +868,21 @@ void cache_share_ahead(mn_db *db, int64_t collection, struct ivf *x)
     pthread_mutex_unlock(&db->lock);
 }
 
+void cache_break_index(mn_db *db, int64_t collection, struct ivf *x)
+{
+    ivf_break(x);
+    pthread_mutex_lock(&db->lock);
+    struct cached *e = entry_of(db, collection, false);
+    if (e && e->index && (e->index == x || e->ahead == x)) {
+        ivf_break(e->index); /* they share their packs */
+        ivf_release(db, e->ahead);
+        view_release(db, e->delta);
+        e->ahead = NULL;
+        e->delta = NULL;
+    }
+    pthread_mutex_unlock(&db->lock);
+}
+
 struct ivf *cache_take_index(mn_db *db, int64_t collection)
 {
     pthread_mutex_lock(&db->lock);
@@ -943,7 +958,8 @@ static void take_indexed(mn_db *db, const struct coll *c, const struct ivf_place
         now->x = e->index ? ivf_share(e->index) : NULL;
         now->ahead = e->ahead ? ivf_share(e->ahead) : NULL;
         now->delta = e->delta ? view_share(e->delta) : NULL;
-        if ((!e->index || (!old && !ivf_is_at(e->index, place))) && !e->index_loading &&
+        bool right = e->index && ivf_is_at(e->index, place) && !ivf_is_broken(e->index);
+        if ((!e->index || (!old && !right)) && !e->index_loading &&
             (e->index_refused != place->generation || db->uses > e->index_retry))
             *load = e->index_loading = true;
     }
@@ -994,7 +1010,7 @@ static mn_status current_index(mn_conn *conn, struct coll *c, const struct ivf_p
             return st;
     }
     /* An old snapshot, or another connection is loading: this search streams. */
-    if (now->x && !ivf_is_at(now->x, place))
+    if (now->x && (!ivf_is_at(now->x, place) || ivf_is_broken(now->x)))
         indexed_release(db, now);
     return MN_OK;
 }
@@ -1022,7 +1038,8 @@ static mn_status indexed_base(mn_conn *conn, struct coll *c, const struct ivf_pl
     *out = NULL;
     for (size_t i = 0; i < 2 && st == MN_OK && !leads; i++) {
         struct view *v = views[i];
-        if (!v || v->collection != c->entry.number || !v->base || !ivf_is_at(v->base, place))
+        if (!v || v->collection != c->entry.number || !v->base || !ivf_is_at(v->base, place) ||
+            ivf_is_broken(v->base))
             continue;
         st = coll_log_follows(conn, c, v->at, &leads, err);
         if (st == MN_OK && leads)

@@ -35,6 +35,8 @@ void cache_share_index(mn_db *db, int64_t collection, struct ivf *x, bool newest
 /* The same of a version with more rows folded in memory; ignored unless what is published is under
  * it. */
 void cache_share_ahead(mn_db *db, int64_t collection, struct ivf *x);
+/* A pack of x that is away cannot be read: the next search loads the index anew. */
+void cache_break_index(mn_db *db, int64_t collection, struct ivf *x);
 /* The newest, referenced; NULL: none in memory. */
 struct ivf *cache_take_index(mn_db *db, int64_t collection);
 /* True for one connection at a time, which then folds in memory and calls cache_fold_end; unless

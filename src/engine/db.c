@@ -426,6 +426,7 @@ static struct index_limits limits_or_default(const struct index_limits *l)
         .pending_max = l->pending_max ? l->pending_max : PENDING_MAX,
         .graph_from = l->graph_from,
         .cold = l->cold,
+        .away = l->away,
     };
 }
 

@@ -48,6 +48,7 @@ struct index_limits {
     uint32_t pending_max;  /* changes not folded from which on writers help to fold */
     uint32_t graph_from;   /* centroids from which on there is a graph over them; 0: centroids.h */
     bool cold;             /* as if memory held no vectors and, in a build, few codes */
+    bool away;             /* as if memory held no codes */
 };
 
 struct mn_db {

@@ -16,6 +16,7 @@
 #include <time.h>
 
 #include "src/engine/cache.h"
+#include "src/engine/ivf_away.h"
 #include "src/engine/ivf_fold.h"
 #include "src/engine/ivf_heal.h"
 #include "src/engine/ivf_store.h"
@@ -155,7 +156,7 @@ static mn_status published(mn_conn *conn, struct coll *c, struct ivf **out, mn_e
     if (st || !leads)
         return st;
     struct ivf *have = cache_take_index(conn->db, c->entry.number);
-    leads = have && ivf_is_at(have, &place);
+    leads = have && ivf_is_at(have, &place) && !ivf_is_broken(have);
     if (leads && have->ahead) /* of a log that may have been restored from a backup */
         st = coll_log_follows(conn, c, have->at, &leads, err);
     if (st == MN_OK && leads) {
@@ -242,7 +243,8 @@ mn_status fold_in_memory(mn_conn *conn, struct coll *c, bool at_once, bool *did,
     mn_status st = ivf_where(conn, c, &place, err);
     if (st == MN_OK && place.there)
         old = cache_take_index(db, c->entry.number);
-    if (st == MN_OK && old && ivf_is_at(old, &place) && !heal_needs_rebuild(db, old))
+    if (st == MN_OK && old && ivf_is_at(old, &place) && !ivf_is_broken(old) &&
+        !heal_needs_rebuild(db, old))
         st = coll_log_follows(conn, c, old->at, &leads, err);
     if (st == MN_OK && leads)
         st = ivf_sidecar(conn, &w.sidecar, err);
@@ -250,6 +252,12 @@ mn_status fold_in_memory(mn_conn *conn, struct coll *c, bool at_once, bool *did,
         struct ivf_sink sink = ivf_writer_sink(&w);
         st = fold_since(conn, c, old, fold_rows(db, c->vector_bytes), &sink, &next, err);
         if (st && heal_needs_rebuild(db, old)) { /* that was found out just now */
+            mn_error_clear(err);
+            st = MN_OK;
+        }
+        if (st && ivf_has_gone(old)) { /* and this: the next search, or fold, loads it anew */
+            cache_break_index(db, c->entry.number, old);
+            folder_tell(db, c->entry.name);
             mn_error_clear(err);
             st = MN_OK;
         }
@@ -343,6 +351,10 @@ static mn_status make_next(struct fold *f, const char *name, mn_error *err)
         st = settle_next(f, c, old, &sink, err);
         f->anew = st == MN_NOMEM;
         f->again = st && (f->anew || heal_needs_rebuild(conn->db, old));
+        if (st && ivf_has_gone(old)) {
+            cache_break_index(conn->db, c->entry.number, old);
+            f->again = true;
+        }
     }
     ivf_release(conn->db, old);
     return st;
@@ -397,6 +409,7 @@ static mn_status fold_collection(mn_conn *conn, const char *name, enum fold_mode
         st = fold_leased(&f, name, &did, err);
     if (st && f.again) {
         mn_error_clear(err);
+        f.again = false;
         st = fold_leased(&f, name, &did, err);
     }
     if (st == MN_OK && did)
@@ -453,7 +466,7 @@ static mn_status fold_first(mn_conn *conn, const char *name, enum fold_mode mode
     }
     if (st == MN_OK) {
         x = place.there ? cache_take_index(conn->db, c->entry.number) : NULL;
-        *due = outpaced || !x || !ivf_is_at(x, &place) || ivf_outgrown(x) ||
+        *due = outpaced || !x || !ivf_is_at(x, &place) || ivf_is_broken(x) || ivf_outgrown(x) ||
                heal_needs_rebuild(conn->db, x) || is_due(conn->db, mode, x);
         ivf_release(conn->db, x);
     }

@@ -26,6 +26,7 @@
 #include <string.h>
 
 #include "src/engine/columns.h"
+#include "src/engine/ivf_away.h"
 #include "storage/base/bytes.h"
 #include "storage/io.h"
 
@@ -156,8 +157,11 @@ void ivf_pack_release(mn_db *db, struct ivf_pack *p)
     if (!p || !last_ref(&p->refs))
         return;
     pack_columns_destroy(db, p);
+    for (uint32_t i = 0; p->away && i < p->n_parts; i++)
+        mn_free(db->alloc, atomic_load_explicit(&p->away[i].here, memory_order_relaxed));
     mn_free(db->alloc, p->bytes.memory);
     mn_free(db->alloc, p->parts);
+    mn_free(db->alloc, p->away);
     mn_free(db->alloc, p);
 }
 
@@ -221,6 +225,18 @@ mn_status ivf_pack_open(mn_db *db, const struct ivf_core *core, uint32_t object,
     else
         *out = p;
     return st;
+}
+
+struct ivf_span ivf_pack_span(const struct ivf_pack *p, uint32_t index)
+{
+    if (p->away)
+        return p->away[index].at;
+    const uint8_t *entry = p->bytes.payload + PACK_HEAD + (size_t)index * PACK_ENTRY;
+    struct ivf_span at = {.offset = le32_get(entry + 4), .len = le32_get(entry + 8)};
+    at.all = at.len;
+    if (p->parts[index].slots)
+        at.all = (uint32_t)round_up(at.len, 4) + 4 * p->parts[index].view.n;
+    return at;
 }
 
 void *ivf_pack_memory(mn_db *db, size_t bytes)
@@ -374,6 +390,7 @@ void heap_block_release(mn_db *db, struct heap_block *b)
 
 uint32_t ivf_slot(const struct ivf_part *p, uint32_t row)
 {
+    assert(p->slots || p->first_slot != UINT32_MAX); /* or it is away */
     return p->slots ? le32_get(p->slots + 4 * (size_t)row) : p->first_slot + row;
 }
 
@@ -381,7 +398,8 @@ struct heap_block *ivf_heap_place(const struct ivf *x, uint32_t posting, uint32_
                                   uint32_t slot, uint32_t *row)
 {
     const struct ivf_use *u = &x->uses[x->first[posting] + part];
-    uint32_t place = ivf_slot(ivf_use_part(u), slot);
+    const struct ivf_part *p = ivf_use_part(u);
+    uint32_t place = p->slots || p->first_slot != UINT32_MAX ? ivf_slot(p, slot) : slot;
     uint32_t rows = heap_block_rows(x->core->vector_bytes);
     if (place / rows >= x->n_heap)
         return NULL;
@@ -499,29 +517,38 @@ bool ivf_use_hide(mn_db *db, struct ivf_use *u, uint32_t row)
     return true;
 }
 
-static bool use_hide(mn_db *db, struct ivf_use *u, const struct id_set *set, uint64_t *hid)
+struct hiding {
+    mn_db *db;
+    struct ivf_draft *d;
+    struct id_set ids;
+    uint64_t hid;
+};
+
+static mn_status use_hide(void *ctx, uint32_t use, const struct ivf_part *part, mn_error *err)
 {
-    const struct posting_view *v = &ivf_use_part(u)->view;
+    struct hiding *h = ctx;
+    struct ivf_use *u = &h->d->uses[use];
     uint32_t before = u->hidden ? u->hidden->n : 0;
-    for (uint32_t row = 0; row < v->n; row++)
-        if (id_set_has(set, posting_id(v, row)) && !ivf_use_hide(db, u, row))
-            return false;
-    *hid += (u->hidden ? u->hidden->n : 0) - before;
-    return true;
+    for (uint32_t row = 0; row < part->view.n; row++)
+        if (id_set_has(&h->ids, posting_id(&part->view, row)) && !ivf_use_hide(h->db, u, row))
+            return no_memory(h->db, err);
+    h->hid += (u->hidden ? u->hidden->n : 0) - before;
+    return MN_OK;
 }
 
-mn_status ivf_hide(mn_db *db, struct ivf_draft *d, const int64_t *ids, size_t n, uint64_t *hid,
-                   mn_error *err)
+mn_status ivf_hide(mn_db *db, struct ivf_draft *d, const struct ivf_sink *sink, const int64_t *ids,
+                   size_t n, uint64_t *hid, mn_error *err)
 {
-    struct id_set set;
+    struct hiding h = {.db = db, .d = d};
     *hid = 0;
     if (n == 0)
         return MN_OK;
-    bool good = id_set_init(db, &set, ids, n);
-    for (uint32_t i = 0; good && i < d->n_uses; i++)
-        good = use_hide(db, &d->uses[i], &set, hid);
-    mn_free(db->alloc, set.places);
-    return good ? MN_OK : no_memory(db, err);
+    mn_status st = id_set_init(db, &h.ids, ids, n) ? MN_OK : no_memory(db, err);
+    if (st == MN_OK)
+        st = ivf_walk(db, d->core, d->uses, d->n_uses, sink, use_hide, &h, err);
+    mn_free(db->alloc, h.ids.places);
+    *hid = h.hid;
+    return st;
 }
 
 /* ---- Versions -------------------------------------------------------------------------------- */
@@ -607,6 +634,11 @@ static mn_status arrange(mn_db *db, struct ivf *x, mn_error *err)
                                                   .n_hidden = u->hidden ? u->hidden->n : 0};
             x->rows += v->n - x->ann_parts[use].n_hidden;
             x->unread = x->unread || (v->n && !v->blocks);
+            if (u->pack->away) {
+                uint32_t blocks = ivf_part_blocks(u->pack, u->index);
+                x->n_away++;
+                x->away_most = blocks > x->away_most ? blocks : x->away_most;
+            }
             if (v->n && v->id_max > x->max_id)
                 x->max_id = v->id_max;
         }
@@ -658,13 +690,24 @@ mn_status ivf_create(mn_db *db, struct ivf_draft *d, struct ivf **out, mn_error 
     return st;
 }
 
+double ivf_codes_here(const struct ivf *x)
+{
+    double rows = 0, here = 0;
+    for (uint32_t i = 0; i < x->n_uses; i++) {
+        const struct ivf_use *u = &x->uses[i];
+        rows += ivf_use_part(u)->view.n;
+        here += ivf_part_is_here(u->pack, u->index) ? ivf_use_part(u)->view.n : 0;
+    }
+    return here < rows ? here / rows : 1;
+}
+
 uint64_t ivf_bytes(const struct ivf *x)
 {
     uint64_t bytes = centroids_bytes(x->core->centroids);
     for (uint32_t i = 0; i < x->n_uses; i++) {
-        const struct posting_view *v = &ivf_use_part(&x->uses[i])->view;
-        bytes += posting_bytes(v->dim, v->bits, v->id_bits, v->n);
-        bytes += ivf_use_part(&x->uses[i])->slots ? 4 * (uint64_t)v->n : 0;
+        const struct ivf_use *u = &x->uses[i];
+        if (ivf_part_is_here(u->pack, u->index))
+            bytes += ivf_pack_span(u->pack, u->index).all;
     }
     for (uint32_t i = 0; i < x->n_heap; i++)
         bytes += x->heap[i]->pages ? (uint64_t)HEAP_BLOCK_PAGES * HEAP_PAGE : 0;

@@ -58,9 +58,25 @@ struct ivf_part {
     uint32_t first_slot;
 };
 
+/* Where a part lies in its extent. */
+struct ivf_span {
+    uint32_t offset; /* bytes from the extent's start */
+    uint32_t len;    /* of the codes; */
+    uint32_t all;    /* with the slots that are listed behind them */
+};
+
+/* A part whose pack is away (ivf_away.h). */
+struct ivf_away {
+    struct ivf_span at;
+    uint32_t crc;             /* of its bytes */
+    _Atomic(uint8_t *) here;  /* they, kept for searches; NULL: they are not. Set once; release,
+                                 acquire */
+    _Atomic uint32_t reads;   /* relaxed; by searches, while they were not */
+};
+
 /* A payload, and the memory that it lies in: loaded, behind its extent's header. */
 struct ivf_bytes {
-    void *memory; /* from mn_alloc */
+    void *memory; /* from mn_alloc; NULL: away */
     uint8_t *payload;
     size_t len;
 };
@@ -72,9 +88,11 @@ struct ivf_pack {
     struct extent_ref ref; /* zeros: not saved yet. Written by the folder only */
     _Atomic bool lost;     /* relaxed; its extent is: the next fold writes it again */
     uint32_t n_parts;
-    struct ivf_part *parts; /* [n_parts] */
+    struct ivf_part *parts; /* [n_parts]; away: without pointers */
     struct ivf_bytes bytes; /* the extent's payload */
     _Atomic(struct pack_column *) columns; /* release, acquire; only grows: columns.h */
+    struct ivf_away *away;  /* [n_parts]; NULL: it is in memory */
+    _Atomic bool gone;      /* relaxed; away, and it cannot be read */
 };
 
 /* Vectors of consecutive slots, as they stand in one extent of the sidecar. */
@@ -126,6 +144,9 @@ struct ivf {
     uint32_t n_uses;
     struct heap_block **heap; /* [n_heap] */
     uint32_t n_heap, n_slots; /* n_slots: the next slot to be given out */
+    uint32_t n_away;          /* uses whose packs are away, */
+    uint32_t away_most;       /* blocks of the file that the largest of them takes, */
+    _Atomic bool broken;      /* relaxed; a pack that is away cannot be read: load it anew */
     struct ann_part *ann_parts;    /* [n_uses] */
     struct ann_posting *postings;  /* [n_lists], into ann_parts */
     uint32_t *first;               /* [n_lists + 1] into uses */
@@ -191,6 +212,17 @@ static inline bool ivf_hides(const struct ivf_use *u, uint32_t row)
 }
 
 uint64_t ivf_bytes(const struct ivf *x); /* of codes, centroids and vectors in memory */
+double ivf_codes_here(const struct ivf *x); /* share of the rows whose codes are in memory */
+
+/* Some pack that is away could not be read: nobody searches it any more. */
+static inline void ivf_break(struct ivf *x)
+{
+    atomic_store_explicit(&x->broken, true, memory_order_relaxed);
+}
+static inline bool ivf_is_broken(const struct ivf *x)
+{
+    return atomic_load_explicit(&x->broken, memory_order_relaxed);
+}
 
 /* Vector of a row found by ann_search; NULL if it is not in memory. */
 const void *ivf_vector(const struct ivf *x, uint32_t posting, uint32_t part, uint32_t slot);
@@ -201,13 +233,16 @@ bool ivf_warm(const struct ivf *x);
 /* Sets the pages' CRCs, if nobody has; a copy is made. False when memory runs out. */
 bool heap_block_set_crcs(mn_db *db, struct heap_block *b, const uint32_t *crcs, size_t n);
 
-/* The block and the row in it; NULL if the place is none. */
+/* The block and the row in it; NULL if the place is none. `slot` as in struct ann_candidate: of a
+ * part that is away and lists its slots, the slot itself. */
 struct heap_block *ivf_heap_place(const struct ivf *x, uint32_t posting, uint32_t part,
                                         uint32_t slot, uint32_t *row);
 
-/* Hides the rows with the listed ids (ascending) in the uses; for a draft. *hid counts them. */
-mn_status ivf_hide(mn_db *db, struct ivf_draft *d, const int64_t *ids, size_t n, uint64_t *hid,
-                   mn_error *err);
+/* Hides the rows with the listed ids (ascending) in the uses; for a draft. *hid counts them. The
+ * sink reads packs that are away. */
+struct ivf_sink;
+mn_status ivf_hide(mn_db *db, struct ivf_draft *d, const struct ivf_sink *sink, const int64_t *ids,
+                   size_t n, uint64_t *hid, mn_error *err);
 /* Hides one row of a draft's use. False when memory runs out. */
 bool ivf_use_hide(mn_db *db, struct ivf_use *u, uint32_t row);
 static inline size_t ivf_bitmap_words(uint32_t rows)
@@ -222,6 +257,25 @@ uint32_t ivf_slot(const struct ivf_part *p, uint32_t row);
 static inline const struct ivf_part *ivf_use_part(const struct ivf_use *u)
 {
     return &u->pack->parts[u->index];
+}
+
+/* Where a part lies; of a pack in memory, its offset is in the payload. */
+struct ivf_span ivf_pack_span(const struct ivf_pack *p, uint32_t index);
+
+static inline bool ivf_part_is_here(const struct ivf_pack *p, uint32_t index)
+{
+    return !p->away || atomic_load_explicit(&p->away[index].here, memory_order_relaxed);
+}
+
+/* First block of the file, and how many, that a part of an away pack lies in. */
+static inline uint64_t ivf_part_block(const struct ivf_pack *p, uint32_t index)
+{
+    return p->ref.first_block + p->away[index].at.offset / EXTENT_BLOCK;
+}
+static inline uint32_t ivf_part_blocks(const struct ivf_pack *p, uint32_t index)
+{
+    const struct ivf_span *at = &p->away[index].at;
+    return (at->offset % EXTENT_BLOCK + at->all + EXTENT_BLOCK - 1) / EXTENT_BLOCK;
 }
 
 /* Memory for a pack whose bytes, or the extent that they lie in, are so many; aligned to IO_ALIGN.

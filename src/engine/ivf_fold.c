@@ -24,6 +24,7 @@
 #include <string.h>
 
 #include "index/scan.h"
+#include "src/engine/ivf_away.h"
 #include "src/engine/ivf_heal.h"
 #include "src/engine/ivf_maker.h"
 #include "src/engine/ivf_regroup.h"
@@ -167,6 +168,21 @@ static mn_status add_fresh(struct make *m, const struct ivf *old, struct fresh *
     return st;
 }
 
+/* The live rows of a use join the part that is being made. */
+static mn_status merge_use(struct make *m, const struct ivf_use *u, mn_error *err)
+{
+    struct ivf_part p;
+    void *buffer;
+    mn_status st = ivf_part_of(m->db, m->d.core, u, m->sink, &buffer, &p, err);
+    for (uint32_t row = 0; row < p.view.n && st == MN_OK; row++)
+        if (!ivf_hides(u, row))
+            m->slots[m->n_slots++] = ivf_slot(&p, row);
+    if (st == MN_OK)
+        st = posting_add_view(m->encoder, &p.view, u->hidden ? u->hidden->words : NULL, err);
+    mn_free(m->db->alloc, buffer);
+    return st;
+}
+
 /* Joins n uses of one posting, from `first` on, into one part; they are dropped. */
 static mn_status merge_uses(struct make *m, uint32_t first, uint32_t n, mn_error *err)
 {
@@ -179,14 +195,8 @@ static mn_status merge_uses(struct make *m, uint32_t first, uint32_t n, mn_error
     if (st)
         return st;
     make_part(m, posting);
-    for (uint32_t i = 0; i < n && st == MN_OK; i++) {
-        const struct ivf_part *p = ivf_use_part(&uses[i]);
-        const struct ivf_bitmap *h = uses[i].hidden;
-        for (uint32_t row = 0; row < p->view.n; row++)
-            if (!ivf_hides(&uses[i], row))
-                m->slots[m->n_slots++] = ivf_slot(p, row);
-        st = posting_add_view(m->encoder, &p->view, h ? h->words : NULL, err);
-    }
+    for (uint32_t i = 0; i < n && st == MN_OK; i++)
+        st = merge_use(m, &uses[i], err);
     if (st == MN_OK)
         st = make_part_end(m, posting, err); /* may close the pack, and so move m->d.uses */
     for (uint32_t i = 0; i < n && st == MN_OK; i++)
@@ -315,6 +325,7 @@ static mn_status start_from(struct make *m, const struct ivf *old, mn_error *err
     for (; m->d.n_heap < old->n_heap; m->d.n_heap++)
         m->d.heap[m->d.n_heap] = heap_block_share(old->heap[m->d.n_heap]);
     m->keep_heap = ivf_warm(old);
+    m->send_away = old->n_away > 0;
     return MN_OK;
 }
 
@@ -353,8 +364,11 @@ static mn_status find_slots(struct make *m, const struct ivf *old, struct fresh 
 mn_status ivf_fold(mn_conn *conn, struct coll *c, const struct ivf *old, const int64_t *changed,
                    size_t n, const struct ivf_sink *sink, struct ivf **out, mn_error *err)
 {
-    struct ivf_sink memory = {
-        .centroids = sink->centroids, .pages = sink->pages, .ctx = sink->ctx};
+    struct ivf_sink memory = {.centroids = sink->centroids,
+                              .reload = sink->reload,
+                              .part = sink->part,
+                              .pages = sink->pages,
+                              .ctx = sink->ctx};
     struct make m;
     struct fresh f = {0};
     uint64_t hid = 0;
@@ -374,7 +388,7 @@ mn_status ivf_fold(mn_conn *conn, struct coll *c, const struct ivf *old, const i
     while (old_ids < n && changed[old_ids] <= old->max_id)
         old_ids++;
     if (st == MN_OK)
-        st = ivf_hide(m.db, &m.d, changed, old_ids, &hid, err);
+        st = ivf_hide(m.db, &m.d, &memory, changed, old_ids, &hid, err);
     /* Slots of rows that are missing are not free, though no part names them. */
     if (st == MN_OK && n && !heal_has_gaps(old))
         st = make_refill(&m, err);
@@ -433,27 +447,41 @@ static mn_status settle_heap(struct make *m, mn_error *err)
     return st;
 }
 
+/* Every step-th id. */
+struct drawing {
+    const struct ivf *x;
+    uint64_t step, seen;
+    int64_t *ids; /* [n] */
+    size_t n;
+};
+
+static mn_status draw_ids(void *ctx, uint32_t use, const struct ivf_part *part, mn_error *err)
+{
+    struct drawing *d = ctx;
+    (void)err;
+    for (uint32_t row = 0; row < part->view.n; row++)
+        if (!ivf_hides(&d->x->uses[use], row) && d->seen++ % d->step == 0)
+            d->ids[d->n++] = posting_id(&part->view, row);
+    return MN_OK;
+}
+
 /* Finds the knobs for each recall anew, by searches for rows of the index, which nobody else sees
  * yet. */
-static mn_status recalibrate(mn_conn *conn, struct coll *c, struct ivf *x, mn_error *err)
+static mn_status recalibrate(mn_conn *conn, struct coll *c, const struct ivf_sink *sink,
+                             struct ivf *x, mn_error *err)
 {
     struct mn_alloc *a = conn->db->alloc;
     struct sample *s = NULL;
-    uint64_t step = x->rows / DRAWN + 1, seen = 0;
-    size_t n = 0;
+    struct drawing d = {.x = x, .step = x->rows / DRAWN + 1};
     if (x->rows == 0)
         return MN_OK;
-    int64_t *ids = mn_alloc_array(a, DRAWN + 1, sizeof *ids, MN_TAG_SEARCH);
-    if (!ids)
+    d.ids = mn_alloc_array(a, DRAWN + 1, sizeof *d.ids, MN_TAG_SEARCH);
+    if (!d.ids)
         return mn_fail(err, MN_NOMEM, "index of '%s': out of memory under the cap", c->entry.name);
-    for (uint32_t use = 0; use < x->n_uses; use++) {
-        const struct posting_view *v = &ivf_use_part(&x->uses[use])->view;
-        for (uint32_t row = 0; row < v->n; row++)
-            if (!ivf_hides(&x->uses[use], row) && seen++ % step == 0)
-                ids[n++] = posting_id(v, row);
-    }
-    struct sample_ids from = {.ids = ids, .n = n, .rows = x->rows};
-    mn_status st = sample_create(conn, c, x->core, &from, &s, err);
+    mn_status st = ivf_walk(conn->db, x->core, x->uses, x->n_uses, sink, draw_ids, &d, err);
+    struct sample_ids from = {.ids = d.ids, .n = d.n, .rows = x->rows};
+    if (st == MN_OK)
+        st = sample_create(conn, c, x->core, &from, &s, err);
     if (st == MN_OK)
         st = sample_scan(s, err);
     if (st == MN_OK)
@@ -461,7 +489,7 @@ static mn_status recalibrate(mn_conn *conn, struct coll *c, struct ivf *x, mn_er
     if (st == MN_OK)
         x->drift = 0;
     sample_destroy(s);
-    mn_free(a, ids);
+    mn_free(a, d.ids);
     return st;
 }
 
@@ -479,7 +507,7 @@ mn_status ivf_settle(mn_conn *conn, struct coll *c, const struct ivf *x,
     if (st == MN_OK)
         st = heal_packs(m.db, &m.d, sink, &m.next_object, err);
     if (st == MN_OK)
-        st = heal_blocks(conn, c, &m.d, err);
+        st = heal_blocks(conn, c, &m.d, sink, err);
     if (st == MN_OK)
         st = ivf_regroup(&m, x, &moved, err);
     m.d.drift += moved;
@@ -495,7 +523,7 @@ mn_status ivf_settle(mn_conn *conn, struct coll *c, const struct ivf *x,
         st = make_finish(&m, out, err);
     make_fini(&m);
     if (st == MN_OK && (*out)->drift > (*out)->rows / DRIFT_SHARE)
-        st = recalibrate(conn, c, *out, err);
+        st = recalibrate(conn, c, sink, *out, err);
     if (st) {
         ivf_release(conn->db, *out);
         *out = NULL;

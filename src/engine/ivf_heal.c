@@ -28,6 +28,7 @@
 #include <string.h>
 
 #include "src/engine/fold.h"
+#include "src/engine/ivf_away.h"
 #include "storage/sql.h"
 
 enum {
@@ -119,22 +120,35 @@ static mn_status no_memory(const struct coll *c, mn_error *err)
                    c->entry.name);
 }
 
-/* Ids of the rows that the parts hold, ascending. */
-static mn_status list_held(mn_db *db, const struct coll *c, const struct ivf *x, int64_t **ids,
-                           size_t *n, mn_error *err)
+/* Ids of the rows that the parts hold. */
+struct held {
+    const struct ivf *x;
+    int64_t *ids; /* [n] of [x->rows] */
+    size_t n;
+};
+
+static mn_status hold_part(void *ctx, uint32_t use, const struct ivf_part *part, mn_error *err)
 {
-    *n = 0;
-    *ids = mn_alloc_array(db->alloc, x->rows, sizeof **ids, MN_TAG_SEARCH);
-    if (!*ids)
-        return no_memory(c, err);
-    for (uint32_t i = 0; i < x->n_uses; i++) {
-        const struct posting_view *v = &ivf_use_part(&x->uses[i])->view;
-        for (uint32_t row = 0; row < v->n; row++)
-            if (!ivf_hides(&x->uses[i], row))
-                (*ids)[(*n)++] = posting_id(v, row);
-    }
-    qsort(*ids, *n, sizeof **ids, by_value);
+    struct held *h = ctx;
+    (void)err;
+    for (uint32_t row = 0; row < part->view.n; row++)
+        if (!ivf_hides(&h->x->uses[use], row))
+            h->ids[h->n++] = posting_id(&part->view, row);
     return MN_OK;
+}
+
+/* Ascending. */
+static mn_status list_held(mn_conn *conn, const struct coll *c, const struct ivf *x,
+                           struct held *h, mn_error *err)
+{
+    *h = (struct held){.x = x};
+    h->ids = mn_alloc_array(conn->db->alloc, x->rows, sizeof *h->ids, MN_TAG_SEARCH);
+    if (!h->ids)
+        return no_memory(c, err);
+    mn_status st = ivf_walk_version(conn, x, hold_part, h, err);
+    if (st == MN_OK)
+        qsort(h->ids, h->n, sizeof *h->ids, by_value);
+    return st;
 }
 
 /* A growing list of ids. */
@@ -194,12 +208,11 @@ mn_status heal_add_missing(mn_conn *conn, struct coll *c, const struct ivf *x, i
 {
     mn_db *db = conn->db;
     struct ids all = {.alloc = db->alloc};
-    int64_t *held = NULL;
-    size_t n_held = 0;
-    mn_status st = list_held(db, c, x, &held, &n_held, err);
+    struct held held;
+    mn_status st = list_held(conn, c, x, &held, err);
     if (st == MN_OK)
-        st = unite_missing(conn, c, held, n_held, *ids, *n, &all, err);
-    mn_free(db->alloc, held);
+        st = unite_missing(conn, c, held.ids, held.n, *ids, *n, &all, err);
+    mn_free(db->alloc, held.ids);
     if (st) {
         mn_free(db->alloc, all.ids);
         return st;
@@ -291,7 +304,7 @@ mn_status heal_packs(mn_db *db, struct ivf_draft *d, const struct ivf_sink *sink
     mn_status st = MN_OK;
     for (uint32_t i = 0; i < d->n_uses && st == MN_OK; i++) {
         struct ivf_pack *p = d->uses[i].pack, *copy = NULL;
-        if (!is_marked(&p->lost))
+        if (!is_marked(&p->lost) || p->away)
             continue;
         ivf_pack_share(p); /* the draft's last use of it goes below */
         st = write_again(db, d, sink, p, *next_object, &copy, err);
@@ -323,23 +336,36 @@ static int by_block(const void *a, const void *b)
     return (x->id > y->id) - (x->id < y->id);
 }
 
-/* Tenants of the marked blocks: counts them, or with `out` lists them. */
-static size_t list_tenants(const struct ivf_draft *d, const bool *marked, uint32_t rows,
-                           struct tenant *out)
+/* Tenants of the marked blocks. */
+struct tenants {
+    struct mn_alloc *alloc;
+    const struct ivf_draft *d;
+    const bool *marked;
+    uint32_t rows; /* of a block */
+    struct tenant *list; /* [n] */
+    size_t n, cap;
+};
+
+static mn_status add_tenants(void *ctx, uint32_t use, const struct ivf_part *part, mn_error *err)
 {
-    size_t n = 0;
-    for (uint32_t i = 0; i < d->n_uses; i++) {
-        const struct ivf_part *p = ivf_use_part(&d->uses[i]);
-        for (uint32_t row = 0; row < p->view.n; row++) {
-            uint32_t slot = ivf_slot(p, row);
-            if (ivf_hides(&d->uses[i], row) || slot / rows >= d->n_heap || !marked[slot / rows])
-                continue;
-            if (out)
-                out[n] = (struct tenant){slot / rows, slot % rows, posting_id(&p->view, row)};
-            n++;
+    struct tenants *t = ctx;
+    for (uint32_t row = 0; row < part->view.n; row++) {
+        uint32_t slot = ivf_slot(part, row), block = slot / t->rows;
+        if (ivf_hides(&t->d->uses[use], row) || block >= t->d->n_heap || !t->marked[block])
+            continue;
+        if (t->n == t->cap) {
+            size_t cap = t->cap ? 2 * t->cap : 1024;
+            struct tenant *more =
+                mn_realloc(t->alloc, t->list, cap * sizeof *more, MN_TAG_PENDING);
+            if (!more)
+                return mn_fail(err, MN_NOMEM, "index: out of memory under the cap for healing it");
+            t->list = more;
+            t->cap = cap;
         }
+        t->list[t->n++] =
+            (struct tenant){block, slot % t->rows, posting_id(&part->view, row)};
     }
-    return n;
+    return MN_OK;
 }
 
 /* Vectors of the tenants [n] of one block into its pages. Those that have none are hidden: no such
@@ -386,39 +412,36 @@ static mn_status heal_block(mn_conn *conn, struct coll *c, struct ivf_draft *d, 
     return MN_OK;
 }
 
-mn_status heal_blocks(mn_conn *conn, struct coll *c, struct ivf_draft *d, mn_error *err)
+mn_status heal_blocks(mn_conn *conn, struct coll *c, struct ivf_draft *d,
+                      const struct ivf_sink *sink, mn_error *err)
 {
     struct mn_alloc *a = conn->db->alloc;
-    uint32_t rows = heap_block_rows(c->vector_bytes), n_marked = 0;
+    uint32_t n_marked = 0;
     struct ids gone = {.alloc = a};
-    struct tenant *t = NULL;
-    size_t n = 0, first = 0;
+    size_t first = 0;
     uint64_t hid = 0;
     bool *marked = mn_alloc_array(a, d->n_heap, sizeof *marked, MN_TAG_SEARCH);
+    struct tenants t = {
+        .alloc = a, .d = d, .marked = marked, .rows = heap_block_rows(c->vector_bytes)};
     mn_status st = marked ? MN_OK : no_memory(c, err);
     for (uint32_t i = 0; i < d->n_heap && st == MN_OK; i++)
         n_marked += marked[i] = is_marked(&d->heap[i]->lost);
-    if (n_marked) {
-        n = list_tenants(d, marked, rows, NULL);
-        t = mn_alloc_array(a, n, sizeof *t, MN_TAG_PENDING);
-        st = t ? MN_OK : no_memory(c, err);
-    }
-    if (n && st == MN_OK) {
-        list_tenants(d, marked, rows, t);
-        qsort(t, n, sizeof *t, by_block);
-    }
+    if (n_marked)
+        st = ivf_walk(conn->db, d->core, d->uses, d->n_uses, sink, add_tenants, &t, err);
+    if (st == MN_OK && t.n)
+        qsort(t.list, t.n, sizeof *t.list, by_block);
     for (uint32_t i = 0; i < d->n_heap && n_marked && st == MN_OK; i++) {
         size_t end = first;
-        while (end < n && t[end].block == i)
+        while (end < t.n && t.list[end].block == i)
             end++;
         if (marked[i])
-            st = heal_block(conn, c, d, i, t + first, end - first, &gone, err);
+            st = heal_block(conn, c, d, i, t.list + first, end - first, &gone, err);
         first = end;
     }
     if (st == MN_OK)
-        st = ivf_hide(conn->db, d, gone.ids, gone.n, &hid, err);
+        st = ivf_hide(conn->db, d, sink, gone.ids, gone.n, &hid, err);
     mn_free(a, gone.ids);
-    mn_free(a, t);
+    mn_free(a, t.list);
     mn_free(a, marked);
     return st;
 }
@@ -456,16 +479,22 @@ static uint32_t *place_of(const struct vectors *s, const char *v)
 }
 
 /* A bit for each of the heap's slots [n] that a part names. */
-static void mark_named(const struct ivf *x, uint64_t *named, size_t n)
+struct named {
+    uint64_t *bits;
+    size_t n;
+};
+
+static mn_status mark_named(void *ctx, uint32_t use, const struct ivf_part *part, mn_error *err)
 {
-    for (uint32_t i = 0; i < x->n_uses; i++) {
-        const struct ivf_part *p = ivf_use_part(&x->uses[i]);
-        for (uint32_t row = 0; row < p->view.n; row++) {
-            uint32_t slot = ivf_slot(p, row);
-            if (slot < n)
-                named[slot / 64] |= (uint64_t)1 << slot % 64;
-        }
+    struct named *named = ctx;
+    (void)use;
+    (void)err;
+    for (uint32_t row = 0; row < part->view.n; row++) {
+        uint32_t slot = ivf_slot(part, row);
+        if (slot < named->n)
+            named->bits[slot / 64] |= (uint64_t)1 << slot % 64;
     }
+    return MN_OK;
 }
 
 /* Looks into the slots of one block that no part names. */
@@ -530,8 +559,10 @@ mn_status heal_find_slots(mn_conn *conn, const struct ivf *x, const struct ivf_s
             uint32_t *place = place_of(&s, vectors + i * s.each);
             *place = *place ? *place : (uint32_t)i + 1;
         }
-        mark_named(x, named, n_slots);
-        st = search_heap(conn, x, sink, named, &s, slots, err);
+        struct named marks = {named, n_slots};
+        st = ivf_walk(conn->db, x->core, x->uses, x->n_uses, sink, mark_named, &marks, err);
+        if (st == MN_OK)
+            st = search_heap(conn, x, sink, named, &s, slots, err);
         for (size_t i = 0; i < n && st == MN_OK; i++)
             slots[i] = slots[*place_of(&s, vectors + i * s.each) - 1];
     }

@@ -49,7 +49,8 @@ mn_status heal_packs(mn_db *db, struct ivf_draft *d, const struct ivf_sink *sink
 
 /* Makes lost blocks of the draft anew from the rows of the open snapshot, which it holds; they are
  * not saved yet. */
-mn_status heal_blocks(mn_conn *conn, struct coll *c, struct ivf_draft *d, mn_error *err);
+mn_status heal_blocks(mn_conn *conn, struct coll *c, struct ivf_draft *d,
+                      const struct ivf_sink *sink, mn_error *err);
 
 /* Places of vectors [n] in the heap of a version that lost packs: those that its parts do not name
  * and that hold just these bytes. HEAL_NO_SLOT where there is none. */

@@ -3,6 +3,11 @@
  * (storage/bulk.h) and land in the memory where they stay; the core's matrices are made while packs
  * are on their way, and each pack is opened as it lands. So the time is the disk's: bytes of codes
  * over its rate. Vectors come later, a few MiB apart: their pages can be read one by one.
+ *
+ * Where memory does not hold all packs, core and directory come first, then as many packs as there
+ * is room for, and the others, a few at a time, to be sent away (ivf_away.h): all of an index is
+ * checked when it is loaded. The least that it takes is the core, a description of each part, and
+ * what a search needs; with less memory than that searches read the rows.
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -10,6 +15,7 @@
 
 #include "src/engine/cache.h"
 #include "src/engine/fold.h"
+#include "src/engine/ivf_away.h"
 #include "src/engine/ivf_heal.h"
 #include "src/engine/ivf_store.h"
 #include "storage/base/bytes.h"
@@ -18,7 +24,13 @@
 
 enum {
     EAGER_BLOCKS = 32, /* heap blocks, MiB, that are read in at once when an index is loaded */
-    WARM_WINDOW = 32   /* heap blocks that are on their way together */
+    WARM_WINDOW = 32,  /* heap blocks that are on their way together */
+    AWAY_WINDOW = 8,   /* packs to be sent away that are, at most, */
+    AWAY_SHARE = 4,    /* in this part of the memory that is left */
+    LEAST_ROOM = 7 << 18,
+    HUGE_BLOCKS = 512, /* a larger extent holds one part that is larger than packs should be */
+    PART_BYTES = sizeof(struct ivf_part) + sizeof(struct ivf_use) + sizeof(struct ann_part) +
+                 sizeof(struct ivf_away) + 32
 };
 
 struct load {
@@ -34,7 +46,10 @@ struct load {
     struct ivf_pack **packs; /* [n_packs], by ascending object once all are there */
     size_t n_packs;
     struct extent_ref directory;
-    const struct extent_view *directory_view;
+    struct extent_view directory_view;
+    void *directory_memory; /* that it lies in */
+    bool dial;              /* not all packs find room */
+    bool send_away;         /* what is read now is sent away */
     uint32_t *use_of; /* [n_uses of the directory] in d.uses; NO_USE: in a lost pack */
 };
 
@@ -104,6 +119,16 @@ static mn_status want(struct load *l, const struct extent_ref *ref, mn_error *er
     return MN_OK;
 }
 
+/* All that was asked for has been taken. */
+static void want_none(struct load *l)
+{
+    for (size_t i = 0; i < l->n_wants; i++)
+        mn_free(l->conn->db->alloc, l->wants[i].buf);
+    l->n_wants = 0;
+    if (l->views)
+        memset(l->views, 0, l->extents.n * sizeof *l->views);
+}
+
 static mn_status want_core(struct load *l, mn_error *err)
 {
     const struct extent_ref *ref = find_ref(l, KIND_CORE, 0);
@@ -118,26 +143,32 @@ static mn_status want_core(struct load *l, mn_error *err)
 /* A pack that an older version in memory has already. */
 static struct ivf_pack *have_pack(const struct load *l, const struct extent_ref *ref)
 {
-    if (!l->have || l->have->core != l->d.core)
+    if (!l->have || (l->d.core && l->have->core != l->d.core))
         return NULL;
     for (uint32_t i = 0; i < l->have->n_uses; i++) {
         struct ivf_pack *p = l->have->uses[i].pack;
-        if (p->object == ref->object && same_extent(&p->ref, ref))
+        if (p->object == ref->object && same_extent(&p->ref, ref) &&
+            !atomic_load_explicit(&p->gone, memory_order_relaxed))
             return ivf_pack_share(p);
     }
     return NULL;
 }
 
-static mn_status want_pack(struct load *l, const struct extent_ref *ref, mn_error *err)
+/* Takes what an older version has; of packs that are away only with `away`. */
+static bool take_have(struct load *l, const struct extent_ref *ref, bool away)
 {
     struct ivf_pack *p = have_pack(l, ref);
-    if (!p)
-        return want(l, ref, err);
-    l->packs[l->n_packs++] = p;
-    return MN_OK;
+    if (p && p->away && !away) {
+        ivf_pack_release(l->conn->db, p);
+        p = NULL;
+    }
+    if (p)
+        l->packs[l->n_packs++] = p;
+    return p;
 }
 
-/* Lists all but the vectors; the core first, then the directory: what others need. */
+/* Lists all but the vectors; the core first, then the directory: what others need. With the dial
+ * these two only. */
 static mn_status plan(struct load *l, mn_error *err)
 {
     struct mn_alloc *a = l->conn->db->alloc;
@@ -150,9 +181,9 @@ static mn_status plan(struct load *l, mn_error *err)
     mn_status st = want_core(l, err);
     if (st == MN_OK)
         st = directory ? want(l, directory, err) : lost(l, "directory", 0, err);
-    for (size_t i = 0; i < l->extents.n && st == MN_OK; i++)
-        if (l->extents.refs[i].kind == KIND_PACK)
-            st = want_pack(l, &l->extents.refs[i], err);
+    for (size_t i = 0; i < l->extents.n && st == MN_OK && !l->dial; i++)
+        if (l->extents.refs[i].kind == KIND_PACK && !take_have(l, &l->extents.refs[i], false))
+            st = want(l, &l->extents.refs[i], err);
     return st;
 }
 
@@ -182,6 +213,18 @@ static mn_status take_core(struct load *l, struct bulk_want *w, const struct ext
     return st;
 }
 
+/* The pack's twin without its bytes takes its place. */
+static mn_status exchange(struct load *l, struct ivf_pack **p, mn_error *err)
+{
+    struct ivf_pack *twin = NULL;
+    mn_status st = ivf_send_away(l->conn->db, *p, &twin, err);
+    if (st)
+        return st;
+    ivf_pack_release(l->conn->db, *p);
+    *p = twin;
+    return MN_OK;
+}
+
 /* The want's memory becomes the pack's. */
 static mn_status take_pack(struct load *l, struct bulk_want *w, struct extent_view *v,
                            mn_error *err)
@@ -197,6 +240,8 @@ static mn_status take_pack(struct load *l, struct bulk_want *w, struct extent_vi
     if (st == MN_OK) {
         p->ref = w->ref;
         l->packs[l->n_packs++] = p;
+        if (l->send_away)
+            st = exchange(l, &l->packs[l->n_packs - 1], err);
     } else if (st == MN_CORRUPT) {
         st = lose_pack(l, &w->ref, own.message, err);
     } else if (err) {
@@ -210,12 +255,15 @@ static mn_status take(struct load *l, size_t i, mn_error *err)
 {
     struct bulk_want *w = &l->wants[i];
     mn_status st = MN_OK;
-    if (w->ref.kind == KIND_DIRECTORY)
-        l->directory_view = &l->views[i];
-    else if (w->ref.kind == KIND_PACK && l->d.core)
+    if (w->ref.kind == KIND_DIRECTORY) {
+        l->directory_view = l->views[i];
+        l->directory_memory = w->buf;
+        w->buf = NULL;
+    } else if (w->ref.kind == KIND_PACK && l->d.core) {
         st = take_pack(l, w, &l->views[i], err);
-    else if (w->ref.kind == KIND_CORE)
+    } else if (w->ref.kind == KIND_CORE) {
         st = take_core(l, w, &l->views[i], err);
+    }
     for (size_t j = 0; w->ref.kind == KIND_CORE && j < l->n_wants && st == MN_OK; j++)
         if (l->wants[j].ref.kind == KIND_PACK && l->views[j].payload)
             st = take_pack(l, &l->wants[j], &l->views[j], err);
@@ -248,8 +296,107 @@ static mn_status read_wants(struct load *l, mn_error *err)
             st = conn_tick(l->conn, err);
     }
     bulk_destroy(b);
-    if (st == MN_OK && l->n_packs)
-        qsort(l->packs, l->n_packs, sizeof *l->packs, by_object);
+    want_none(l);
+    return st;
+}
+
+/* ---- What finds room ------------------------------------------------------------------------- */
+
+/* That searches, writers and folds should have at least, where all codes are in memory: 1.75 MiB. A
+ * build under this cap leaves them somewhat more, by its estimate. */
+static uint64_t least_room(const struct load *l)
+{
+    uint64_t share = mn_alloc_cap(l->conn->db->alloc) / 32;
+    return share > LEAST_ROOM ? share : LEAST_ROOM;
+}
+
+/* Bytes that a pack takes in memory. */
+static uint64_t pack_bytes(const struct extent_ref *ref)
+{
+    uint64_t bytes = (uint64_t)ref->n_blocks * EXTENT_BLOCK;
+    bool huge = bytes <= MN_HUGE_ALIGNED && bytes > MN_HUGE_ALIGNED / 64 * 63;
+    return huge ? MN_HUGE_ALIGNED : bytes;
+}
+
+/* Whether all packs find room, about: a posting's description for a hundred rows. */
+static bool all_fit(const struct load *l)
+{
+    const struct mn_alloc *alloc = l->conn->db->alloc;
+    uint64_t cap = mn_alloc_cap(alloc), want = mn_alloc_used(alloc);
+    for (size_t i = 0; i < l->extents.n; i++) {
+        const struct extent_ref *ref = &l->extents.refs[i];
+        struct ivf_pack *have = ref->kind == KIND_PACK ? have_pack(l, ref) : NULL;
+        if (ref->kind == KIND_PACK && (!have || have->away))
+            want += pack_bytes(ref) + (uint64_t)ref->rows / 100 * PART_BYTES;
+        if (ref->kind == KIND_CORE && !(l->have && same_extent(&l->have->core->ref, ref)))
+            want += (uint64_t)ref->n_blocks * EXTENT_BLOCK / 4;
+        ivf_pack_release(l->conn->db, have);
+    }
+    return want + least_room(l) <= cap && !l->conn->db->limits.away;
+}
+
+/* Packs that stay: those that an older version has in memory, and as far as there is room large
+ * ones, as each of their parts would be a large read. Sets done[i] of those. */
+static mn_status want_here(struct load *l, uint64_t reserve, bool *done, mn_error *err)
+{
+    const struct mn_alloc *alloc = l->conn->db->alloc;
+    mn_status st = MN_OK;
+    for (size_t i = 0; i < l->extents.n && st == MN_OK; i++) {
+        const struct extent_ref *ref = &l->extents.refs[i];
+        if (ref->kind != KIND_PACK)
+            continue;
+        done[i] = take_have(l, ref, false);
+        if (done[i] || ref->n_blocks <= HUGE_BLOCKS || l->conn->db->limits.away ||
+            mn_alloc_used(alloc) + pack_bytes(ref) + reserve > mn_alloc_cap(alloc))
+            continue;
+        done[i] = true;
+        st = want(l, ref, err);
+    }
+    return st;
+}
+
+/* The others: read, checked, and sent away. */
+static mn_status read_away(struct load *l, const bool *done, mn_error *err)
+{
+    const struct mn_alloc *alloc = l->conn->db->alloc;
+    uint64_t bytes = 0;
+    mn_status st = MN_OK;
+    l->send_away = true;
+    for (size_t i = 0; i < l->extents.n && st == MN_OK; i++) {
+        const struct extent_ref *ref = &l->extents.refs[i];
+        if (ref->kind != KIND_PACK || done[i] || take_have(l, ref, true))
+            continue;
+        uint64_t room = mn_alloc_cap(alloc) - mn_alloc_used(alloc) + bytes;
+        if (l->n_wants == AWAY_WINDOW ||
+            (l->n_wants && bytes + pack_bytes(ref) > room / AWAY_SHARE)) {
+            st = read_wants(l, err);
+            bytes = 0;
+        }
+        bytes += pack_bytes(ref);
+        if (st == MN_OK)
+            st = want(l, ref, err);
+    }
+    return st == MN_OK && l->n_wants ? read_wants(l, err) : st;
+}
+
+/* Core and directory are there. */
+static mn_status read_packs(struct load *l, mn_error *err)
+{
+    struct mn_alloc *a = l->conn->db->alloc;
+    uint64_t len = l->directory_view.spec.payload_len, tables = 0;
+    if (len >= DIRECTORY_HEAD)
+        tables = (uint64_t)le32_get(l->directory_view.payload + 24) * PART_BYTES;
+    if (tables / PART_BYTES > len / 8)
+        return lost(l, "directory", 0, err);
+    bool *done = mn_alloc_array(a, l->extents.n, sizeof *done, MN_TAG_IO);
+    if (!done)
+        return no_memory(l, err);
+    mn_status st = want_here(l, ivf_reserve(l->conn->db, l->d.core) + tables, done, err);
+    if (st == MN_OK && l->n_wants)
+        st = read_wants(l, err);
+    if (st == MN_OK)
+        st = read_away(l, done, err);
+    mn_free(a, done);
     return st;
 }
 
@@ -393,7 +540,7 @@ static mn_status read_blocks(mn_conn *conn, struct sidecar *s, struct heap_block
 
 bool ivf_can_warm(mn_db *db, const struct ivf *x)
 {
-    return !db->limits.cold &&
+    return !db->limits.cold && !x->n_away &&
            cache_make_room(db, x->core->entry.number,
                            (size_t)x->n_heap * HEAP_BLOCK_PAGES * (HEAP_PAGE + 16));
 }
@@ -445,7 +592,7 @@ static mn_status load_heap(struct load *l, uint32_t n_heap, mn_error *err)
         st = by_number[i] ? load_block(l, by_number[i], err) : lost(l, "heap block", i, err);
     mn_free(db->alloc, by_number);
     /* What is more than a few MiB comes later: the first answer should not wait. */
-    if (st == MN_OK && n_heap <= EAGER_BLOCKS && !db->limits.cold &&
+    if (st == MN_OK && n_heap <= EAGER_BLOCKS && !db->limits.cold && !l->dial &&
         cache_make_room(db, l->c->entry.number,
                         (size_t)n_heap * HEAP_BLOCK_PAGES * (HEAP_PAGE + 16)))
         st = read_blocks(l->conn, l->sidecar, l->d.heap, n_heap, n_heap, err);
@@ -454,7 +601,7 @@ static mn_status load_heap(struct load *l, uint32_t n_heap, mn_error *err)
 
 static mn_status load_directory(struct load *l, mn_error *err)
 {
-    const struct extent_view *v = l->directory_view;
+    const struct extent_view *v = &l->directory_view;
     const uint8_t *p = v->payload;
     uint64_t len = v->spec.payload_len;
     const struct extent_ref *ref = find_ref(l, KIND_DIRECTORY, 0);
@@ -481,27 +628,44 @@ static mn_status load_directory(struct load *l, mn_error *err)
 
 /* ---- All of it ------------------------------------------------------------------------------- */
 
-static void load_fini(struct load *l)
+/* As it was before anything was read. */
+static void load_reset(struct load *l)
 {
     mn_db *db = l->conn->db;
     for (size_t i = 0; i < l->n_packs; i++)
         ivf_pack_release(db, l->packs[i]);
-    for (size_t i = 0; i < l->n_wants; i++)
-        mn_free(db->alloc, l->wants[i].buf);
+    want_none(l);
+    mn_free(db->alloc, l->directory_memory);
     mn_free(db->alloc, l->use_of);
     mn_free(db->alloc, l->packs);
     mn_free(db->alloc, l->views);
     mn_free(db->alloc, l->wants);
+    l->directory_memory = l->use_of = NULL;
+    l->packs = NULL;
+    l->views = NULL;
+    l->wants = NULL;
+    l->n_packs = 0;
+    l->send_away = false;
     ivf_draft_fini(db, &l->d);
-    extents_fini(db->alloc, &l->extents);
+}
+
+static void load_fini(struct load *l)
+{
+    load_reset(l);
+    extents_fini(l->conn->db->alloc, &l->extents);
     sidecar_close(l->sidecar);
 }
 
-static mn_status load_all(struct load *l, struct ivf **out, mn_error *err)
+static mn_status load_once(struct load *l, struct ivf **out, mn_error *err)
 {
+    const struct mn_alloc *alloc = l->conn->db->alloc;
     mn_status st = plan(l, err);
     if (st == MN_OK)
         st = read_wants(l, err);
+    if (st == MN_OK && l->dial)
+        st = read_packs(l, err);
+    if (st == MN_OK && l->n_packs)
+        qsort(l->packs, l->n_packs, sizeof *l->packs, by_object);
     if (st == MN_OK)
         st = load_directory(l, err);
     if (st == MN_OK)
@@ -509,6 +673,25 @@ static mn_status load_all(struct load *l, struct ivf **out, mn_error *err)
     if (st)
         return st;
     (*out)->directory = l->directory;
+    if (l->dial || mn_alloc_used(alloc) + least_room(l) <= mn_alloc_cap(alloc) || !l->n_packs)
+        return MN_OK;
+    ivf_release(l->conn->db, *out);
+    *out = NULL;
+    return no_memory(l, err);
+}
+
+static mn_status load_all(struct load *l, struct ivf **out, mn_error *err)
+{
+    l->dial = !all_fit(l);
+    mn_status st = load_once(l, out, err);
+    if (st == MN_NOMEM && !l->dial) {
+        mn_error_clear(err);
+        load_reset(l);
+        l->dial = true;
+        st = load_once(l, out, err);
+    }
+    if (st)
+        return st;
     return heal_bears(*out) ? MN_OK
                             : mn_fail(err, MN_CORRUPT, "index of '%s': %u of its packs are lost",
                                       l->c->entry.name, (*out)->n_lost);
@@ -550,9 +733,10 @@ mn_status ivf_load(mn_conn *conn, struct coll *c, const struct ivf *have, struct
     } else if (st == MN_NOMEM && !sqlite3_get_autocommit(conn->sql)) {
         /* SQLite's own want of memory may have ended the transaction: that is an error. */
         db_log(conn->db, MN_LOG_WARN, "index",
-               "'%s' does not fit under the memory cap: searches read the rows; raise memory, or "
-               "rebuild the index under this one",
-               c->entry.name);
+               "the index of '%s' does not fit under the memory cap of %" PRIu64
+               " MiB, though its codes could stay in the sidecar: its centroids and what describes "
+               "its postings do not; searches read the rows; raise memory",
+               c->entry.name, mn_alloc_cap(conn->db->alloc) >> 20);
         st = MN_OK;
     } else if (st && err) {
         *err = own;

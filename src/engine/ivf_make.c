@@ -18,6 +18,7 @@
 #include "index/cluster.h"
 #include "index/scan.h"
 #include "src/engine/cache.h"
+#include "src/engine/ivf_away.h"
 #include "src/engine/ivf_gather.h"
 #include "src/engine/ivf_sample.h"
 #include "storage/sql.h"
@@ -50,7 +51,6 @@ void make_fini(struct make *m)
     posting_encoder_destroy(a, m->encoder);
     mn_free(a, m->slots);
     mn_free(a, m->wide);
-    mn_free(a, m->written);
     mn_free(a, m->centroids_buffer);
     mn_free(a, m->live);
     mn_free(a, m->refill);
@@ -209,8 +209,8 @@ mn_status make_refill(struct make *m, mn_error *err)
         used += m->d.heap[i]->n;
     for (uint32_t i = 0; i < m->d.n_uses; i++)
         live += ivf_use_live(&m->d.uses[i]);
-    if (used <= live + live / REFILL_SHARE + 2 * (uint64_t)rows)
-        return MN_OK;
+    if (used <= live + live / REFILL_SHARE + 2 * (uint64_t)rows || m->send_away)
+        return MN_OK; /* where codes are away, so are vectors: there is no block to fill */
     struct mn_alloc *a = m->db->alloc;
     m->live = mn_alloc_array(a, m->d.n_slots / 64 + 1, sizeof *m->live, MN_TAG_SEARCH);
     m->refill = mn_alloc_array(a, m->d.n_heap, sizeof *m->refill, MN_TAG_SEARCH);
@@ -304,8 +304,7 @@ static mn_status use_pack(struct make *m, struct ivf_pack *pack, mn_error *err)
     return MN_OK;
 }
 
-/* The pack being written becomes one, and its parts are used; or it is only written, and m->written
- * keeps where. */
+/* The pack being written becomes one, and its parts are used; it may go away once it is written. */
 static mn_status close_pack(struct make *m, mn_error *err)
 {
     struct ivf_bytes bytes;
@@ -317,29 +316,41 @@ static mn_status close_pack(struct make *m, mn_error *err)
         st = ivf_pack_open(m->db, m->d.core, m->next_object, &bytes, &pack, err);
     if (st == MN_OK && m->sink->pack)
         st = m->sink->pack(m->sink->ctx, pack, err);
-    if (st == MN_OK && !m->drop_packs)
+    if (st == MN_OK && m->sink->pack && m->send_away) {
+        struct ivf_pack *here = pack;
+        st = ivf_send_away(m->db, here, &pack, err);
+        ivf_pack_release(m->db, here);
+    }
+    if (st == MN_OK)
         st = use_pack(m, pack, err);
-    else if (st == MN_OK &&
-             !grow(m, (void **)&m->written, &m->written_cap, m->n_written, sizeof *m->written))
-        st = make_no_memory(m, err);
-    else if (st == MN_OK)
-        m->written[m->n_written++] = pack->ref;
     ivf_pack_release(m->db, pack);
     m->next_object++;
     return st;
 }
 
-/* Reads back the packs that were only written. */
-static mn_status reload_packs(struct make *m, mn_error *err)
+/* Reads packs that were sent away back. Uses of a pack follow each other. */
+static mn_status call_back(struct make *m, mn_error *err)
 {
+    struct ivf_pack *away = NULL, *here = NULL; /* the last that was read */
     mn_status st = MN_OK;
-    for (uint32_t i = 0; i < m->n_written && st == MN_OK; i++) {
-        struct ivf_pack *pack = NULL;
-        st = m->sink->reload(m->sink->ctx, m->d.core, &m->written[i], &pack, err);
-        if (st == MN_OK)
-            st = use_pack(m, pack, err);
-        ivf_pack_release(m->db, pack);
+    for (uint32_t i = 0; i < m->d.n_uses && st == MN_OK; i++) {
+        struct ivf_use *u = &m->d.uses[i];
+        if (!u->pack->away)
+            continue;
+        if (u->pack != away) {
+            ivf_pack_release(m->db, away);
+            ivf_pack_release(m->db, here);
+            here = NULL;
+            away = ivf_pack_share(u->pack);
+            st = m->sink->reload(m->sink->ctx, m->d.core, away, &here, err);
+        }
+        if (st == MN_OK) {
+            ivf_pack_release(m->db, u->pack);
+            u->pack = ivf_pack_share(here);
+        }
     }
+    ivf_pack_release(m->db, away);
+    ivf_pack_release(m->db, here);
     return st;
 }
 
@@ -407,8 +418,10 @@ mn_status make_finish(struct make *m, struct ivf **out, mn_error *err)
     mn_free(m->db->alloc, m->centroids_buffer);
     m->encoder = NULL;
     m->centroids = m->centroids_buffer = NULL;
-    if (st == MN_OK)
-        st = reload_packs(m, err);
+    if (st == MN_OK && m->send_away && m->sink->settle)
+        st = m->sink->settle(m->sink->ctx, err);
+    if (st == MN_OK && m->send_away && m->call_back)
+        st = call_back(m, err);
     return st ? st : ivf_create(m->db, &m->d, out, err);
 }
 
@@ -712,17 +725,34 @@ static double code_bytes(const mn_db *db, uint32_t dim, uint32_t bits, const int
            (double)centroids_bytes_of(lists, dim);
 }
 
-/* Bits of a code such that all codes fit: they are searched in memory. A sixteenth of the cap, and
- * 2 MiB at least, is left to searches and writers. 0: not even one bit. ids [n], ascending. */
+/* A sixteenth of the cap, and 2 MiB at least, is left to searches and writers. */
+static double room_for_codes(const mn_db *db)
+{
+    double cap = (double)mn_alloc_cap(db->alloc);
+    return cap - fmax(cap / 16, 2 << 20);
+}
+
+/* Bits of a code: as many as were asked for. Where nobody asked, one less if that makes all codes
+ * fit; with fewer, estimates would cost more reads than codes that are read. */
 static uint32_t bits_for(const mn_db *db, const struct catalog_entry *e, const int64_t *ids,
                          size_t n)
 {
-    double cap = (double)mn_alloc_cap(db->alloc);
-    double room = cap - fmax(cap / 16, 2 << 20);
-    for (uint32_t bits = e->bits ? e->bits : IVF_BITS; bits >= 1; bits--)
-        if (code_bytes(db, e->dim, bits, ids, n) <= room)
-            return bits;
-    return 0;
+    double room = room_for_codes(db);
+    if (e->bits)
+        return e->bits;
+    bool fewer = code_bytes(db, e->dim, IVF_BITS, ids, n) > room &&
+                 code_bytes(db, e->dim, IVF_BITS - 1, ids, n) <= room;
+    return IVF_BITS - fewer;
+}
+
+/* The least that an index of n rows takes in memory, with all codes in the sidecar: the centroids,
+ * also as they are while it is made, and what describes its postings. */
+static double least_bytes(uint32_t dim, size_t n)
+{
+    uint32_t lists = cluster_count(n, dim);
+    double posting = sizeof(struct ivf_part) + sizeof(struct ivf_use) + sizeof(struct ann_part) +
+                     sizeof(struct ivf_away) + 64;
+    return (posting + (double)dim * sizeof(float)) * lists + (double)centroids_bytes_of(lists, dim);
 }
 
 static mn_status make_core(mn_conn *conn, struct coll *c, const struct clusters *cl,
@@ -758,7 +788,8 @@ static void plan_memory(struct make *m, const struct rows *r)
     bool cold = m->db->limits.cold;
     room -= order + fmax(cap / 16, SPARE_BYTES);
     m->keep_heap = !cold && codes + heap <= room;
-    m->drop_packs = m->sink->reload && (cold || codes > room);
+    m->send_away = m->sink->reload && (cold || m->db->limits.away || codes > room);
+    m->call_back = !m->db->limits.away && codes <= room_for_codes(m->db);
 }
 
 /* Makes the first version from what clustering found; *m stands ready. */
@@ -852,10 +883,10 @@ mn_status ivf_build(mn_conn *conn, struct coll *c, const struct ivf_sink *sink, 
     mn_status st = list_rows(conn, c, &like, &r.ids, &r.n, err);
     r.at = r.n;
     if (st == MN_OK && r.n >= conn->db->limits.min_rows &&
-        !bits_for(conn->db, &c->entry, r.ids, r.n)) {
+        least_bytes(c->entry.dim, r.n) > room_for_codes(conn->db)) {
         db_log(conn->db, MN_LOG_WARN, "index",
-               "'%s': memory of %" PRIu64 " MiB does not hold the codes of %zu rows; searches read "
-               "the rows",
+               "'%s': memory of %" PRIu64 " MiB does not hold the centroids of %zu rows; searches "
+               "read the rows; raise memory",
                c->entry.name, mn_alloc_cap(a) >> 20, r.n);
     } else if (st == MN_OK && r.n >= conn->db->limits.min_rows) {
         cache_build_begin(conn->db, c->entry.number, build_bytes(conn->db, c, r.ids, r.n));

@@ -14,9 +14,14 @@ struct ivf_sink {
     mn_status (*centroids)(void *ctx, struct ivf_core *core, void **buffer,
                            const float **centroids, mn_error *err);
     mn_status (*pack)(void *ctx, struct ivf_pack *pack, mn_error *err);
-    /* Reads a pack back that `pack` was given before. */
-    mn_status (*reload)(void *ctx, const struct ivf_core *core, const struct extent_ref *ref,
+    /* Reads a pack that is away, whole; or one part of it within *buffer, which is for mn_free
+     * whatever is returned. What cannot be read is lost. */
+    mn_status (*reload)(void *ctx, const struct ivf_core *core, struct ivf_pack *pack,
                         struct ivf_pack **out, mn_error *err);
+    mn_status (*part)(void *ctx, const struct ivf_core *core, struct ivf_pack *pack,
+                      uint32_t index, void **buffer, struct ivf_part *out, mn_error *err);
+    /* What was given can be read from now on. */
+    mn_status (*settle)(void *ctx, mn_error *err);
     mn_status (*block)(void *ctx, uint32_t number, struct heap_block *block, mn_error *err);
     /* Pages of a block that are not in memory, within *buffer, which is for mn_free whatever is
      * returned. */

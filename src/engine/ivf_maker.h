@@ -29,9 +29,8 @@ struct make {
     struct heap_block *refilling;  /* its copy; NULL: not made yet */
     float *wide;             /* [dim] of the row being coded */
     bool keep_heap;             /* vectors fit in memory beside the codes */
-    bool drop_packs;            /* codes are written and read back at the end */
-    struct extent_ref *written; /* [n_written] packs that are to be read back */
-    uint32_t n_written, written_cap;
+    bool send_away;             /* packs that are written do not stay in memory */
+    bool call_back;             /* but come back at the end */
 };
 
 /* Takes core over, also when it fails. make_fini is due then too. */

@@ -26,6 +26,7 @@
 
 #include "index/cluster.h"
 #include "index/kmeans.h"
+#include "src/engine/ivf_away.h"
 #include "storage/sql.h"
 
 enum {
@@ -133,17 +134,24 @@ static mn_status gather(struct regroup *r, uint32_t posting, struct movers *out,
         return make_no_memory(r->m, err);
     for (uint32_t i = r->x->first[posting]; i < r->x->first[posting + 1]; i++) {
         const struct ivf_use *u = &r->m->d.uses[i];
-        const struct ivf_part *p = u->pack ? ivf_use_part(u) : NULL;
-        for (uint32_t row = 0; p && row < p->view.n && st == MN_OK; row++) {
+        struct ivf_part p;
+        void *buffer;
+        if (!u->pack)
+            continue;
+        st = ivf_part_of(r->m->db, r->m->d.core, u, r->m->sink, &buffer, &p, err);
+        for (uint32_t row = 0; row < p.view.n && st == MN_OK; row++) {
             bool there = false;
-            struct mover one = {posting_id(&p->view, row), ivf_slot(p, row), i,
-                                row, posting, (uint32_t)out->n};
             if (ivf_hides(u, row))
                 continue;
+            struct mover one = {posting_id(&p.view, row), ivf_slot(&p, row), i,
+                                row, posting, (uint32_t)out->n};
             st = fetch(r, &one, out->wide + out->n * r->dim, &there, err);
             if (st == MN_OK && there)
                 out->rows[out->n++] = one;
         }
+        mn_free(a, buffer);
+        if (st)
+            break;
     }
     return st == MN_OK ? conn_tick(r->m->conn, err) : st;
 }

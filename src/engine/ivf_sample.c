@@ -15,6 +15,8 @@
 #include <string.h>
 
 #include "index/scan.h"
+#include "src/engine/ivf_away.h"
+#include "src/engine/ivf_store.h"
 #include "storage/sql.h"
 
 enum {
@@ -39,6 +41,8 @@ struct prober {
     struct sample *s;
     struct ann_scratch *scratch;
     struct scan *scan; /* of one query */
+    struct away_reader *away; /* NULL: all codes are in memory */
+    uint64_t reads, bytes;    /* by it */
     mn_status status;
     mn_error err;
 };
@@ -46,7 +50,7 @@ struct prober {
 struct sample {
     mn_conn *conn;
     struct coll *c;
-    const struct ivf *x;
+    struct ivf *x;
     size_t n;
     size_t step;     /* every step-th row is scanned for */
     char *vectors;   /* [n] of the collection's dtype */
@@ -128,6 +132,7 @@ void sample_destroy(struct sample *s)
     for (uint32_t i = 0; i < s->n_probers; i++) {
         ann_scratch_destroy(a, s->probers[i].scratch);
         scan_destroy(s->probers[i].scan);
+        away_reader_destroy(s->probers[i].away);
     }
     mn_free(a, s->probers);
     mn_free(a, s->vectors);
@@ -277,6 +282,26 @@ static mn_status rerank(void *ctx, const struct ann_candidate *c, size_t n, doub
     return st;
 }
 
+/* There is one prober then, on the connection's thread. */
+static mn_status open_away(struct prober *p, mn_error *err)
+{
+    struct sidecar *sidecar = NULL;
+    mn_conn *conn = p->s->conn;
+    mn_status st = ivf_sidecar(conn, &sidecar, err);
+    if (st == MN_OK && !sidecar)
+        st = mn_fail(err, MN_CORRUPT, "index of '%s': its sidecar is not there",
+                     p->s->c->entry.name);
+    if (st == MN_OK)
+        st = away_reader_open(conn, sidecar, p->s->x->away_most, &p->away, err);
+    sidecar_close(sidecar);
+    return st;
+}
+
+static const struct ann_fetch *fetch_of(struct prober *p)
+{
+    return p->away ? away_fetch(p->away, p->s->x, false, &p->reads, &p->bytes) : NULL;
+}
+
 static mn_status prober_init(struct prober *p, struct sample *s, mn_error *err)
 {
     struct mn_alloc *a = s->conn->db->alloc;
@@ -286,6 +311,8 @@ static mn_status prober_init(struct prober *p, struct sample *s, mn_error *err)
     if (st == MN_OK)
         st = ann_scratch_create(a, s->c->entry.dim, s->x->core->n_lists, SAMPLE_K + 1,
                                 &p->scratch, err);
+    if (st == MN_OK && s->x->n_away)
+        st = open_away(p, err);
     return st;
 }
 
@@ -293,7 +320,7 @@ static mn_status prober_init(struct prober *p, struct sample *s, mn_error *err)
 static mn_status make_probers(struct sample *s, const struct parallel *parallel, mn_error *err)
 {
     struct mn_alloc *a = s->conn->db->alloc;
-    uint32_t wanted = ivf_warm(s->x) ? parallel_threads(parallel) : 1;
+    uint32_t wanted = ivf_warm(s->x) && !s->x->n_away ? parallel_threads(parallel) : 1;
     wanted = wanted < MAX_WORKERS ? wanted : MAX_WORKERS;
     s->probers = mn_alloc_array(a, wanted, sizeof *s->probers, MN_TAG_SEARCH);
     if (!s->probers)
@@ -343,7 +370,8 @@ static mn_status probe(struct prober *p, size_t i, mn_error *err)
                           .rerank = rerank,
                           .rerank_ctx = p,
                           .tick = tick,
-                          .tick_ctx = p};
+                          .tick_ctx = p,
+                          .fetch = fetch_of(p)};
     scan_restart(p->scan, s->vectors + i * s->c->vector_bytes);
     mn_status st = ann_search(s->x->ann, p->scratch, &q, err);
     if (st)
@@ -431,6 +459,7 @@ mn_status sample_calibrate(struct sample *s, struct ivf *x, mn_error *err)
                                 .rerank_ctx = p,
                                 .next = calibrate_next,
                                 .tick = tick,
-                                .tick_ctx = p};
+                                .tick_ctx = p,
+                                .fetch = fetch_of(p)};
     return ann_calibrate(s->conn->db->alloc, x->ann, p->scratch, &sample, &x->tuning, err);
 }

@@ -25,6 +25,7 @@
 
 #include "src/engine/cache.h"
 #include "src/engine/fold.h"
+#include "src/engine/ivf_away.h"
 #include "src/engine/ivf_heal.h"
 #include "storage/base/bytes.h"
 #include "storage/extents.h"
@@ -119,14 +120,37 @@ static mn_status read_pack(mn_db *db, struct sidecar *sidecar, const struct ivf_
     return st;
 }
 
-static mn_status reload_pack(void *ctx, const struct ivf_core *core, const struct extent_ref *ref,
+/* Packs of this publish may still wait to be written. */
+static mn_status settle(void *ctx, mn_error *err)
+{
+    const struct ivf_writer *w = ctx;
+    return w->lease ? publish_settle(w->lease, err) : MN_OK;
+}
+
+static mn_status reload_pack(void *ctx, const struct ivf_core *core, struct ivf_pack *pack,
                              struct ivf_pack **out, mn_error *err)
 {
     const struct ivf_writer *w = ctx;
-    mn_status st = publish_settle(w->lease, err);
+    mn_error own = {0};
+    *out = NULL;
+    mn_status st = settle(ctx, err);
     if (st)
         return st;
-    return read_pack(w->db, w->sidecar, core, ref, out, err);
+    st = read_pack(w->db, w->sidecar, core, &pack->ref, out, &own);
+    if (st == MN_CORRUPT || st == MN_IO)
+        ivf_lose_away(w->db, w->sidecar, pack, own.message);
+    if (st && err)
+        *err = own;
+    return st;
+}
+
+static mn_status read_part(void *ctx, const struct ivf_core *core, struct ivf_pack *pack,
+                           uint32_t index, void **buffer, struct ivf_part *out, mn_error *err)
+{
+    const struct ivf_writer *w = ctx;
+    *buffer = NULL;
+    mn_status st = settle(ctx, err);
+    return st ? st : ivf_read_part(w->db, w->sidecar, core, pack, index, buffer, out, err);
 }
 
 mn_status ivf_check_head(const struct extent_view *v, uint32_t magic, size_t head, mn_error *err)
@@ -202,6 +226,8 @@ struct ivf_sink ivf_writer_sink(struct ivf_writer *w)
                              .centroids = read_centroids,
                              .pack = write_pack,
                              .reload = reload_pack,
+                             .part = read_part,
+                             .settle = settle,
                              .block = write_block,
                              .pages = read_pages_of,
                              .ctx = w};

@@ -10,6 +10,7 @@
 #include "index/scan.h"
 #include "src/engine/cache.h"
 #include "src/engine/fold.h"
+#include "src/engine/ivf_away.h"
 #include "src/engine/ivf_heal.h"
 #include "src/engine/ivf_store.h"
 #include "storage/bulk.h"
@@ -25,7 +26,7 @@ enum { WINDOW = 32, WINDOW_BYTES = 8 << 20 }; /* extents read at once, at most; 
 /* Where a row of the index stands. */
 struct place {
     int64_t id;
-    uint32_t use, row;
+    uint32_t use, row; /* as ann_candidate.slot */
 };
 
 struct check {
@@ -88,7 +89,12 @@ static void mark_bad(struct check *k, struct sidecar *s, const struct extent_ref
         heal_lose_block(db, s, x->heap[ref->object], why->message);
     for (uint32_t i = 0; ref->kind == KIND_PACK && i < x->n_uses; i++)
         if (x->uses[i].pack->object == ref->object && is_same(ref, &x->uses[i].pack->ref)) {
-            heal_lose_pack(db, s, x->uses[i].pack, why->message);
+            if (x->uses[i].pack->away) {
+                ivf_lose_away(db, s, x->uses[i].pack, why->message);
+                ivf_break(x);
+            } else {
+                heal_lose_pack(db, s, x->uses[i].pack, why->message);
+            }
             break;
         }
 }
@@ -188,6 +194,20 @@ static mn_status check_graph(struct check *k, mn_error *err)
     return MN_OK;
 }
 
+static mn_status add_places(void *ctx, uint32_t use, const struct ivf_part *part, mn_error *err)
+{
+    struct check *k = ctx;
+    const struct ivf_use *u = &k->x->uses[use];
+    (void)err;
+    for (uint32_t row = 0; row < part->view.n; row++)
+        if (!ivf_hides(u, row))
+            k->places[k->n++] =
+                (struct place){.id = posting_id(&part->view, row),
+                               .use = use,
+                               .row = u->pack->away && part->slots ? ivf_slot(part, row) : row};
+    return MN_OK;
+}
+
 /* Lists the rows that the index holds, and says which stand twice. */
 static mn_status list_places(struct check *k, mn_error *err)
 {
@@ -198,12 +218,9 @@ static mn_status list_places(struct check *k, mn_error *err)
                        "verify: index of '%s': out of memory under the cap for %" PRIu64
                        " rows; raise memory",
                        k->c->entry.name, x->rows);
-    for (uint32_t i = 0; i < x->n_uses; i++) {
-        const struct posting_view *v = &ivf_use_part(&x->uses[i])->view;
-        for (uint32_t row = 0; row < v->n; row++)
-            if (!ivf_hides(&x->uses[i], row))
-                k->places[k->n++] = (struct place){.id = posting_id(v, row), .use = i, .row = row};
-    }
+    mn_status st = ivf_walk_version(k->conn, x, add_places, k, err);
+    if (st)
+        return st;
     qsort(k->places, k->n, sizeof *k->places, by_id);
     for (size_t i = 1; i < k->n; i++)
         if (k->places[i].id == k->places[i - 1].id)

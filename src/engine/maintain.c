@@ -15,6 +15,7 @@
 #include "src/engine/fold.h"
 #include "src/engine/ivf.h"
 #include "src/engine/ivf_heal.h"
+#include "src/engine/ivf_store.h"
 #include "src/engine/ivf_verify.h"
 #include "storage/sql.h"
 
@@ -146,6 +147,7 @@ static void describe_index(const struct ivf *x, mn_index_info *out)
     out->bits = x->core->rabitq->bits;
     out->vectors_in_memory = ivf_warm(x);
     out->memory_bytes = ivf_bytes(x);
+    out->codes_in_memory = ivf_codes_here(x);
     out->recall_most = x->tuning.n_k ? (double)x->tuning.most[0] : 0;
 }
 
@@ -168,6 +170,11 @@ mn_status mn_index_stats(mn_conn *conn, const char *name, mn_index_info *out, mn
             out->pending = pending + view_base(v)->ahead;
             out->sidecar_bytes = file_bytes(conn->db->path, "-mneme");
             out->missing = heal_has_gaps(view_base(v)) ? heal_lost_rows(view_base(v)) : 0;
+        }
+        if (st == MN_OK && !v) {
+            struct ivf_place place;
+            st = ivf_where(conn, c, &place, err);
+            out->unusable = st == MN_OK && place.there;
         }
         out->lost = counter(&conn->db->count.lost);
         out->healed = counter(&conn->db->count.healed);

@@ -49,7 +49,7 @@ struct errand;
 struct call {
     struct search *s;      /* stats: its thread's only */
     const struct view *view;
-    const struct ivf *x;
+    struct ivf *x;
     struct asker *askers;  /* one a thread */
     bool warm;             /* all vectors are in memory */
     bool estimate;         /* no exact distances are wanted */
@@ -333,7 +333,15 @@ static mn_status ask(struct asked *a, size_t query, mn_error *err)
         q.most = all->most;
         q.knobs.lambda *= sparse_factor(s->selected.matches / (double)all->x->rows);
     }
+    if (all->x->n_away && a->own->away)
+        q.fetch = away_fetch(a->own->away, all->x, true, &a->stats.parts_read,
+                             &a->stats.part_bytes);
+    if (all->x->n_away && !q.fetch) { /* the sidecar has gone since the index was loaded */
+        ivf_break(all->x);
+        return mn_fail(err, MN_CORRUPT, "%s: its sidecar cannot be read", s->conn->db->path);
+    }
     st = ann_search(all->x->ann, a->own->scratch, &q, err);
+    away_fetch_end(a->own->away);
     if (st)
         return st;
     const struct ann_stats *did = ann_stats(a->own->scratch);
@@ -366,6 +374,8 @@ static void add_stats(mn_search_stats *to, const mn_search_stats *from)
     to->reads += from->reads;
     to->codes_skipped += from->codes_skipped;
     to->postings_skipped += from->postings_skipped;
+    to->parts_read += from->parts_read;
+    to->part_bytes += from->part_bytes;
     to->cpu_us += from->cpu_us;
 }
 
@@ -486,7 +496,7 @@ static bool view_wants_warmth(const struct search *s, const struct view *v)
 {
     const struct ivf *x = view_base(v);
     size_t bytes = (size_t)x->n_heap * HEAP_BLOCK_PAGES * (HEAP_PAGE + 16);
-    return x->n_heap && !s->conn->db->limits.cold && !ivf_warm(x) &&
+    return x->n_heap && !x->n_away && !s->conn->db->limits.cold && !ivf_warm(x) &&
            cache_has_room(s->conn->db, bytes);
 }
 
@@ -566,6 +576,13 @@ mn_status search_indexed(struct search *s, mn_hit *hits, uint32_t *found, bool *
     if (st == MN_OK && !refused)
         st = ask_all(s, v, hits, found, &refused, err);
     *answered = st == MN_OK && !refused;
+    if (st && ivf_is_broken(view_base(v))) { /* codes cannot be read: this search reads the rows */
+        cache_break_index(s->conn->db, s->c->entry.number, view_base(v));
+        folder_tell(s->conn->db, s->c->entry.name);
+        mn_error_clear(err);
+        s->stats.from_index = false;
+        st = MN_OK;
+    }
     view_release(s->conn->db, v);
     return st;
 }

@@ -307,6 +307,9 @@ static void stats_index(const struct session *db, const mn_collection_info *c,
     } else if (!x->exists && s->vectors < INDEX_LEAST_ROWS) {
         line("index", "none: fewer than %s rows are searched exactly",
              count_format(a, INDEX_LEAST_ROWS));
+    } else if (!x->exists && x->unusable) {
+        line("index", "cannot be used: damaged, or too large for --memory even with its codes left "
+             "in the sidecar; searches read the rows");
     } else if (!x->exists) {
         line("index", "none yet: `mneme fold %s %s` builds it", db->path, c->name);
     } else {
@@ -316,8 +319,14 @@ static void stats_index(const struct session *db, const mn_collection_info *c,
         if (x->missing)
             line("damaged", "it lacks %s rows; they are read from the table until the next fold",
                  count_format(a, x->missing));
-        line("index memory", "%s: centroids and %u-bit codes%s", size_format(d, x->memory_bytes),
-             (unsigned)x->bits, x->vectors_in_memory ? ", vectors too" : "");
+        if (x->codes_in_memory < 1)
+            line("index memory", "%s: centroids and %.0f%% of the %u-bit codes; searches read the "
+                 "others from the sidecar",
+                 size_format(d, x->memory_bytes), 100 * x->codes_in_memory, (unsigned)x->bits);
+        else
+            line("index memory", "%s: centroids and %u-bit codes%s",
+                 size_format(d, x->memory_bytes), (unsigned)x->bits,
+                 x->vectors_in_memory ? ", vectors too" : "");
         line("exact distances", "%s", vectors_place(c, x));
         line("recall", "%g where a search does not say", c->recall);
         if (c->rerank == MN_RERANK_NONE && x->recall_most > 0)
@@ -340,6 +349,8 @@ static void stats_index_json(struct text *t, const mn_index_info *x)
 {
     if (!x->exists) {
         text_puts(t, ",\"index\":null");
+        if (x->unusable)
+            text_puts(t, ",\"index_unusable\":true");
         return;
     }
     text_printf(t,
@@ -347,10 +358,11 @@ static void stats_index_json(struct text *t, const mn_index_info *x)
                 ",\"postings\":%" PRIu64 ",\"bits\":%u",
                 x->generation, x->rows, x->pending, x->postings, (unsigned)x->bits);
     text_printf(t,
-                ",\"memory_bytes\":%" PRIu64 ",\"vectors_in_memory\":%s"
+                ",\"memory_bytes\":%" PRIu64 ",\"codes_in_memory\":%.4f"
+                ",\"vectors_in_memory\":%s"
                 ",\"sidecar_bytes\":%" PRIu64 ",\"recall_most\":%.4f",
-                x->memory_bytes, x->vectors_in_memory ? "true" : "false", x->sidecar_bytes,
-                x->recall_most);
+                x->memory_bytes, x->codes_in_memory, x->vectors_in_memory ? "true" : "false",
+                x->sidecar_bytes, x->recall_most);
     text_printf(t,
                 ",\"missing\":%" PRIu64 ",\"lost\":%" PRIu64 ",\"healed\":%" PRIu64 "}",
                 x->missing, x->lost, x->healed);

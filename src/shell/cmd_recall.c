@@ -291,8 +291,9 @@ static void show_json(const struct recall *r, const struct measured *m)
                 (double)m->sum.probed / n, (double)m->sum.codes / n, (double)m->sum.reranked / n);
     text_printf(&t,
                 ",\"compared_per_query\":%.1f,\"ios_per_query\":%.2f,\"bytes_per_query\":%.0f}\n",
-                (double)m->sum.rows_scanned / n, (double)m->sum.reads / n,
-                (double)m->sum.reads * SIDECAR_PAGE_BYTES / n);
+                (double)m->sum.rows_scanned / n,
+                (double)(m->sum.reads + m->sum.parts_read) / n,
+                (double)(m->sum.reads * SIDECAR_PAGE_BYTES + m->sum.part_bytes) / n);
     out_write(t.data, t.len);
     text_free(&t);
 }
@@ -307,7 +308,7 @@ static void table_begin(struct table *t)
     table_column_add(t, "CPU", true);
     table_column_add(t, "codes", true);
     table_column_add(t, "vectors", true);
-    table_column_add(t, "pages read", true);
+    table_column_add(t, "reads", true);
 }
 
 static void table_add(struct table *t, const struct measured *m)
@@ -327,7 +328,7 @@ static void table_add(struct table *t, const struct measured *m)
     table_cellf(
         t, "%s",
         count_format(count, (uint64_t)((double)(m->sum.reranked + m->sum.rows_scanned) / n + 0.5)));
-    table_cellf(t, "%.1f", (double)m->sum.reads / n);
+    table_cellf(t, "%.1f", (double)(m->sum.reads + m->sum.parts_read) / n);
 }
 
 static void show_table(const struct recall *r, const struct measured *all, size_t n)

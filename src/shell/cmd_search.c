@@ -62,7 +62,7 @@ static const struct option options[] = {
      "Leave out attributes and payloads: faster with many hits.", NULL, 0, 0},
     {"explain", 0, OPTION_FLAG, FIELD(explain), NULL,
      "What the search did, on stderr: by the index or exactly, postings probed, codes scanned, "
-     "vectors compared, pages read, time.",
+     "vectors compared, reads, time.",
      NULL, 0, 0},
     {"query-format", 0, OPTION_CHOICE, FIELD(query_format), "F",
      "Format of the file of queries, as for import.", FORMAT_CHOICES, 0, 0},

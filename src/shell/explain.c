@@ -19,6 +19,8 @@ void stats_add(mn_search_stats *sum, const mn_search_stats *one)
     sum->codes += one->codes;
     sum->reranked += one->reranked;
     sum->reads += one->reads;
+    sum->parts_read += one->parts_read;
+    sum->part_bytes += one->part_bytes;
     sum->from_cache = one->from_cache;
     sum->from_index = one->from_index;
 }
@@ -53,6 +55,9 @@ static void explain_index(const struct explained *e)
              duration_format(b, e->load_seconds));
     per_query("probed", s->probed, "parts of postings", e->n_queries);
     per_query("scanned", s->codes, "codes", e->n_queries);
+    if (s->parts_read)
+        line("fetched", "%s of these parts from the sidecar, %s", count_format(a, s->parts_read),
+             size_format(b, s->part_bytes));
     if (e->rerank == MN_RERANK_NONE)
         line("reranked", "none: distances are estimates from the codes");
     else

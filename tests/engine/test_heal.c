@@ -38,13 +38,17 @@ struct world {
     struct said said;
 };
 
-static void world_open(struct world *w, const char *path, bool cold, uint32_t flags)
+/* What is in memory: vectors and codes, codes only, or neither. */
+enum memory { WARM, COLD, AWAY, MEMORIES };
+
+static void world_open(struct world *w, const char *path, enum memory memory, uint32_t flags)
 {
     struct db_stage stage = {.limits = INDEXED_LIMITS};
     *w = (struct world){.path = path, .b = {.dtype = MN_F32, .metric = MN_L2, .dim = DIM}};
     const mn_open_opts opts = {
         .flags = flags, .durability = MN_RELAXED, .log = listen, .log_ctx = &w->said};
-    stage.limits.cold = cold;
+    stage.limits.cold = memory != WARM;
+    stage.limits.away = memory == AWAY;
     CHECK_OK(db_open_on(path, &opts, &stage, &w->db, &err), err);
     CHECK_OK(mn_connect(w->db, &w->conn, &err), err);
 }
@@ -78,7 +82,7 @@ static void delete_rows(mn_conn *conn, int64_t from, int64_t to)
 static void make(const char *path, bool pending)
 {
     struct world w;
-    world_open(&w, path, false, MN_OPEN_NO_BACKGROUND);
+    world_open(&w, path, WARM, MN_OPEN_NO_BACKGROUND);
     CHECK_OK(mn_create(w.conn, "c", &(mn_collection_opts){.dim = DIM}, &err), err);
     put_rows(w.conn, 1, ROWS + 1, 1);
     CHECK_OK(mn_fold(w.conn, "c", &err), err);
@@ -197,7 +201,7 @@ static void find_named(void *ctx, const char *where, const char *what)
 
 /* One damaged sidecar: `bad` is lost. `most`: blocks that mending it may write; 0: any. */
 static void try_one(const struct image *im, const struct copy *hurt, const struct extent_ref *bad,
-                    size_t most, bool cold, const char *what)
+                    size_t most, enum memory memory, const char *what)
 {
     struct world w;
     uint64_t findings = 0;
@@ -205,7 +209,7 @@ static void try_one(const struct image *im, const struct copy *hurt, const struc
     const struct extent_ref *named = bad;
     file_write(im->path, &im->db);
     file_write(sidecar_of(im->path), hurt);
-    world_open(&w, im->path, cold, MN_OPEN_NO_BACKGROUND);
+    world_open(&w, im->path, memory, MN_OPEN_NO_BACKGROUND);
     load_rows(&w);
     uint64_t by_index = check_answers(&w, what);
     CHECKF(by_index == (is_rebuilt(im, bad) ? 0 : 2), "%s: the index answers %d times", what,
@@ -227,7 +231,7 @@ static void try_one(const struct image *im, const struct copy *hurt, const struc
     const char *wrong = indexed_verify(w.conn);
     CHECKF(!wrong, "%s: afterwards: %s", what, wrong);
     world_close(&w);
-    world_open(&w, im->path, !cold, MN_OPEN_NO_BACKGROUND);
+    world_open(&w, im->path, (memory + 1) % MEMORIES, MN_OPEN_NO_BACKGROUND);
     load_rows(&w);
     CHECKF(check_answers(&w, what) == 2, "%s: the index does not answer after reopening", what);
     CHECKF(!w.said.lost, "%s: after reopening: %s", what, w.said.last);
@@ -244,15 +248,15 @@ static size_t blocks_for(const struct image *im, const struct extent_ref *ref)
 
 /* ---- Damage ---------------------------------------------------------------------------------- */
 
-static void flip_one(const struct image *im, size_t i, uint64_t off, bool cold)
+static void flip_one(const struct image *im, size_t i, uint64_t off, enum memory memory)
 {
     char what[120];
     const struct extent_ref *ref = &im->refs[i];
-    snprintf(what, sizeof what, "kind %u, object %u of %u blocks, byte %llu, cold %d", ref->kind,
-             ref->object, ref->n_blocks, (unsigned long long)off, cold);
+    snprintf(what, sizeof what, "kind %u, object %u of %u blocks, byte %llu, memory %d",
+             ref->kind, ref->object, ref->n_blocks, (unsigned long long)off, (int)memory);
     char *at = im->sidecar.bytes + ref->first_block * BLOCK + off;
     *at = (char)(*at ^ 0x10);
-    try_one(im, &im->sidecar, ref, blocks_for(im, ref), cold, what);
+    try_one(im, &im->sidecar, ref, blocks_for(im, ref), memory, what);
     *at = (char)(*at ^ 0x10);
 }
 
@@ -269,10 +273,10 @@ TEST(a_flip_anywhere_is_borne_named_and_mended)
         uint64_t head = 72 + 4 * (uint64_t)im.refs[i].n_blocks; /* about: with the CRCs */
         for (uint64_t off = test_below(&rng, step < head ? step : head); off < head; off += step)
             if (n++ % thinner == 0)
-                flip_one(&im, i, off, ++runs % 3 == 2);
+                flip_one(&im, i, off, ++runs % MEMORIES);
         for (size_t j = 0; j < (test_long() ? 20 : 1); j++)
             if (n++ % thinner == 0)
-                flip_one(&im, i, head + test_below(&rng, len - head), ++runs % 3 == 2);
+                flip_one(&im, i, head + test_below(&rng, len - head), ++runs % MEMORIES);
     }
     image_free(&im);
     test_note("%zu extents, %zu flips", im.n, runs);
@@ -284,11 +288,11 @@ TEST(mending_writes_what_was_lost_and_no_more)
     size_t runs = 0;
     take_image(&im, test_path("a.db"), false);
     for (size_t i = 0; i < im.n; i++)
-        for (int cold = 0; cold < 2; cold++)
+        for (enum memory memory = 0; memory < MEMORIES; memory++)
             if (!is_rebuilt(&im, &im.refs[i]) && ++runs)
-                flip_one(&im, i, 2 * BLOCK + 9, cold);
+                flip_one(&im, i, 2 * BLOCK + 9, memory);
     image_free(&im);
-    CHECK(runs >= 2 * (FOLDS + 3));
+    CHECK(runs >= MEMORIES * (FOLDS + 3));
 }
 
 enum damage { ZEROS, OTHER_BYTES, CUT, DAMAGES };
@@ -299,7 +303,7 @@ static void try_cut(const struct image *im, const struct copy *hurt, const char 
     struct world w;
     file_write(im->path, &im->db);
     file_write(sidecar_of(im->path), hurt);
-    world_open(&w, im->path, false, MN_OPEN_NO_BACKGROUND);
+    world_open(&w, im->path, WARM, MN_OPEN_NO_BACKGROUND);
     load_rows(&w);
     check_answers(&w, what);
     CHECKF(indexed_verify(w.conn), "%s: verify finds nothing", what);
@@ -400,7 +404,7 @@ TEST(the_thread_heals_what_a_search_met)
         file_write(im.path, &im.db);
         file_write(sidecar_of(im.path), &im.sidecar);
         *at = (char)~*at;
-        world_open(&w, im.path, false, 0);
+        world_open(&w, im.path, WARM, 0);
         load_rows(&w);
         for (int tries = 0; tries < 1000 && !info.healed; tries++) {
             check_answers(&w, "meanwhile");
@@ -429,7 +433,7 @@ TEST(damage_below_what_is_in_memory_is_found_by_verify)
         snprintf(what, sizeof what, "kind %u, object %u", ref->kind, ref->object);
         file_write(im.path, &im.db);
         file_write(sidecar_of(im.path), &im.sidecar);
-        world_open(&w, im.path, false, MN_OPEN_NO_BACKGROUND);
+        world_open(&w, im.path, WARM, MN_OPEN_NO_BACKGROUND);
         load_rows(&w);
         check_answers(&w, what);
         int fd = open(sidecar_of(im.path), O_WRONLY);
@@ -446,6 +450,83 @@ TEST(damage_below_what_is_in_memory_is_found_by_verify)
         CHECKF(!wrong, "%s: %s", what, wrong);
         world_close(&w);
     }
+    image_free(&im);
+}
+
+/* ---- Codes that are read from the disk ------------------------------------------------------- */
+
+/* Flips a byte in each block of an extent but for its header's. */
+static void hurt_blocks(const char *path, const struct extent_ref *ref)
+{
+    int fd = open(path, O_RDWR);
+    CHECK(fd >= 0);
+    for (uint32_t i = 1; i < ref->n_blocks; i++) {
+        char byte;
+        off_t at = (off_t)(ref->first_block + i) * BLOCK + 7;
+        CHECK(pread(fd, &byte, 1, at) == 1);
+        byte = (char)~byte;
+        CHECK(pwrite(fd, &byte, 1, at) == 1);
+    }
+    close(fd);
+}
+
+/* The index is loaded and its codes are on the disk, which is damaged then: a search meets it, or a
+ * fold that needs the codes does. */
+static void damage_away(const struct image *im, const struct extent_ref *ref, bool fold_first)
+{
+    struct world w;
+    char what[60];
+    mn_index_info info;
+    snprintf(what, sizeof what, "pack %u, fold first %d", ref->object, fold_first);
+    file_write(im->path, &im->db);
+    file_write(sidecar_of(im->path), &im->sidecar);
+    world_open(&w, im->path, AWAY, MN_OPEN_NO_BACKGROUND);
+    load_rows(&w);
+    CHECKF(check_answers(&w, what) == 2, "%s: the index does not answer", what);
+    CHECK_OK(mn_index_stats(w.conn, "c", &info, &err), err);
+    CHECKF(info.codes_in_memory == 0, "%g", info.codes_in_memory);
+    hurt_blocks(sidecar_of(im->path), ref);
+    if (!fold_first) {
+        float query[DIM];
+        mn_hit hits[K];
+        uint32_t found;
+        mn_search_stats stats = {.rows_scanned = 0};
+        const mn_search_opts most = {.recall = 0.999, .stats = &stats};
+        indexed_vector(MN_F32, DIM, 3, 1, query);
+        for (int i = 0; i < 200 && !w.said.lost; i++) {
+            indexed_vector(MN_F32, DIM, 3, 1 + (uint64_t)i, query);
+            CHECK_OK(mn_search(w.conn, "c", query, 1, K, &most, hits, &found, &err), err);
+            CHECK(stats.from_index == !w.said.lost && found == K);
+        }
+        CHECKF(w.said.lost, "%s: no search met it", what);
+        uint64_t by_index = check_answers(&w, what);
+        CHECKF(by_index == 2 || ref->rows > ROWS / 4, "%s: the index does not answer", what);
+        CHECK_OK(mn_index_stats(w.conn, "c", &info, &err), err);
+        CHECKF(info.missing || ref->rows > ROWS / 4, "%s: no row is missing", what);
+    }
+    delete_rows(w.conn, 60, 64);
+    brute_free(&w.b);
+    load_rows(&w);
+    mn_status st = mn_fold(w.conn, "c", &err);
+    CHECKF(st == MN_OK, "%s: fold: %s", what, err.message);
+    CHECKF(w.said.lost && w.said.healed, "%s: %zu lost, %zu healed", what, w.said.lost,
+           w.said.healed);
+    CHECKF(check_answers(&w, what) == 2, "%s: the index does not answer", what);
+    const char *wrong = indexed_verify(w.conn);
+    CHECKF(!wrong, "%s: %s", what, wrong);
+    world_close(&w);
+}
+
+TEST(damage_in_codes_on_the_disk_is_met_by_whoever_reads_them)
+{
+    struct image im;
+    size_t packs = 0;
+    take_image(&im, test_path("a.db"), false);
+    for (size_t i = 0; i < im.n; i++)
+        if (im.refs[i].kind == KIND_PACK && ++packs)
+            for (int fold_first = 0; fold_first < 2; fold_first++)
+                damage_away(&im, &im.refs[i], fold_first);
+    CHECK(packs > 2);
     image_free(&im);
 }
 
@@ -500,7 +581,7 @@ TEST(an_index_of_another_version_is_built_anew)
         file_write(im.path, &im.db);
         file_write(sidecar_of(im.path), &im.sidecar);
         renumber(&im, find_extent(&im, kinds[i / 2], false), 4, version);
-        world_open(&w, im.path, false, MN_OPEN_NO_BACKGROUND);
+        world_open(&w, im.path, WARM, MN_OPEN_NO_BACKGROUND);
         load_rows(&w);
         CHECKF(check_answers(&w, what) == 0, "%s: the index answers", what);
         CHECKF(strstr(w.said.last, "version"), "%s: %s", what, w.said.last);

@@ -27,9 +27,13 @@ struct world {
 static mn_status world_open(struct world *w, struct sim_proc *p, const mn_open_opts *opts,
                             mn_error *err)
 {
+    static unsigned opens; /* codes are in memory, or not, in turn */
     const struct db_stage stage = {.vfs = sim_vfs(p),
                                    .fs = sim_fs(p),
-                                   .limits = {.min_rows = 20, .fold_pending = 5, .cold = true}};
+                                   .limits = {.min_rows = 20,
+                                              .fold_pending = 5,
+                                              .cold = true,
+                                              .away = opens++ % 2}};
     mn_open_opts o = opts ? *opts : (mn_open_opts){0};
     o.flags |= MN_OPEN_NO_BACKGROUND;
     *w = (struct world){.vfs = sim_vfs(p),

@@ -25,7 +25,8 @@ static struct world open_world(const char *name, uint32_t dim, mn_rerank rerank,
     struct world w = {.rng = {11}, .dim = dim};
     mn_open_opts opts = {.flags = MN_OPEN_NO_BACKGROUND};
     struct db_stage stage = {
-        .limits = {.min_rows = 300, .fold_pending = 100, .pending_max = 100000, .cold = cold}};
+        .limits = {.min_rows = 300, .fold_pending = 100, .pending_max = 100000, .cold = cold,
+                   .away = cold}};
     snprintf(w.path, sizeof w.path, "%s", test_path(name));
     CHECK_OK(db_open_on(w.path, &opts, &stage, &w.db, &err), err);
     CHECK_OK(mn_connect(w.db, &w.conn, &err), err);

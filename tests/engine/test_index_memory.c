@@ -115,4 +115,132 @@ TEST(what_fits_can_be_built)
     }
 }
 
+/* ---- The dial: an index is opened under less memory than it was built under ------------------ */
+
+enum { DIAL_ROWS = 40000, DIAL_DIM = 128 };
+
+struct seen {
+    mn_hit hits[QUERIES][K];
+    uint64_t parts_read, part_bytes, by_index;
+};
+
+static void search_all(struct world *w, struct seen *s)
+{
+    float v[DIAL_DIM];
+    memset(s, 0, sizeof *s);
+    for (uint64_t q = 0; q < QUERIES; q++) {
+        uint32_t found = 0;
+        mn_search_stats stats = {.rows_scanned = 0};
+        const mn_search_opts opts = {.recall = 0.95, .stats = &stats};
+        indexed_vector(MN_F32, DIAL_DIM, 2, q, v);
+        CHECK_OK(mn_search(w->conn, "c", v, 1, K, &opts, s->hits[q], &found, &err), err);
+        CHECK_EQ(found, K);
+        s->parts_read += stats.parts_read;
+        s->part_bytes += stats.part_bytes;
+        s->by_index += stats.from_index;
+    }
+}
+
+TEST(any_cap_gives_the_same_answers)
+{
+    static const unsigned caps_mib[] = {64, 10, 7, 6, 5, 4};
+    static struct seen all, one, again;
+    struct world w;
+    const char *path = test_path("a.db");
+    const mn_collection_opts like = {.dim = DIAL_DIM, .bits = 8};
+    world_open(&w, path, 64 << 20, 2);
+    fill(w.conn, &like, DIAL_ROWS);
+    CHECK_OK(mn_fold(w.conn, "c", &err), err);
+    world_close(&w);
+    for (size_t i = 0; i < sizeof caps_mib / sizeof *caps_mib; i++) {
+        unsigned mib = caps_mib[i];
+        mn_index_info info;
+        world_open(&w, path, (uint64_t)mib << 20, 1);
+        search_all(&w, &one);
+        for (int n = 0; n < 8; n++)
+            search_all(&w, &again);
+        CHECK_OK(mn_index_stats(w.conn, "c", &info, &err), err);
+        CHECKF(info.exists && one.by_index == QUERIES && again.by_index == QUERIES,
+               "%u MiB: the index answers %d times: %s", mib, (int)again.by_index, w.warning);
+        all = i ? all : one;
+        CHECKF(memcmp(all.hits, one.hits, sizeof all.hits) == 0 &&
+                   memcmp(all.hits, again.hits, sizeof all.hits) == 0,
+               "%u MiB: other answers", mib);
+        CHECKF(!w.warning[0], "%u MiB: %s", mib, w.warning);
+        CHECKF((one.parts_read > 0) == (mib <= 7), "%u MiB: %d parts read", mib,
+               (int)one.parts_read);
+        CHECK(one.part_bytes >= 4096 * one.parts_read && again.parts_read <= one.parts_read);
+        CHECKF((info.codes_in_memory < 1) == (mib <= 7), "%u MiB: %g of the codes in memory", mib,
+               info.codes_in_memory);
+        CHECK(mn_alloc_peak(w.db->alloc) <= mn_alloc_cap(w.db->alloc));
+        test_note("%u MiB: %.1f, then %.1f parts read, %.0f%% in memory", mib,
+                  (double)one.parts_read / QUERIES, (double)again.parts_read / QUERIES,
+                  100 * info.codes_in_memory);
+        world_close(&w);
+    }
+}
+
+/* Rows come, change and go; the codes on the disk follow. */
+TEST(folds_keep_up_under_a_cap_that_does_not_hold_the_codes)
+{
+    static mn_row put[BATCH];
+    static float vectors[BATCH][DIAL_DIM];
+    struct world w;
+    const char *path = test_path("a.db");
+    const mn_collection_opts like = {.dim = DIAL_DIM, .bits = 8};
+    world_open(&w, path, 64 << 20, 2);
+    fill(w.conn, &like, DIAL_ROWS);
+    CHECK_OK(mn_fold(w.conn, "c", &err), err);
+    world_close(&w);
+    world_open(&w, path, 7 << 20, 1);
+    for (uint64_t round = 0; round < 6; round++) {
+        mn_index_info info;
+        for (size_t i = 0; i < BATCH; i++) {
+            uint64_t id = i % 2 ? DIAL_ROWS + round * BATCH + i : 1 + 53 * i + round;
+            indexed_vector(MN_F32, DIAL_DIM, 10 + round, id, vectors[i]);
+            put[i] = (mn_row){.id = (int64_t)id, .vector = vectors[i]};
+        }
+        CHECK_OK(mn_put(w.conn, "c", put, BATCH, NULL, &err), err);
+        for (int64_t id = 0; id < 40; id++)
+            CHECK_OK(mn_delete(w.conn, "c", &(mn_id){.id = 7 + 97 * id + (int64_t)round}, 1, NULL,
+                               &err), err);
+        double pending = recall_of(&w, &like);
+        CHECK_OK(mn_fold(w.conn, "c", &err), err);
+        double recall = recall_of(&w, &like);
+        CHECKF(pending > 0.93 && recall > 0.93, "round %d: recall %.3f, %.3f", (int)round, pending,
+               recall);
+        CHECK_OK(mn_index_stats(w.conn, "c", &info, &err), err);
+        CHECK(info.codes_in_memory < 1 && info.pending == 0 && !w.warning[0]);
+        CHECK(mn_alloc_peak(w.db->alloc) <= mn_alloc_cap(w.db->alloc));
+    }
+    const char *wrong = indexed_verify(w.conn);
+    CHECKF(!wrong, "%s", wrong);
+    world_close(&w);
+}
+
+TEST(an_index_whose_centroids_find_no_room_is_said_to_be_unusable)
+{
+    struct world w;
+    const char *path = test_path("a.db");
+    const mn_collection_opts like = {.dim = DIAL_DIM};
+    mn_index_info info;
+    world_open(&w, path, 64 << 20, 2);
+    fill(w.conn, &like, 5000);
+    CHECK_OK(mn_fold(w.conn, "c", &err), err);
+    CHECK_OK(mn_index_stats(w.conn, "c", &info, &err), err);
+    CHECK(info.exists && !info.unusable);
+    world_close(&w);
+    world_open(&w, path, 4 << 20, 1);
+    void *others[4096]; /* take the memory, but for some KiB */
+    size_t n = 0;
+    while (mn_alloc_used(w.db->alloc) + (40 << 10) < mn_alloc_cap(w.db->alloc))
+        CHECK((others[n++] = mn_alloc(w.db->alloc, 4 << 10, MN_TAG_PENDING)));
+    CHECK_OK(mn_index_stats(w.conn, "c", &info, &err), err);
+    CHECK(!info.exists && info.unusable);
+    CHECK_HAS(w.warning, "raise memory");
+    while (n)
+        mn_free(w.db->alloc, others[--n]);
+    world_close(&w);
+}
+
 TEST_MAIN

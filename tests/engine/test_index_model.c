@@ -25,6 +25,7 @@ struct model_case {
     uint32_t bits;
     bool text, beside;
     bool cold;     /* vectors stay in the sidecar */
+    bool away;     /* codes too */
     bool graph;    /* over however few centroids */
     uint32_t rows; /* at first */
     double floor;  /* of the mean recall */
@@ -50,6 +51,16 @@ static const struct model_case cases[] = {
     {"cold", MN_L2, MN_F32, 1536, MN_RERANK_COPY, 0, .cold = true, .rows = 700, .floor = 0.85},
     {"cold f16 cosine", MN_COSINE, MN_F16, 100, MN_RERANK_COPY, 6, .cold = true, .rows = 400,
      .floor = 0.85},
+    {"away", MN_L2, MN_F32, 100, MN_RERANK_COPY, 0, .cold = true, .away = true, .rows = 700,
+     .floor = 0.85},
+    {"away, vectors in memory", MN_COSINE, MN_F16, 7, MN_RERANK_COPY, 5, .away = true,
+     .rows = 400, .floor = 0.85},
+    {"away, vectors in rows beside", MN_IP, MN_I8, 100, MN_RERANK_ROWS, 8, .away = true,
+     .beside = true, .rows = 400, .floor = 0.85},
+    {"away without vectors", MN_L2, MN_BF16, 64, MN_RERANK_NONE, 8, .away = true, .rows = 400,
+     .floor = 0.85},
+    {"away, graph", MN_L2, MN_F32, 32, MN_RERANK_COPY, 1, .graph = true, .cold = true,
+     .away = true, .rows = 900, .floor = 0.85},
     {"cold, vectors in rows", MN_IP, MN_I8, 100, MN_RERANK_ROWS, 8, .cold = true, .rows = 400,
      .floor = 0.85},
     {"vectors of two pages", MN_L2, MN_F16, 2500, MN_RERANK_COPY, 1, .cold = true, .rows = 350,
@@ -92,6 +103,7 @@ static void open_both(struct fix *f)
     struct db_stage stage = {.vfs = f->vfs, .fs = f->fs, .limits = INDEXED_LIMITS};
     mn_open_opts opts = {.durability = MN_RELAXED, .flags = MN_OPEN_NO_BACKGROUND};
     stage.limits.cold = f->c->cold;
+    stage.limits.away = f->c->away;
     stage.limits.graph_from = f->c->graph ? 1 : 0;
     CHECK_OK(db_open_on("m.db", &opts, &stage, &f->db, &err), err);
     CHECK_OK(mn_connect(f->db, &f->conn, &err), err);

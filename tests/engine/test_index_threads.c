@@ -20,13 +20,17 @@ struct world {
     mn_conn *conn;
 };
 
-static struct world world_open(const char *path, bool cold, uint64_t cap)
+/* What is in memory: vectors and codes, codes only, or neither. */
+enum memory { WARM, COLD, AWAY, MEMORIES };
+
+static struct world world_open(const char *path, enum memory memory, uint64_t cap)
 {
     struct world w;
     struct db_stage stage = {.limits = INDEXED_LIMITS};
     const mn_open_opts opts = {.flags = MN_OPEN_NO_BACKGROUND, .memory_bytes = cap,
                                .durability = MN_RELAXED};
-    stage.limits.cold = cold;
+    stage.limits.cold = memory != WARM;
+    stage.limits.away = memory == AWAY;
     CHECK_OK(db_open_on(path, &opts, &stage, &w.db, &err), err);
     CHECK_OK(mn_connect(w.db, &w.conn, &err), err);
     return w;
@@ -50,9 +54,9 @@ static void put_rows(mn_conn *conn, mn_dtype dtype, int64_t from, int64_t to, ui
 }
 
 /* A collection with an index, and with changes that are not in it. */
-static struct world made(const char *path, const mn_collection_opts *opts, bool cold)
+static struct world made(const char *path, const mn_collection_opts *opts, enum memory memory)
 {
-    struct world w = world_open(path, cold, 0);
+    struct world w = world_open(path, memory, 0);
     CHECK_OK(mn_create(w.conn, "c", opts, &err), err);
     put_rows(w.conn, opts->dtype, 1, ROWS + 1, 1);
     CHECK_OK(mn_fold(w.conn, "c", &err), err);
@@ -134,13 +138,15 @@ TEST(several_threads_answer_as_one)
         mn_dtype dtype;
         mn_metric metric;
         mn_rerank rerank;
-        bool cold;
+        enum memory memory;
     } cases[] = {
-        {"f32 l2 copy", MN_F32, MN_L2, MN_RERANK_COPY, false},
-        {"f16 cosine copy cold", MN_F16, MN_COSINE, MN_RERANK_COPY, true},
-        {"i8 ip rows", MN_I8, MN_IP, MN_RERANK_ROWS, false},
-        {"bf16 l2 rows cold", MN_BF16, MN_L2, MN_RERANK_ROWS, true},
-        {"f32 cosine none", MN_F32, MN_COSINE, MN_RERANK_NONE, false},
+        {"f32 l2 copy", MN_F32, MN_L2, MN_RERANK_COPY, WARM},
+        {"f16 cosine copy cold", MN_F16, MN_COSINE, MN_RERANK_COPY, COLD},
+        {"f32 l2 copy away", MN_F32, MN_L2, MN_RERANK_COPY, AWAY},
+        {"i8 ip rows", MN_I8, MN_IP, MN_RERANK_ROWS, WARM},
+        {"bf16 l2 rows away", MN_BF16, MN_L2, MN_RERANK_ROWS, AWAY},
+        {"f32 cosine none", MN_F32, MN_COSINE, MN_RERANK_NONE, WARM},
+        {"f16 cosine none away", MN_F16, MN_COSINE, MN_RERANK_NONE, AWAY},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char name[16];
@@ -150,7 +156,7 @@ TEST(several_threads_answer_as_one)
                                                     .dtype = cases[i].dtype,
                                                     .metric = cases[i].metric,
                                                     .rerank = cases[i].rerank},
-                              cases[i].cold);
+                              cases[i].memory);
         check_all_ways(w.conn, cases[i].name);
         world_close(&w);
     }
@@ -172,7 +178,7 @@ TEST(vectors_that_are_lost_come_from_their_rows)
 {
     static struct answers before, after;
     const mn_search_opts plain = {.recall = 0.95};
-    struct world w = made(test_path("a.db"), &(mn_collection_opts){.dim = DIM}, true);
+    struct world w = made(test_path("a.db"), &(mn_collection_opts){.dim = DIM}, COLD);
     CHECK_OK(search(w.conn, 10, &plain, 1, &before), err);
     overwrite(test_path("a.db-mneme")); /* codes are in memory; vectors are not */
     CHECK_OK(search(w.conn, 10, &plain, THREADS, &after), err);
@@ -185,9 +191,10 @@ TEST(a_call_allocates_nothing_for_its_queries)
 {
     static struct answers a;
     const mn_search_opts plain = {.recall = 0.95};
-    for (int cold = 0; cold < 2; cold++) {
+    static const char *const names[] = {"a.db", "b.db", "c.db"};
+    for (enum memory memory = 0; memory < MEMORIES; memory++) {
         struct world w =
-            made(test_path(cold ? "b.db" : "a.db"), &(mn_collection_opts){.dim = DIM}, cold);
+            made(test_path(names[memory]), &(mn_collection_opts){.dim = DIM}, memory);
         for (uint32_t threads = 1; threads <= THREADS; threads++)
             CHECK_OK(search(w.conn, 10, &plain, threads, &a), err);
         uint64_t calls = mn_alloc_calls(w.db->alloc);
@@ -203,9 +210,9 @@ TEST(helpers_take_a_part_of_a_small_cap)
     static struct answers one, many;
     const mn_search_opts plain = {.recall = 0.95};
     const char *path = test_path("a.db");
-    struct world w = made(path, &(mn_collection_opts){.dim = DIM}, false);
+    struct world w = made(path, &(mn_collection_opts){.dim = DIM}, WARM);
     world_close(&w);
-    w = world_open(path, true, 12 << 20);
+    w = world_open(path, COLD, 12 << 20);
     CHECK_OK(search(w.conn, 10, &plain, 1, &one), err);
     uint64_t used = mn_alloc_used_by(w.db->alloc, MN_TAG_SEARCH) +
                     mn_alloc_used_by(w.db->alloc, MN_TAG_IO);
@@ -299,7 +306,7 @@ TEST(deadlines_and_progress_end_a_call)
     static const mn_rerank reranks[] = {MN_RERANK_COPY, MN_RERANK_ROWS};
     for (size_t i = 0; i < 2; i++) {
         struct world w = made(test_path(i ? "b.db" : "a.db"),
-                              &(mn_collection_opts){.dim = DIM, .rerank = reranks[i]}, false);
+                              &(mn_collection_opts){.dim = DIM, .rerank = reranks[i]}, WARM);
         CHECK_OK(search(w.conn, 10, &opts, THREADS, &a), err);
         for (uint64_t us = 1; us < 5000; us *= 3) {
             opts.deadline_us = us;
@@ -339,7 +346,7 @@ TEST(a_call_is_interrupted_from_another_thread)
     static struct answers a;
     const mn_search_opts opts = {.recall = 0.999};
     struct world w = made(test_path("a.db"),
-                          &(mn_collection_opts){.dim = DIM, .rerank = MN_RERANK_ROWS}, false);
+                          &(mn_collection_opts){.dim = DIM, .rerank = MN_RERANK_ROWS}, WARM);
     struct interrupter t = {.conn = w.conn};
     pthread_t thread;
     int interrupted = 0;
@@ -397,7 +404,8 @@ TEST(connections_with_helpers_beside_a_folding_writer)
     static const mn_rerank reranks[] = {MN_RERANK_COPY, MN_RERANK_ROWS};
     for (size_t i = 0; i < 2; i++) {
         struct world w = made(test_path(i ? "b.db" : "a.db"),
-                              &(mn_collection_opts){.dim = DIM, .rerank = reranks[i]}, i == 0);
+                              &(mn_collection_opts){.dim = DIM, .rerank = reranks[i]},
+                              i == 0 ? AWAY : WARM);
         struct crowd c = {.db = w.db};
         pthread_t threads[3];
         for (size_t t = 0; t < 3; t++)

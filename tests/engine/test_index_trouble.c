@@ -26,7 +26,7 @@ static struct world world_open(const char *path, uint32_t dim, bool cold, uint32
     struct world w = {.path = path, .b = {.dtype = MN_F32, .metric = MN_L2, .dim = dim}};
     struct db_stage stage = {.limits = INDEXED_LIMITS};
     const mn_open_opts opts = {.flags = flags, .durability = MN_RELAXED};
-    stage.limits.cold = cold;
+    stage.limits.cold = stage.limits.away = cold;
     CHECK_OK(db_open_on(path, &opts, &stage, &w.db, &err), err);
     CHECK_OK(mn_connect(w.db, &w.conn, &err), err);
     return w;

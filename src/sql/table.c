@@ -484,7 +484,7 @@ static int bind(struct table *t, sqlite3_stmt *st, int parameter, size_t i, sqli
         return sqlite3_bind_value(st, parameter, v);
     size_t bytes = mn_vector_bytes(type->dtype, type->dim);
     sqlite3_snprintf(sizeof what, what, "%s.%s", t->name, c->name);
-    bool as_is = sqlite3_value_type(v) == SQLITE_BLOB && (size_t)sqlite3_value_bytes(v) == bytes;
+    bool as_is = value_is_vector(type, v);
     if (as_is)
         status = scan_check_vector(type->dtype, type->metric, type->dim, sqlite3_value_blob(v),
                                    what, &err);

@@ -6,6 +6,7 @@
 
 #include "index/scan.h"
 #include "src/engine/engine.h"
+#include "src/sql/vec_value.h"
 #include "storage/base/number.h"
 #include "storage/base/error.h"
 
@@ -116,6 +117,68 @@ static mn_status read_blob(const struct kernels *kn, const struct vector_type *t
     return st;
 }
 
+/* The type that a value's subtype tells; false: none. */
+static bool typed(sqlite3_value *v, mn_dtype *out)
+{
+    switch (sqlite3_value_subtype(v)) {
+    case VEC_SUBTYPE_F32:
+        *out = MN_F32;
+        return true;
+    case VEC_SUBTYPE_F16:
+        *out = MN_F16;
+        return true;
+    case VEC_SUBTYPE_BF16:
+        *out = MN_BF16;
+        return true;
+    case VEC_SUBTYPE_I8:
+        *out = MN_I8;
+        return true;
+    case VEC_SUBTYPE_BIT:
+        *out = MN_BIT;
+        return true;
+    default:
+        return false;
+    }
+}
+
+bool value_is_vector(const struct vector_type *type, sqlite3_value *v)
+{
+    mn_dtype dtype;
+    return sqlite3_value_type(v) == SQLITE_BLOB &&
+           (size_t)sqlite3_value_bytes(v) == mn_vector_bytes(type->dtype, type->dim) &&
+           (!typed(v, &dtype) || dtype == type->dtype);
+}
+
+/* A blob that tells its type. */
+static mn_status read_typed(const struct kernels *kn, const struct vector_type *type,
+                            sqlite3_value *v, void *to, const char *what, mn_error *err)
+{
+    struct vec vec;
+    mn_status st = vec_read(v, &vec, err);
+    if (st) {
+        mn_error_context(err, "%s: ", what);
+        return st;
+    }
+    if (vec.dim != type->dim)
+        st = mn_fail(err, MN_INVALID, "%s: the vector has %zu elements, the column %u", what,
+                     vec.dim, type->dim);
+    else if (vec.type == type->dtype)
+        memcpy(to, vec.data, vec.bytes);
+    else if (vec.type == MN_BIT || type->dtype == MN_BIT)
+        st = mn_fail(err, MN_INVALID,
+                     "%s: the vector is of %s, the column of %s: neither is made of the other "
+                     "(vec_quantize_binary() makes bits)",
+                     what, mn_dtype_name(vec.type), mn_dtype_name(type->dtype));
+    else {
+        float *floats = vec_floats(kn, &vec);
+        st = floats ? from_floats(kn, type, floats, to, what, err)
+                    : mn_fail(err, MN_NOMEM, "%s: out of memory", what);
+        sqlite3_free(floats);
+    }
+    vec_free(&vec);
+    return st;
+}
+
 mn_status value_vector(const struct kernels *kn, const struct vector_type *type, sqlite3_value *v,
                        const char *what, void **out, mn_error *err)
 {
@@ -133,7 +196,10 @@ mn_status value_vector(const struct kernels *kn, const struct vector_type *type,
     size_t len = (size_t)sqlite3_value_bytes(v);
     mn_status st =
         to && (from || len == 0) ? MN_OK : mn_fail(err, MN_NOMEM, "%s: out of memory", what);
-    if (st == MN_OK && kind == SQLITE_BLOB)
+    mn_dtype dtype;
+    if (st == MN_OK && kind == SQLITE_BLOB && typed(v, &dtype))
+        st = read_typed(kn, type, v, to, what, err);
+    else if (st == MN_OK && kind == SQLITE_BLOB)
         st = read_blob(kn, type, from ? from : "", len, to, what, err);
     else if (st == MN_OK)
         st = read_text(kn, type, from, len, to, what, err);

@@ -16,13 +16,18 @@ struct vector_type {
 
 /*
  * The vector in `v`, of `type`, into *out [mn_vector_bytes], for sqlite3_free; NULL for NULL.
- *   BLOB   exactly the bytes of a vector of the column's type; or of f32, which is rounded
+ *   BLOB   exactly the bytes of a vector of the column's type; or of f32, which is rounded. What
+ *          comes from a function like vec_int8() or from a table of vectors says its type itself,
+ *          and is converted, but not between bits and numbers
  *   TEXT   a JSON array of dim numbers, rounded to the type; for bits 0 and 1
  * `what` names the place in a message: "docs.embedding". Fails with MN_INVALID (element and byte),
  * MN_NOMEM.
  */
 mn_status value_vector(const struct kernels *kn, const struct vector_type *type, sqlite3_value *v,
                        const char *what, void **out, mn_error *err);
+
+/* Whether `v` is a blob that holds a vector of the type just as it is. */
+bool value_is_vector(const struct vector_type *type, sqlite3_value *v);
 
 enum affinity { AFFINITY_BLOB, AFFINITY_TEXT, AFFINITY_NUMERIC, AFFINITY_INTEGER, AFFINITY_REAL };
 

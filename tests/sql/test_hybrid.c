@@ -641,6 +641,36 @@ TEST(groups_of_any_value_are_found_however_large_the_first_is)
     CHECK_EQ(sqlite3_close(db), SQLITE_OK);
 }
 
+/* ---- Vectors that tell their type ----------------------------------------------------------- */
+
+TEST(vectors_that_tell_their_type_are_converted_or_refused)
+{
+    sqlite3 *db = open_db(":memory:");
+    must(db, "CREATE VIRTUAL TABLE t USING mneme(f float[2], h float16[4], i int8[2], b bit[8]);"
+             "INSERT INTO t(id, f, h, i, b) VALUES (1, vec_f16('[1,2]'), vec_int8('[1,2,3,4]'), "
+             "vec_f32('[5,6]'), vec_bit(x'0f')), (2, vec_bf16('[3,4]'), vec_f32('[0,0,0,1]'), "
+             "vec_f16('[7,8]'), vec_quantize_binary('[1,1,1,1,1,1,1,1]'))");
+    check_answer(db, "SELECT vec_to_json(f) || vec_to_json(h) || vec_to_json(i) || vec_to_json(b) "
+                     "FROM t WHERE id = 1",
+                 "[1.000000,2.000000][1,2,3,4][5,6][1,1,1,1,0,0,0,0]");
+    check_answer(db, "SELECT id FROM t WHERE i MATCH vec_f16('[7,7]') AND k = 1", "2");
+    check_answer(db, "SELECT id FROM t WHERE f MATCH vec_int8('[1,1]') AND k = 1", "1");
+    check_answer(db, "SELECT id FROM knn('t', vec_bf16('[4,4]'), 1)", "2");
+    /* a vector out of another table's column */
+    check_answer(db, "SELECT b.id FROM t a JOIN t b ON b.f MATCH a.i AND b.k = 1 WHERE a.id = 1",
+                 "2");
+    check_answer(db, "SELECT group_concat(q.rowid || d.id) FROM vec_npy_each(vec_to_npy(vec_f16("
+                     "'[3,4]'))) q JOIN t d ON d.f MATCH q.vector AND d.k = 1", "02");
+    check_refused(db, "INSERT INTO t(f) VALUES (vec_f16('[1,2,3,4]'))",
+                  "t.f: the vector has 4 elements, the column 2");
+    check_refused(db, "INSERT INTO t(f) VALUES (vec_bit(x'0102030405060708'))",
+                  "t.f: the vector has 64 elements, the column 2");
+    check_refused(db, "SELECT id FROM t WHERE b MATCH vec_int8('[1,0,1,0,1,0,1,0]') AND k = 1",
+                  "the vector is of i8, the column of bit: neither is made of the other");
+    check_refused(db, "INSERT INTO t(i) VALUES (vec_f32('[500,1]'))", "-128 to 127");
+    CHECK_EQ(sqlite3_close(db), SQLITE_OK);
+}
+
 /* ---- Full-text columns ---------------------------------------------------------------------- */
 
 static sqlite3 *text_table(void)

@@ -449,6 +449,18 @@ mn_status fts_find(sqlite3 *db, const char *table, char **name, mn_error *err)
     return st;
 }
 
+mn_status fts_check(sqlite3 *db, const char *name, bool *good, mn_error *err)
+{
+    mn_error found = {0};
+    mn_status st = sql_execf(db, &found,
+                             "INSERT INTO main.\"%w\"(\"%w\", rank) VALUES ('integrity-check', 1)",
+                             name, name);
+    *good = st == MN_OK;
+    if (st != MN_BUSY && st != MN_NOMEM && st != MN_INTERRUPTED && st != MN_IO)
+        return MN_OK; /* what else SQLite says is about the full text */
+    return mn_fail(err, st, "%s", found.message);
+}
+
 /* ---- Removing, rebuilding, renaming ---------------------------------------------------------- */
 
 /* The view that it reads, for sqlite3_free; NULL: none. */

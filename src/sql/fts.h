@@ -47,6 +47,9 @@ MN_CHECKED mn_status fts_make(sqlite3 *db, const char *table, const char *id_col
  * made: what it says is not to be trusted; the sentence names mneme_fts_rebuild(). */
 MN_CHECKED mn_status fts_find(sqlite3 *db, const char *table, char **name, mn_error *err);
 
+/* Compares the FTS5 table `name` with its table; false if they differ. Takes the write lock. */
+MN_CHECKED mn_status fts_check(sqlite3 *db, const char *name, bool *good, mn_error *err);
+
 /* Makes triggers and contents anew; MN_NOTFOUND if the table has no full text. */
 MN_CHECKED mn_status fts_rebuild(sqlite3 *db, const char *table, const char *id_column,
                                  mn_error *err);

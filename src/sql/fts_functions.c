@@ -72,6 +72,50 @@ mn_status fts_drop_over(mn_conn *conn, const char *table, mn_error *err)
     return coll_change_schema(conn, drop, &c, err);
 }
 
+/* One table's; the collections come by name, so that a table may come more than once. */
+static mn_status verify_one(mn_conn *conn, const char *table, mn_finding_fn finding, void *ctx,
+                            uint64_t *findings, mn_error *err)
+{
+    char *name, what[MN_MAX_NAME + 100];
+    bool good = true;
+    mn_error found = {0};
+    mn_status st = fts_find(conn->sql, table, &name, &found);
+    if (st == MN_CORRUPT || st == MN_INVALID) {
+        finding(ctx, table, found.message);
+        ++*findings;
+        return MN_OK;
+    }
+    if (st)
+        return mn_fail(err, st, "%s", found.message);
+    if (name && sqlite3_db_readonly(conn->sql, "main") == 0)
+        st = fts_check(conn->sql, name, &good, err);
+    if (st == MN_OK && !good) {
+        sqlite3_snprintf(sizeof what, what, "the full text '%s' differs from its table; SELECT "
+                         "mneme_fts_rebuild(...) makes it anew", name);
+        finding(ctx, table, what);
+        ++*findings;
+    }
+    sqlite3_free(name);
+    return st;
+}
+
+mn_status fts_verify(mn_conn *conn, mn_finding_fn finding, void *ctx, uint64_t *findings,
+                     mn_error *err)
+{
+    mn_collection_info *all = NULL;
+    size_t n = 0;
+    mn_status st = mn_list(conn, &all, &n, err);
+    for (size_t i = 0; i < n && st == MN_OK; i++) {
+        bool before = false;
+        for (size_t j = 0; j < i; j++)
+            before = before || strcmp(all[j].table, all[i].table) == 0;
+        if (!before)
+            st = verify_one(conn, all[i].table, finding, ctx, findings, err);
+    }
+    mn_free_result(all);
+    return st;
+}
+
 static mn_status take_options(struct fts_options *o, const char *p, mn_error *err)
 {
     mn_status st = MN_OK;

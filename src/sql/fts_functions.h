@@ -16,4 +16,9 @@ MN_CHECKED mn_status fts_make_over(mn_conn *conn, const char *collection,
 /* Removes the full text over a table. */
 MN_CHECKED mn_status fts_drop_over(mn_conn *conn, const char *table, mn_error *err);
 
+/* Compares the full text of each collection's table with the table, word by word, unless the
+ * database is read-only; *findings goes up by one for each that is out of step. */
+MN_CHECKED mn_status fts_verify(mn_conn *conn, mn_finding_fn finding, void *ctx, uint64_t *findings,
+                                mn_error *err);
+
 #endif

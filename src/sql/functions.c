@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "src/engine/engine.h"
+#include "src/sql/fts_functions.h"
 #include "src/sql/sql.h"
 #include "storage/base/error.h"
 
@@ -172,6 +173,8 @@ static void call_verify(sqlite3_context *ctx, int n, sqlite3_value **args)
     mn_status st = session_call(s, &conn, &err);
     if (st == MN_OK)
         st = mn_verify(conn, on_finding, out, &findings, &err);
+    if (st == MN_OK)
+        st = fts_verify(conn, on_finding, out, &findings, &err);
     char *text = sqlite3_str_finish(out);
     if (st)
         session_fail(ctx, st, &err);

@@ -411,6 +411,21 @@ TEST(full_text_comes_and_goes_with_its_functions)
     CHECK_EQ(sqlite3_close(db), SQLITE_OK);
 }
 
+TEST(verify_looks_at_full_text_too)
+{
+    sqlite3 *db = small_db("fts=body");
+    check_answer(db, "SELECT mneme_verify()", "ok");
+    must(db, "INSERT INTO docs_fts(docs_fts, rowid, body) VALUES ('delete', 1, 'the red cat')");
+    check_answer(db, "SELECT mneme_verify()", "docs: the full text 'docs_fts' differs from its "
+                     "table; SELECT mneme_fts_rebuild(...) makes it anew");
+    check_answer(db, "SELECT mneme_fts_rebuild('docs')", "ok");
+    check_answer(db, "SELECT mneme_verify()", "ok");
+    must(db, "CREATE UNIQUE INDEX docs_body ON docs(body)");
+    check_answer(db, "SELECT mneme_verify() LIKE '%docs: full text over ''docs'' (''docs_fts'') is "
+                     "out of step: %'", "1");
+    CHECK_EQ(sqlite3_close(db), SQLITE_OK);
+}
+
 /* An application's SQLite may lack FTS5. */
 TEST(a_sqlite_without_fts5_is_told)
 {

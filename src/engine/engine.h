@@ -83,7 +83,7 @@ struct mn_db {
 /* TXN_HOST: the call runs inside a statement of the application on a hosted connection, in whatever
  * transaction that has; see host.c. */
 enum txn { TXN_NONE, TXN_READ, TXN_WRITE, TXN_HOST };
-enum txn_stmt { TXN_BEGIN_READ, TXN_BEGIN_WRITE, TXN_COMMIT, TXN_ROLLBACK, TXN_STMTS };
+enum txn_stmt { TXN_BEGIN_READ, TXN_BEGIN_WRITE, TXN_COMMIT, TXN_ROLLBACK, TXN_GIVE_UP, TXN_STMTS };
 
 /* Statements over one collection, prepared at first use. */
 enum coll_stmt_kind {

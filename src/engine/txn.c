@@ -13,7 +13,9 @@ mn_status txn_prepare(mn_conn *conn, mn_error *err)
     static const char *const sql[TXN_STMTS] = {[TXN_BEGIN_READ] = "BEGIN",
                                                [TXN_BEGIN_WRITE] = "BEGIN IMMEDIATE",
                                                [TXN_COMMIT] = "COMMIT",
-                                               [TXN_ROLLBACK] = "ROLLBACK"};
+                                               [TXN_ROLLBACK] = "ROLLBACK",
+                                               /* never done: see undo() */
+                                               [TXN_GIVE_UP] = "CREATE TABLE main.mneme_none(x)"};
     mn_status st = MN_OK;
     for (int i = 0; i < TXN_STMTS && st == MN_OK; i++)
         if (!conn->txn_stmts[i])
@@ -57,11 +59,18 @@ bool conn_may_be_dirty(const mn_conn *conn)
 
 /* Ends whatever transaction SQLite has open. The statement was prepared at connect, so that undoing
  * does not fail when memory is out; should it fail all the same, nothing else is done through the
- * connection before it has succeeded. */
+ * connection before it has succeeded.
+ *
+ * While a statement of the application is interrupted, SQLite refuses every other one, ROLLBACK
+ * too: a function's transaction would outlive the statement that called it. But a statement that
+ * writes takes the transaction along as it is refused. */
 static bool undo(mn_conn *conn)
 {
-    if (!sqlite3_get_autocommit(conn->sql)) {
-        run(conn, TXN_ROLLBACK);
+    if (!sqlite3_get_autocommit(conn->sql) && run(conn, TXN_ROLLBACK) == SQLITE_INTERRUPT &&
+        !sqlite3_get_autocommit(conn->sql)) {
+        run(conn, TXN_GIVE_UP);
+        if (!sqlite3_get_autocommit(conn->sql))
+            run(conn, TXN_ROLLBACK);
     }
     conn->must_undo = !sqlite3_get_autocommit(conn->sql);
     return !conn->must_undo;

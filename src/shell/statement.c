@@ -10,9 +10,9 @@
 
 /* ---- Progress ------------------------------------------------------------------------------- */
 
-/* Steps of SQLite's machine between two looks, some 20 us. The library, while it works within a
+/* Steps of SQLite's machine between two looks, some 4 us. The library, while it works within a
  * statement, steps a few of them every 2 ms to hear of interrupts, and so comes here as well. */
-enum { PROGRESS_OPS = 1000 };
+enum { PROGRESS_OPS = 200 };
 
 struct running {
     struct repl *repl;

@@ -254,8 +254,18 @@ mn_status session_call(struct session *s, mn_conn **out, mn_error *err)
     if (st)
         return st;
     session_settle(s);
+    host_look(s->conn); /* for those who go below the public interface */
     *out = s->conn;
     return MN_OK;
+}
+
+/* A connection aside is not the one that the application interrupts: it asks that. */
+static bool aside_goes_on(void *conn, const char *stage, uint64_t done, uint64_t total)
+{
+    (void)stage;
+    (void)done;
+    (void)total;
+    return !host_interrupted(conn);
 }
 
 mn_status session_aside(struct session *s, mn_conn **out, mn_error *err)
@@ -269,7 +279,10 @@ mn_status session_aside(struct session *s, mn_conn **out, mn_error *err)
         return mn_fail(err, MN_INVALID,
                        "a database in memory has no index and no files; this is not for it");
     session_settle(s);
-    return mn_connect(s->conn->db, out, err);
+    st = mn_connect(s->conn->db, out, err);
+    if (st == MN_OK)
+        mn_set_progress(*out, aside_goes_on, s->conn);
+    return st;
 }
 
 void session_tell(struct session *s, const char *collection)

@@ -867,3 +867,168 @@ mn_status columns_get(mn_conn *conn, struct coll *c, const struct view *v, size_
         *err = own;
     return st;
 }
+
+/* ---- Following ------------------------------------------------------------------------------- */
+
+/* A part that a version uses. */
+struct used {
+    const struct ivf_pack *pack;
+    uint32_t index;
+};
+
+static int by_part(const void *a, const void *b)
+{
+    const struct used *x = a, *y = b;
+    if (x->pack != y->pack)
+        return x->pack > y->pack ? 1 : -1;
+    return (x->index > y->index) - (x->index < y->index);
+}
+
+/* The parts that a version uses, in an order; NULL when memory runs out. */
+static struct used *parts_of(mn_db *db, const struct ivf *x)
+{
+    struct used *out = mn_alloc_array(db->alloc, x->n_uses, sizeof *out, MN_TAG_SEARCH);
+    for (uint32_t i = 0; out && i < x->n_uses; i++)
+        out[i] = (struct used){x->uses[i].pack, x->uses[i].index};
+    if (out && x->n_uses > 1)
+        qsort(out, x->n_uses, sizeof *out, by_part);
+    return out;
+}
+
+static size_t place_of(const struct coded *t, int64_t id)
+{
+    const int64_t *at = t->n ? bsearch(&id, t->ids, t->n, sizeof id, by_id) : NULL;
+    return at ? (size_t)(at - t->ids) : t->n;
+}
+
+/* Takes over the codes of rows that `old` has in parts which the new version does not use. */
+static void carry(struct build *b, const struct ivf *old, const struct version_column *from,
+                  const struct used *parts, const struct coded *changed, struct coded *t)
+{
+    for (uint32_t i = 0; i < old->n_uses; i++) {
+        const struct ivf_use *u = &old->uses[i];
+        const struct posting_view *v = &ivf_use_part(u)->view;
+        const struct used key = {u->pack, u->index};
+        if (!from->codes[i] || !readable(v) ||
+            bsearch(&key, parts, b->x->n_uses, sizeof key, by_part))
+            continue;
+        for (uint32_t row = 0; row < v->n; row++) {
+            int64_t id = posting_id(v, row);
+            size_t at = ivf_hides(u, row) ? t->n : place_of(t, id);
+            if (at < t->n && place_of(changed, id) == changed->n)
+                t->codes[at] = from->codes[i][row];
+        }
+    }
+}
+
+/* The ids of the rows without codes, all of them unknown yet. */
+static bool list_rows(struct build *b, size_t rows, struct coded *t)
+{
+    if (!coded_room(b->db, t, rows + 1))
+        return false;
+    for (uint32_t i = 0; i < b->x->n_uses; i++) {
+        const struct ivf_use *u = &b->x->uses[i];
+        const struct posting_view *v = &ivf_use_part(u)->view;
+        for (uint32_t row = 0; lacks(b, i) && row < v->n; row++)
+            if (!ivf_hides(u, row)) {
+                t->codes[t->n] = CODE_UNKNOWN;
+                t->ids[t->n++] = posting_id(v, row);
+            }
+    }
+    if (t->n > 1)
+        qsort(t->ids, t->n, sizeof *t->ids, by_id);
+    return true;
+}
+
+/* Reads what is still unknown; *many: that would be too much. */
+static mn_status read_rest(struct build *b, struct coded *t, bool *many, mn_error *err)
+{
+    size_t left = 0;
+    mn_status st = MN_OK;
+    for (size_t i = 0; i < t->n; i++)
+        left += t->codes[i] == CODE_UNKNOWN;
+    *many = left > FEW_ROWS && left > b->x->rows / FEW_SHARE;
+    for (size_t i = 0; i < t->n && st == MN_OK && !*many; i++) {
+        mn_value value;
+        bool there = false;
+        if (t->codes[i] != CODE_UNKNOWN)
+            continue;
+        st = look_up(b, t->ids[i], &value, &there, err);
+        if (st == MN_OK && there)
+            t->codes[i] = column_code(b->column, &value);
+        if (st == MN_OK && i % TICK_ROWS == 0)
+            st = conn_tick(b->conn, err);
+    }
+    return st;
+}
+
+static mn_status follow(struct build *b, const struct ivf *old, const struct version_column *from,
+                        struct ivf *x, const struct coded *changed, mn_error *err)
+{
+    struct coded t = {0};
+    struct version_column *made = NULL;
+    size_t n, rows;
+    bool many = false;
+    mn_status st = MN_OK;
+    struct filling *packs = packs_without(b, &n, &rows);
+    struct used *parts = parts_of(b->db, x);
+    bool good = packs && parts && list_rows(b, rows, &t);
+    if (good) {
+        carry(b, old, from, parts, changed, &t);
+        st = read_rest(b, &t, &many, err);
+    }
+    if (good && st == MN_OK && !many && (n == 0 || fill_packs(b, packs, n, &t)) &&
+        version_column_make(b, &made))
+        version_column_attach(x, made);
+    for (size_t i = 0; packs && i < n; i++)
+        pack_column_destroy(b->db, packs[i].column);
+    mn_free(b->db->alloc, packs);
+    mn_free(b->db->alloc, parts);
+    coded_fini(b->db, &t);
+    sqlite3_finalize(b->one);
+    return st;
+}
+
+/* Not a second one of the same name, and not one to be made anew. */
+static bool worth_following(const struct version_column *first, const struct version_column *from,
+                            const struct ivf *x)
+{
+    for (const struct version_column *v = first; v != from; v = v->next)
+        if (sqlite3_stricmp(v->column->name, from->column->name) == 0)
+            return false;
+    return x->rows <= from->column->rows + from->column->rows / RETIRE_SHARE;
+}
+
+static bool has_attribute(const struct coll *c, const char *name)
+{
+    size_t at;
+    return coll_attr(c, name, &at, NULL) == MN_OK;
+}
+
+mn_status columns_follow(mn_conn *conn, struct coll *c, const struct ivf *old, struct ivf *x,
+                         mn_error *err)
+{
+    const struct version_column *first =
+        atomic_load_explicit(&old->columns, memory_order_acquire);
+    struct coded changed = {0};
+    struct log_position head;
+    mn_error own = {0};
+    if (!first || old->core != x->core || conn->schema_dirty || x->unread ||
+        !cache_has_room(conn->db, build_bytes(x)))
+        return MN_OK;
+    mn_status st = coll_head(conn, c, &head, &own);
+    bool here = st == MN_OK && head.seq == x->at.seq && head.stamp == x->at.stamp;
+    if (here)
+        st = coll_log_since(conn, c, "fold", old->at.seq, &changed.ids, &changed.n, &own);
+    for (const struct version_column *v = first; here && v && st == MN_OK; v = v->next) {
+        struct build b = {.conn = conn, .db = conn->db, .c = c, .x = x, .column = v->column,
+                          .name = v->column->name};
+        if (worth_following(first, v, x) && has_attribute(c, b.name))
+            st = follow(&b, old, v, x, &changed, &own);
+    }
+    mn_free(conn->db->alloc, changed.ids);
+    bool matters = st == MN_INTERRUPTED || st == MN_DEADLINE || sqlite3_get_autocommit(conn->sql);
+    if (st && matters && err)
+        *err = own;
+    return matters ? st : MN_OK;
+}

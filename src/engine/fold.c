@@ -8,6 +8,7 @@
  * of several processes take turns. A fold that fails is logged and tried again when it is told
  * next.
  */
+#include "src/engine/columns.h"
 #include "src/engine/fold.h"
 
 #include <errno.h>
@@ -262,6 +263,8 @@ mn_status fold_in_memory(mn_conn *conn, struct coll *c, bool at_once, bool *did,
             st = MN_OK;
         }
     }
+    if (st == MN_OK && next)
+        st = columns_follow(conn, c, old, next, err);
     if (next)
         cache_share_ahead(db, c->entry.number, next);
     *did = next != NULL;
@@ -307,8 +310,12 @@ static mn_status settle_next(struct fold *f, struct coll *c, struct ivf *old,
     struct ivf *ahead = NULL;
     mn_status st = fold_since(f->conn, c, old, 1, sink, &ahead, err);
     struct ivf *x = ahead ? ahead : old;
+    if (st == MN_OK && ahead)
+        st = columns_follow(f->conn, c, old, ahead, err);
     if (st == MN_OK && is_due(f->conn->db, f->mode, x))
         st = ivf_settle(f->conn, c, x, sink, &f->next, err);
+    if (st == MN_OK && f->next)
+        st = columns_follow(f->conn, c, x, f->next, err);
     if (st == MN_OK && ahead && !f->next)
         cache_share_ahead(f->conn->db, c->entry.number, ahead);
     if (st == MN_OK && f->next)

@@ -6,7 +6,7 @@
 
 #include <unistd.h>
 
-#include "src/engine/fold.h"
+#include "src/engine/columns.h"
 #include "tests/sim/oom.h"
 
 enum { DIM = 16, K = 10, MAX_TERMS = 3, MAX_VALUES = 6, MAX_ROWS = 4000 };
@@ -442,6 +442,63 @@ TEST(matches_far_from_the_query_are_all_found)
     note(&w);
     CHECK(w.sum.found >= 0.85 * w.sum.wanted);
     CHECK_OK(mn_rollback(w.conn, &err), err);
+    world_end(&w);
+}
+
+/* Live rows of the newest version whose code of `small` is not known, -1: it has no such column; and
+ * whether known ones are right, by the rows. */
+static int unknown_codes(struct world *w)
+{
+    struct ivf *x = cache_take_index(w->db, 1);
+    int unknown = 0;
+    sqlite3_stmt *st = NULL;
+    CHECK(x);
+    const struct version_column *v = atomic_load(&x->columns);
+    while (v && strcmp(v->column->name, "small") != 0)
+        v = v->next;
+    CHECK(sqlite3_prepare_v2(w->conn->sql, "SELECT small FROM c WHERE id = ?", -1, &st, NULL) ==
+          SQLITE_OK);
+    for (uint32_t i = 0; v && i < x->n_uses; i++)
+        for (uint32_t row = 0; row < ivf_use_part(&x->uses[i])->view.n; row++) {
+            if (ivf_hides(&x->uses[i], row))
+                continue;
+            uint16_t code = v->codes[i] ? v->codes[i][row] : CODE_UNKNOWN;
+            sqlite3_reset(st);
+            sqlite3_bind_int64(st, 1, posting_id(&ivf_use_part(&x->uses[i])->view, row));
+            CHECK(sqlite3_step(st) == SQLITE_ROW);
+            mn_value is = row_value(st, 0);
+            CHECK(code == CODE_UNKNOWN || code == column_code(v->column, &is));
+            unknown += code == CODE_UNKNOWN;
+        }
+    sqlite3_finalize(st);
+    ivf_release(w->db, x);
+    return v ? unknown : -1;
+}
+
+TEST(folds_take_attributes_along)
+{
+    struct world w = world_of(1000, MN_RERANK_COPY, true);
+    struct asked a = {.n = 1};
+    float v[DIM] = {1};
+    a.values[0][0] = (mn_value){.type = MN_INTEGER, .integer = 2};
+    a.terms[0] = (mn_condition){"small", MN_OP_EQ, a.values[0], 1};
+    CHECK_EQ(unknown_codes(&w), -1);
+    brute_load(&w.b, w.conn->sql, "c", "vector");
+    check_one(&w, &a, v, K);
+    CHECK_EQ(unknown_codes(&w), 0);
+    for (int i = 0; i < 12; i++) {
+        char sql[100];
+        put_new(&w, 40);
+        snprintf(sql, sizeof sql, "UPDATE c SET small = small + 1 WHERE id %% 50 = %d", i);
+        CHECK(sqlite3_exec(w.conn->sql, sql, NULL, NULL, NULL) == SQLITE_OK);
+        CHECK_OK(mn_fold(w.conn, "c", &err), err);
+        CHECK_EQ(unknown_codes(&w), i < 11 ? 0 : -1); /* it has grown by half: made anew */
+        if (i == 10)
+            put_new(&w, 200);
+    }
+    brute_load(&w.b, w.conn->sql, "c", "vector");
+    check_one(&w, &a, v, K);
+    CHECK_EQ(unknown_codes(&w), 0);
     world_end(&w);
 }
 

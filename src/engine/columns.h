@@ -92,10 +92,10 @@ void version_columns_destroy(mn_db *db, struct ivf *x);
 mn_status columns_get(mn_conn *conn, struct coll *c, const struct view *v, size_t attr,
                       const struct version_column **out, mn_error *err);
 
-/* For whoever made version `x` of `old`, in the same snapshot, before others see it: it gets what old
- * has, so that the next search need not. Codes of rows that only moved are taken over, changed rows
- * are read; nothing happens where they are many, or memory is short. Fails only if the scope has
- * ended with it, or with MN_INTERRUPTED, MN_DEADLINE. */
+/* For whoever made version `x` of `old`, in the same snapshot, before others see it: it gets what
+ * old has, so that the next search need not. Codes of rows that only moved are taken over, changed
+ * rows are read; nothing happens where they are many, or memory is short. Fails only if the scope
+ * has ended with it, or with MN_INTERRUPTED, MN_DEADLINE. */
 mn_status columns_follow(mn_conn *conn, struct coll *c, const struct ivf *old, struct ivf *x,
                          mn_error *err);
 

@@ -32,9 +32,9 @@ enum {
 #define REFUSE_SHARE 0.7f
 
 /* How lambda rises with falling selectivity. */
-#define SPARSE_FROM 0.4
-#define SPARSE_POWER 0.4
-#define SPARSE_MOST 16
+#define SPARSE_FROM 0.25
+#define SPARSE_POWER 0.6
+#define SPARSE_MOST 20
 
 static double recall_of(const struct search *s)
 {

@@ -445,8 +445,8 @@ TEST(matches_far_from_the_query_are_all_found)
     world_end(&w);
 }
 
-/* Live rows of the newest version whose code of `small` is not known, -1: it has no such column; and
- * whether known ones are right, by the rows. */
+/* Live rows of the newest version whose code of `small` is not known, -1: it has no such column.
+ * Known ones must be right. */
 static int unknown_codes(struct world *w)
 {
     struct ivf *x = cache_take_index(w->db, 1);

@@ -101,9 +101,12 @@ static mn_status run(struct measure *m, double *recall, mn_error *err)
 {
     struct coll *c;
     mn_search_opts exact = {.recall = 1};
-    mn_status st = scope_read(m->conn, err);
+    mn_status st = conn_enter(m->conn, err);
     if (st)
         return st;
+    st = scope_read(m->conn, err);
+    if (st)
+        return conn_leave(m->conn, st, err);
     st = coll_get(m->conn, m->name, &c, err);
     if (st == MN_OK) {
         m->bytes = c->vector_bytes;
@@ -111,7 +114,7 @@ static mn_status run(struct measure *m, double *recall, mn_error *err)
     }
     if (st == MN_OK)
         st = draw(m, c, err);
-    st = scope_end(m->conn, st, err);
+    st = conn_leave(m->conn, scope_end(m->conn, st, err), err);
     if (st == MN_OK && m->n)
         st = mn_search(m->conn, m->name, m->vectors, m->n, m->k + 1, &exact, m->truth, m->n_truth,
                        err);

@@ -116,6 +116,7 @@ static void table_free(struct table *t)
     declaration_fini(&t->d);
     sqlite3_free(t->update_mask);
     sqlite3_free(t->name);
+    sqlite3_free(t->base.zErrMsg); /* SQLite asks for none after DROP TABLE */
     session_release(t->s);
     sqlite3_free(t);
 }

@@ -506,7 +506,7 @@ static mn_status find_matches(struct search *s, bool *yes, mn_error *err)
     struct view *v = NULL;
     uint64_t pending = 0;
     mn_status st = MN_OK;
-    *yes = s->over != NULL;
+    *yes = s->over && !view_base(s->over)->unread;
     if (s->over || !s->where.n || !s->c->indexable || (s->ids && s->n_ids <= FEW_IDS))
         return MN_OK;
     st = cache_indexed(s->conn, s->c, &v, &pending, err);

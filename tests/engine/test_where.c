@@ -17,6 +17,7 @@ static const char *const attributes[] = {"mixed", "small", "tags", "z"};
 enum { MIXED, SMALL, TAGS, Z, N_ATTRIBUTES };
 
 struct world {
+    bool away; /* codes and vectors stay in the sidecar */
     mn_db *db;
     mn_conn *conn;
     struct test_rng rng;
@@ -107,6 +108,7 @@ static void put_new(struct world *w, size_t n)
 static void world_reopen(struct world *w, uint32_t flags, uint64_t memory)
 {
     struct db_stage stage = {.limits = INDEXED_LIMITS};
+    stage.limits.cold = stage.limits.away = w->away;
     const mn_open_opts opts = {.flags = flags | MN_OPEN_NO_BACKGROUND,
                                .durability = MN_RELAXED, .memory_bytes = memory};
     if (w->db) {
@@ -702,6 +704,29 @@ TEST(little_memory_makes_it_slower_not_wrong)
     check_random(&w, test_budget(100));
     note(&w);
     world_end(&w);
+}
+
+static void check_away(mn_rerank rerank)
+{
+    struct world w = world_of(1500, rerank, true);
+    w.away = true;
+    world_reopen(&w, 0, 0);
+    check_random(&w, test_budget(60));
+    put_new(&w, 200); /* their codes are in memory, and so are their attributes */
+    CHECK_OK(mn_fold(w.conn, "c", &err), err);
+    check_random(&w, test_budget(60));
+    note(&w);
+    world_end(&w);
+}
+
+TEST(codes_that_are_read_from_the_disk_change_nothing)
+{
+    check_away(MN_RERANK_COPY);
+}
+
+TEST(nor_do_they_with_vectors_in_rows)
+{
+    check_away(MN_RERANK_ROWS);
 }
 
 TEST(a_radius_search_keeps_to_them)

@@ -368,13 +368,15 @@ static mn_status parse_full_text(const char *arg, const struct token *name, cons
                 p = sign.quoted ? sign.text - 1 : sign.text;
         }
     }
+    bool no_memory = !d->text || sqlite3_str_errcode(columns) != SQLITE_OK;
     d->fts.columns = sqlite3_str_finish(columns);
+    if (st == MN_OK && no_memory)
+        st = mn_fail(err, MN_NOMEM, "out of memory");
     if (st == MN_OK && (!closed || p[strspn(p, " \t\r\n")]))
         st = mn_fail(err, MN_INVALID, "'%s' is no full text: write it as words FTS(title, body)",
                      arg);
-    if (st == MN_OK && (!d->text || !d->fts.columns))
-        st = d->text ? mn_fail(err, MN_INVALID, "column '%s': FTS() names no column", d->text)
-                     : mn_fail(err, MN_NOMEM, "out of memory");
+    if (st == MN_OK && !d->fts.columns)
+        st = mn_fail(err, MN_INVALID, "column '%s': FTS() names no column", d->text);
     return st;
 }
 

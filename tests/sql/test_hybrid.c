@@ -856,4 +856,46 @@ TEST(memory_that_runs_out_is_said)
     CHECK_EQ(sqlite3_close(db), SQLITE_OK);
 }
 
+/* Making full text succeeds, or leaves nothing. */
+TEST(full_text_that_memory_cuts_short_leaves_nothing)
+{
+    static const char *const statements[] = {
+        "SELECT mneme_fts('docs', 'body', 'prefix=2 weights=3')",
+        "CREATE VIRTUAL TABLE t USING mneme(v float[2], +body TEXT, words FTS(body))"};
+    static const char *const undo[] = {"SELECT mneme_fts_drop('docs')", "DROP TABLE t"};
+    sqlite3_shutdown();
+    CHECK(oom_install());
+    sqlite3 *db = small_db("");
+    for (size_t i = 0; i < 2; i++) {
+        for (uint64_t n = 1;; n += 1 + n / 50) {
+            char *message = NULL;
+            oom_arm(n, false);
+            int rc = sqlite3_exec(db, statements[i], NULL, NULL, &message);
+            bool fired = oom_fired() > 0;
+            oom_arm(0, false);
+            /* SQLite cannot undo before the SELECT that called the function is over: then the next
+             * call does, and says so. */
+            bool told = message && strstr(message, "an earlier failure rolled it back");
+            CHECKF(rc == SQLITE_OK || rc == SQLITE_NOMEM || told, "%s, allocation %d: code %d, %s",
+                   statements[i], (int)n, rc, message);
+            sqlite3_free(message);
+            if (told)
+                continue;
+            if (rc == SQLITE_OK)
+                must(db, undo[i]);
+            char left[300];
+            if (!sqlite3_get_autocommit(db))
+                continue;
+            CHECK(ask(db, "SELECT group_concat(name) FROM sqlite_master WHERE name LIKE '%fts%' OR "
+                          "name GLOB 't_*' OR name GLOB 'mneme_text*'", left, sizeof left));
+            CHECKF(strcmp(left, "NULL") == 0, "%s, allocation %d: %s is left", statements[i],
+                   (int)n, left);
+            if (!fired)
+                break;
+        }
+    }
+    check_answer(db, "SELECT mneme_verify()", "ok");
+    CHECK_EQ(sqlite3_close(db), SQLITE_OK);
+}
+
 TEST_MAIN

@@ -66,6 +66,19 @@ static void fill(mn_conn *conn)
     MUST(mn_create(conn, "t", &text, NULL) == MN_OK);
     MUST(mn_create(conn, "u", &beside, NULL) == MN_OK);
     MUST(mn_create(conn, "n", &plain, NULL) == MN_OK);
+    /* A table that was there, and two collections over it. */
+    const char *more[] = {"x", "y"};
+    mn_collection_opts over = {
+        .dim = 3, .table = "f", .column = "v", .attributes = more, .n_attributes = 2};
+    mn_collection_opts second = {.dim = 2, .dtype = MN_I8, .table = "f", .column = "w"};
+    MUST(sqlite3_exec(conn->sql,
+                      "CREATE TABLE f(k INTEGER PRIMARY KEY, x UNIQUE, y DEFAULT 3, v, w);"
+                      "CREATE UNIQUE INDEX g ON f(lower(x), y COLLATE nocase DESC) WHERE y > 1;"
+                      "INSERT INTO f VALUES (1, 'a', 2, '[1,2,3]', x'0102'), (5, 'b', NULL, "
+                      "zeroblob(12), '[1,-1]'), (6, NULL, 3, '[1,', NULL)",
+                      NULL, NULL, NULL) == SQLITE_OK);
+    MUST(mn_create(conn, "o", &over, NULL) == MN_OK);
+    MUST(mn_create(conn, "p", &second, NULL) == MN_OK);
     MUST(mn_put(conn, "t", texts, 2, NULL, NULL) == MN_OK);
     MUST(mn_put(conn, "n", rows, 3, NULL, NULL) == MN_OK);
 }
@@ -162,7 +175,14 @@ static const struct {
              {"sqlite_master", "name"},
              {"sqlite_master", "tbl_name"},
              {"sqlite_master", "rootpage"},
-             {"sqlite_master", "type"}};
+             {"sqlite_master", "type"},
+             {"mneme_attributes", "name"},
+             {"mneme_attributes", "collection"},
+             {"mneme_log_3", "seq"},
+             {"f", "k"},
+             {"f", "v"},
+             {"f", "w"},
+             {"f", "x"}};
 
 static const char *const statements[] = {
     "DROP TRIGGER mneme_1_update",
@@ -186,7 +206,23 @@ static const char *const statements[] = {
     ("INSERT INTO mneme_collections SELECT number + 9, name || 'x', table_number, vector_column, "
      "dtype, dim, metric FROM mneme_collections"),
     "VACUUM",
-    "PRAGMA journal_mode = DELETE"};
+    "PRAGMA journal_mode = DELETE",
+    "ALTER TABLE f RENAME TO ff",
+    "ALTER TABLE f RENAME COLUMN v TO vv",
+    "ALTER TABLE f RENAME COLUMN k TO v2",
+    "ALTER TABLE f DROP COLUMN w",
+    "ALTER TABLE f DROP COLUMN y",
+    "DROP TABLE f",
+    "DROP TABLE f; CREATE TABLE f(k INTEGER PRIMARY KEY, v, x, y)",
+    "DROP TABLE f; CREATE TABLE f(k, v, w, x, y)",
+    "DROP TABLE f; CREATE VIEW f AS SELECT 1 AS k, 2 AS v",
+    "CREATE UNIQUE INDEX h ON f(v || k)",
+    "DROP TRIGGER mneme_3_update",
+    "DROP TABLE mneme_attributes",
+    "UPDATE mneme_tables SET id_kind = 'key'",
+    "UPDATE mneme_tables SET id_kind = 'integer'",
+    "UPDATE mneme_meta SET value = value + 1 WHERE key = 'schema'",
+    "UPDATE mneme_tables SET name = 'f'"};
 
 static void mutate(sqlite3 *sql, struct input *in)
 {
@@ -274,12 +310,13 @@ static void try_rows(mn_conn *conn, const char *name)
 static void use(mn_conn *conn)
 {
     mn_collection_info *list, info;
-    static const char *const names[] = {"t", "u", "n"};
+    static const char *const names[] = {"t", "u", "n", "o", "p"};
+    enum { NAMES = sizeof names / sizeof *names };
     size_t n;
     if (good(mn_list(conn, &list, &n, &err)))
         mn_free_result(list);
     good(mn_verify(conn, NULL, NULL, NULL, &err));
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < NAMES; i++) {
         good(mn_info(conn, names[i], &info, &err));
         try_search(conn, names[i]);
         try_rows(conn, names[i]);
@@ -287,7 +324,8 @@ static void use(mn_conn *conn)
     }
     good(mn_add_attribute(conn, "t", "later", &err));
     good(mn_create(conn, "made", &(mn_collection_opts){.dim = 2}, &err));
-    for (int i = 0; i < 3; i++)
+    good(mn_add_attribute(conn, "p", "y", &err));
+    for (int i = 0; i < NAMES; i++)
         good(mn_drop(conn, names[i], &err));
     good(mn_verify(conn, NULL, NULL, NULL, &err));
 }

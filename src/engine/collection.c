@@ -143,6 +143,11 @@ static char *stmt_sql(const struct coll *c, enum coll_stmt_kind which)
                                table, id, column, id);
     case STMT_MAX_ID:
         return sqlite3_mprintf("SELECT max(\"%w\") FROM main.\"%w\"", id, table);
+    case STMT_MAX_USED:
+        return sqlite3_mprintf("SELECT max(ifnull((SELECT max(\"%w\") FROM main.\"%w\"), 0), "
+                               "ifnull((SELECT seq FROM main.sqlite_sequence WHERE name = %Q "
+                               "COLLATE NOCASE), 0))",
+                               id, table, table);
     case STMT_LOG_HEAD:
         return changelog_sql_head(number);
     case STMT_LOG_AT:

@@ -101,6 +101,7 @@ enum coll_stmt_kind {
     STMT_SCAN,       /* -> id, vector by ascending id, rows that have one */
     STMT_STREAM,     /* the same into memory; see stream.c */
     STMT_MAX_ID,
+    STMT_MAX_USED,   /* the same, of rows that are gone too where AUTOINCREMENT remembers them */
     STMT_LOG_HEAD,
     STMT_LOG_AT,
     STMT_LOG_SINCE,

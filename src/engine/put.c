@@ -567,7 +567,8 @@ static mn_status put_rows(struct put *p, mn_error *err)
     int64_t before = 0, after = 0;
     mn_status status = log_next(p->conn, p->c, &before, err);
     if (status == MN_OK)
-        status = coll_stmt(p->conn, p->c, STMT_MAX_ID, &st, err);
+        status = coll_stmt(p->conn, p->c, p->c->entry.foreign ? STMT_MAX_USED : STMT_MAX_ID, &st,
+                           err);
     if (status == MN_OK)
         status = sql_stmt_int(st, 0, &p->max_id, err);
     if (p->max_id < 0)

@@ -292,6 +292,23 @@ TEST(rows_are_put_by_the_columns_that_the_collection_names)
     end(&o);
 }
 
+TEST(ids_that_autoincrement_has_given_are_not_given_again)
+{
+    struct over o;
+    int64_t id;
+    begin(&o, "CREATE TABLE docs(key INTEGER PRIMARY KEY AUTOINCREMENT, lang, year, emb);"
+              "INSERT INTO docs(lang) VALUES (1), (2), (3); DELETE FROM docs WHERE key > 1");
+    CHECK_OK(create(&o, "docs", "docs", "emb"), o.err);
+    for (int i = 0; i < 2; i++) {
+        mn_put_opts opts = {.ids = &id};
+        CHECK_OK(mn_put(o.conn, "docs", &(mn_row){.id = MN_AUTO_ID}, 1, &opts, &o.err), o.err);
+        CHECK_EQ(id, 4 + i);
+    }
+    sql(&o, "INSERT INTO docs(lang) VALUES (9)");
+    CHECK_EQ(number(&o, "SELECT max(key) FROM docs"), 6);
+    end(&o);
+}
+
 TEST(a_column_becomes_an_attribute_later)
 {
     struct over o;

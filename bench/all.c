@@ -102,6 +102,13 @@ static const struct step steps[] = {
     {"churn-random", 1000000, 128, NULL, {"churn", "--order", "random"}, {NULL}},
     {"live", 1000000, 128, NULL, {"live"}, {NULL}},
     {"sql", 1000000, 128, NULL, {"sql"}, {NULL}},
+    {"filter", 1000000, 128, "", {"filter", "--correlated"}, {NULL}},
+    {"filter-peers",
+     100000,
+     128,
+     "zvec,lancedb",
+     {"filter", "--correlated", "--max-queries", "100"},
+     {NULL}},
     {"put-single", 4000, 0, NULL, {"put", "--single", "--n", "{n}", "--dim", "128"}, {NULL}},
 };
 
@@ -144,7 +151,7 @@ static void peers_present(const struct all_opts *o, const struct step *s, char *
                  {"sqlite-vec", "vec0.so", false},     {"hnswlib", "hnswlib_ann", true},
                  {"faiss-ivfpqfs", "faiss_ivf", true}, {"usearch", "usearch_ann", true},
                  {"zvec", "zvec_ann", true},           {"lancedb", "lancedb_ann", true}};
-    bool ann = strcmp(s->args[0], "ann") == 0;
+    bool ann = strcmp(s->args[0], "ann") == 0 || strcmp(s->args[0], "filter") == 0;
     char path[PATH_ROOM];
     size_t len = 0;
     *out = 0;

@@ -363,6 +363,29 @@ TEST(churn_tells_each_step_and_a_fresh_index)
     json_decref(line);
 }
 
+TEST(filter_tells_each_selectivity_and_correlation)
+{
+    must("mneme_bench dataset synthetic --n 2500 --dim 8 --clusters 5 --intrinsic 4 --out-base "
+         "b.fbin --queries 10 --out-queries q.fbin && mneme_bench filter --base b.fbin --queries "
+         "q.fbin --selectivity 0.004,0.5 --correlated --passes 1 --json out.json && wc -l "
+         "<out.json");
+    CHECK_HAS(output, "\n6\n");
+    FILE *f = fopen(test_path("out.json"), "r");
+    char text[4000];
+    CHECK(f);
+    while (fgets(text, sizeof text, f)) {
+        json_t *line = json_loads(text, 0, NULL);
+        CHECK(line);
+        CHECK_NEAR(number(line, "recall"), 1, 0); /* so few rows are searched exactly */
+        CHECK_NEAR(number(line, "rows_missing"), 0, 0);
+        CHECK(number(line, "cpu_us_per_query") > 0 && number(line, "cpu_us_unfiltered") > 0);
+        CHECK(number(line, "cpu_us_exact") > 0 && json_object_get(line, "plan"));
+        check_origin(line);
+        json_decref(line);
+    }
+    fclose(f);
+}
+
 TEST(live_measures_search_puts_and_reopening)
 {
     must("mneme_bench dataset synthetic --n 2500 --dim 8 --clusters 5 --intrinsic 4 --out-base "

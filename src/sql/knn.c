@@ -56,6 +56,7 @@ static int on_connect(sqlite3 *sql, void *aux, int argc, const char *const *argv
     (void)argc;
     (void)argv;
     (void)message;
+    session_settle_early(aux);
     struct function *f = sqlite3_malloc(sizeof *f);
     int rc = f ? sqlite3_declare_vtab(sql, "CREATE TABLE x(id, distance REAL, rank INTEGER, "
                                            "collection HIDDEN, query HIDDEN, "

@@ -47,6 +47,7 @@ static int on_connect(sqlite3 *sql, void *arg, int argc, const char *const *argv
     (void)argc;
     (void)argv;
     (void)message;
+    session_settle_early(a->s);
     sqlite3_str *text = sqlite3_str_new(sql);
     for (int i = 0; i < a->f->n_columns; i++)
         sqlite3_str_appendf(text, "%s\"%w\"%s", i ? ", " : "CREATE TABLE x(", a->f->columns[i],

@@ -305,6 +305,20 @@ void session_settle(struct session *s)
                "%s: was in rollback-journal mode, switched to WAL", s->conn->db->path);
 }
 
+void session_settle_early(struct session *s)
+{
+    sqlite3_stmt *st = NULL;
+    if (s->settled || sqlite3_txn_state(s->sql, "main") != SQLITE_TXN_NONE)
+        return;
+    bool other =
+        sqlite3_prepare_v2(s->sql, "PRAGMA main.journal_mode", -1, &st, NULL) == SQLITE_OK &&
+        sqlite3_step(st) == SQLITE_ROW &&
+        sqlite3_stricmp((const char *)sqlite3_column_text(st, 0), "wal") != 0;
+    sqlite3_finalize(st);
+    if (other)
+        session_settle(s);
+}
+
 /* ---- Errors ---------------------------------------------------------------------------------- */
 
 int session_code(mn_status st)

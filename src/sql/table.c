@@ -166,6 +166,7 @@ static int on_connect(sqlite3 *sql, void *aux, int argc, const char *const *argv
                       sqlite3_vtab **out, char **message)
 {
     struct table *t;
+    session_settle_early(aux);
     int rc = table_make(aux, sql, argc, argv, &t, message);
     *out = rc == SQLITE_OK ? &t->base : NULL;
     return rc;

@@ -165,6 +165,19 @@ def test_the_extension_may_be_loaded_twice():
     assert ids(db, "SELECT id FROM docs WHERE embedding MATCH ? AND k = 1", blob(7, 0)) == [7]
 
 
+def test_a_database_in_a_rollback_journal_is_switched_by_the_first_query():
+    for sql, want in (("SELECT id FROM docs WHERE embedding MATCH ? AND k = 1", [7]),
+                      ("SELECT id FROM knn('docs', ?, 1)", [7]),
+                      ("SELECT id FROM hybrid('docs', NULL, ?, 1)", [7])):
+        plain = connect("b.db", load=False)
+        assert plain.execute("PRAGMA journal_mode = DELETE").fetchone() == ("delete",)
+        plain.close()
+        db = connect("b.db")
+        assert ids(db, sql, blob(7, 0)) == want
+        assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        db.close()
+
+
 def test_databases_in_memory_work_too():
     db = sqlite3.connect(":memory:")
     db.enable_load_extension(True)

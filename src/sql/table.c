@@ -169,8 +169,6 @@ static int on_connect(sqlite3 *sql, void *aux, int argc, const char *const *argv
     session_settle_early(aux);
     int rc = table_make(aux, sql, argc, argv, &t, message);
     *out = rc == SQLITE_OK ? &t->base : NULL;
-    if (rc == SQLITE_OK)
-        session_settle(aux); /* a statement that reads stands in the way of write-ahead logging */
     return rc;
 }
 

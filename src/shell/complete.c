@@ -38,6 +38,14 @@ size_t completion_common(const struct completion *c)
     return common;
 }
 
+static int characters(const char *s, size_t n)
+{
+    int count = 0;
+    for (size_t i = 0; i < n; i++)
+        count += (s[i] & 0xc0) != 0x80;
+    return count;
+}
+
 static void offer(struct asked *a, const char *word, const char *suffix)
 {
     if (strncasecmp(word, a->prefix, a->prefix_len) != 0)
@@ -250,7 +258,7 @@ static void offer_files(struct asked *a)
 
 static void offer_options(struct asked *a, const char *name)
 {
-    const struct command *command = command_find(name);
+    const struct command *command = command_find(strcmp(name, "near") == 0 ? "search" : name);
     for (const struct option *o = command ? command->options : NULL; o && o->name; o++) {
         char word[64];
         snprintf(word, sizeof word, "--%s", o->name);
@@ -266,6 +274,29 @@ static void offer_collections(struct asked *a)
         offer_name(a, r->known.items[i].collection, "");
 }
 
+/* Text ids that begin so, of all collections that have them. */
+static void offer_ids(struct asked *a)
+{
+    struct repl *r = a->repl;
+    collections_load(&r->known, r->db);
+    for (size_t i = 0; a->prefix_len && i < r->known.n; i++) {
+        const struct vector_column *v = &r->known.items[i];
+        struct words w = {0};
+        if (v->id_kind != MN_ID_TEXT)
+            continue;
+        char *sql = need(sqlite3_mprintf("SELECT text_id FROM \"%w\" WHERE text_id >= %.*Q AND "
+                                         "substr(text_id, 1, %d) = %.*Q ORDER BY text_id LIMIT 100",
+                                         v->table, (int)a->prefix_len, a->prefix,
+                                         characters(a->prefix, a->prefix_len), (int)a->prefix_len,
+                                         a->prefix));
+        schema_query(r->db, sql, NULL, &w);
+        for (size_t j = 0; j < w.n; j++)
+            offer(a, w.items[j], " ");
+        sqlite3_free(sql);
+        words_free(&w);
+    }
+}
+
 static void offer_arguments(struct asked *a, const struct dot *d, size_t word)
 {
     static const char *const switches[] = {"on ", "off "};
@@ -274,6 +305,10 @@ static void offer_arguments(struct asked *a, const struct dot *d, size_t word)
         return;
     }
     enum dot_completes what = d->completes;
+    if (strcmp(d->name, "near") == 0 && word == 1) {
+        offer_ids(a);
+        return;
+    }
     if (strcmp(d->name, "import") == 0 && word > 1)
         what = COMPLETES_TABLES;
     if (strcmp(d->name, "export") == 0 && word > 1)

@@ -90,10 +90,11 @@ int dot_schema(struct repl *r, const struct dot_args *a)
     int rc,
         code =
             prepare(r,
-                    "SELECT s.sql || ';' FROM sqlite_schema s WHERE s.sql IS NOT NULL AND "
-                    "(s.tbl_name LIKE ?1 OR s.name LIKE ?1 OR (?1 IS NULL AND s.name" NOT_INTERNAL
-                    "AND s.name NOT IN (SELECT name FROM pragma_table_list WHERE "
-                    "type = 'shadow'))) ORDER BY s.rowid",
+                    "SELECT s.sql || ';' FROM (SELECT 0 AS t, rowid AS r, * FROM sqlite_schema "
+                    "UNION ALL SELECT 1, rowid, * FROM sqlite_temp_schema) s WHERE s.sql IS NOT "
+                    "NULL AND (s.name LIKE ?1 OR (s.name" NOT_INTERNAL "AND (s.tbl_name LIKE ?1 OR "
+                    "(?1 IS NULL AND s.name NOT IN (SELECT name FROM pragma_table_list WHERE type "
+                    "= 'shadow'))))) ORDER BY s.t, s.r",
                     pattern, &stmt);
     if (code)
         return code;

@@ -29,12 +29,14 @@ static void help_line(const struct dot *d)
 static int help_one(const char *word)
 {
     const struct dot *d = dot_find(word + (word[0] == '.'));
-    const struct command *command = command_find(word + (word[0] == '.'));
+    bool near = d && strcmp(d->name, "near") == 0;
+    const struct command *command = d ? command_find(near ? "search" : d->name) : NULL;
     if (!d)
         return error_exit("unknown command %s; .help lists them", word);
-    if (command && (d->needs & DOT_PROGRAM || strcmp(d->name, "import") == 0)) {
+    bool both = strcmp(d->name, "import") == 0 || strcmp(d->name, "export") == 0 || near;
+    if (command && (d->needs & DOT_PROGRAM || both)) {
         out_printf(".%s %s\n%s. As `mneme %s`, on the open database:\n\n", d->name, d->arguments,
-                   d->help, d->name);
+                   d->help, command->name);
         options_help(command);
         return 0;
     }

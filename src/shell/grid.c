@@ -18,7 +18,8 @@ struct grid {
     enum mode mode;
     size_t n_columns;
     char **names, **types; /* [n_columns] */
-    bool *right;           /* [n_columns] all cells so far are numbers */
+    bool *right;           /* [n_columns] all cells so far are numbers, or NULL */
+    bool *numbers;         /* [n_columns] some are */
     size_t *widths;        /* [n_columns] once they are fixed */
     bool fixed;            /* header printed, rows follow at once */
     size_t most;           /* rows held: limit, or GRID_ROWS */
@@ -81,6 +82,7 @@ struct grid *grid_begin(const struct modes *modes, enum mode mode, sqlite3_stmt 
     g->names = need(calloc(n + 1, sizeof *g->names));
     g->types = need(calloc(n + 1, sizeof *g->types));
     g->right = need(calloc(n + 1, sizeof *g->right));
+    g->numbers = need(calloc(n + 1, sizeof *g->numbers));
     g->widths = need(calloc(n + 1, sizeof *g->widths));
     g->row = need(calloc(n + 1, sizeof *g->row));
     g->cells = need(calloc(g->most * (n + 1), sizeof *g->cells));
@@ -247,7 +249,7 @@ static bool fix(struct grid *g)
         if (i < WIDTHS_MOST && g->modes->widths[i])
             width = g->modes->widths[i];
         g->widths[i] = width ? width : 1;
-        g->right[i] = g->right[i] && g->n_held;
+        g->right[i] = g->right[i] && g->numbers[i];
     }
     size_t room = boxed(g) ? out_columns() : 0;
     if (room && g->n_rows == 1 && line_width(g) > room)
@@ -364,6 +366,7 @@ void grid_cell(struct grid *g, const struct cell *c)
     bool number = c->type == SQLITE_INTEGER || c->type == SQLITE_FLOAT;
     if (!number && c->type != SQLITE_NULL && !g->fixed)
         g->right[g->column] = false;
+    g->numbers[g->column] |= number;
     text_puts(&shown, "");
     cell_show(&shown, c, g->modes->null_value);
     if (g->mode == MODE_MARKDOWN) {
@@ -424,6 +427,7 @@ void grid_end(struct grid *g, bool fine)
     free(g->names);
     free(g->types);
     free(g->right);
+    free(g->numbers);
     free(g->widths);
     free(g->row);
     free(g->cells);

@@ -45,8 +45,8 @@ void session_tell(struct session *s, const char *collection);
  * later. */
 void session_settle(struct session *s);
 
-/* The same when a statement is prepared, from an xConnect: once the statement reads, its own lock is
- * in the way of the switch. Does nothing where the journal is a write-ahead log already. */
+/* The same when a statement is prepared, from an xConnect: once the statement reads, its own lock
+ * is in the way of the switch. Does nothing where the journal is a write-ahead log already. */
 void session_settle_early(struct session *s);
 
 /* While mneme_explain() runs a statement: what its searches did, all together. */

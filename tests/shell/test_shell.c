@@ -119,6 +119,8 @@ TEST(help_needs_no_database)
     CHECK_HAS(out, ".near WORD|ID");
     run(0, "mneme a.db '.help .recall'");
     CHECK_HAS(out, "--sample");
+    run(0, "mneme a.db '.help .near'");
+    CHECK_HAS(out, "--exact");
     run(0, "mneme a.db '\\?'");
     CHECK_HAS(out, ".tables");
 }
@@ -230,6 +232,11 @@ TEST(the_schema_is_told_by_dot_commands_and_psqls)
     run_shows("mneme app.db .indexes", "tb\n");
     run_shows("mneme app.db '.schema t'",
               "CREATE TABLE t(a integer primary key, b text);\nCREATE INDEX tb on t(b);\n");
+    run_shows("mneme app.db '.schema docs'",
+              "CREATE TABLE \"docs\"(...);\n"); /* and not the triggers of its change log */
+    run_shows("mneme app.db '.schema mneme_1_delete'", "CREATE TRIGGER ...;\n");
+    run_shows("mneme app.db 'create temp table passing(a)' '.schema pass%'",
+              "CREATE TABLE passing(a);\n");
     run(0, "mneme app.db '\\d docs'");
     CHECK_HAS(out, "collection docs: column vector, 2 x f32");
     run_says(1, "mneme app.db '.schema dosc'", "did you mean docs?");

@@ -1,5 +1,5 @@
-/* A database with collections that is in rollback-journal mode: copied by VACUUM INTO, restored from
- * a dump, or set so by hand. It is switched to write-ahead logging by the first use, whichever. */
+/* A database with collections that is in rollback-journal mode: copied by VACUUM INTO, restored
+ * from a dump, or set so by hand. The first use, whichever, switches it to write-ahead logging. */
 #include "tests/sql/steps.h"
 
 static void use(const char *sql, const char *want)

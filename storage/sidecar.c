@@ -189,7 +189,7 @@ struct head {
     const struct header *h; /* a good one; NULL: none */
     bool has_intent[2];
     struct intent intent[2];
-    bool is_sidecar;   /* a magic stands where it should, or all four blocks are zeros */
+    bool is_sidecar; /* a magic stands where it should, or all four blocks are zeros */
 };
 
 static mn_status head_read(const char *path, struct mn_file *f, uint64_t db_tag, uint8_t *buf,
@@ -278,7 +278,10 @@ static void judge_head(const char *path, const struct head *d, const struct side
     if (d->is_sidecar)
         find(f, SIDECAR_DAMAGED, "%s: its headers are damaged; it must be built anew", path);
     else
-        find(f, SIDECAR_FOREIGN, "%s: is no sidecar of Mneme; it is left alone", path);
+        find(f, SIDECAR_FOREIGN,
+             "%s: is no sidecar of Mneme; it is left alone: rebuild the index to replace it, or "
+             "move the file away",
+             path);
 }
 
 /* Does the newest intent belong to this catalog? See the top of this file. */

@@ -109,7 +109,9 @@ mn_status conn_open(mn_db *db, bool counted, mn_conn **out, mn_error *err)
         *out = NULL;
     if (st)
         return st;
-    st = db_open_sqlite(db, conn->page_cache, &conn->sql, err);
+    st = db_settle_wal(db, err);
+    if (st == MN_OK)
+        st = db_open_sqlite(db, conn->page_cache, &conn->sql, err);
     if (st == MN_OK)
         st = db_limit_wal(conn->sql, err);
     if (st == MN_OK)

@@ -96,8 +96,7 @@ static void run_on_pool(void *ctx, unsigned n, void (*fn)(void *arg, unsigned wo
 struct parallel db_parallel(mn_db *db)
 {
     struct pool *p = db->opts.threads > 1 ? db_pool(db) : NULL;
-    return (struct parallel){
-        .run = p ? run_on_pool : NULL, .ctx = p, .threads = db->opts.threads};
+    return (struct parallel){.run = p ? run_on_pool : NULL, .ctx = p, .threads = db->opts.threads};
 }
 
 void db_log(mn_db *db, mn_log_level level, const char *topic, const char *format, ...)
@@ -299,8 +298,8 @@ static void close_refused(sqlite3 *sql)
 {
     sqlite3_file *log = NULL;
     sqlite3_int64 bytes = 0;
-    if (sqlite3_file_control(sql, "main", SQLITE_FCNTL_JOURNAL_POINTER, &log) == SQLITE_OK &&
-        log && log->pMethods && log->pMethods->xFileSize(log, &bytes) == SQLITE_OK && bytes)
+    if (sqlite3_file_control(sql, "main", SQLITE_FCNTL_JOURNAL_POINTER, &log) == SQLITE_OK && log &&
+        log->pMethods && log->pMethods->xFileSize(log, &bytes) == SQLITE_OK && bytes)
         sqlite3_db_config(sql, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     sqlite3_close(sql);
 }
@@ -370,10 +369,22 @@ mn_status db_use_wal(mn_db *db, sqlite3 *sql, bool *was, mn_error *err)
     }
     if (st && err && err->code == MN_OK)
         *err = own;
+    pthread_mutex_lock(&db->lock);
+    db->late_wal = db->late_wal && st != MN_OK;
+    pthread_mutex_unlock(&db->lock);
     return st;
 }
 
-static mn_status look_at_database(mn_db *db, mn_error *err)
+mn_status db_settle_wal(mn_db *db, mn_error *err)
+{
+    bool was;
+    pthread_mutex_lock(&db->lock);
+    bool late = db->late_wal;
+    pthread_mutex_unlock(&db->lock);
+    return late ? db_use_wal(db, db->keeper, &was, err) : MN_OK;
+}
+
+static mn_status look_at_database(mn_db *db, bool reading, mn_error *err)
 {
     enum catalog_state state = CATALOG_ABSENT;
     mn_status st = catalog_check(db->keeper, &state, err);
@@ -388,7 +399,9 @@ static mn_status look_at_database(mn_db *db, mn_error *err)
         return MN_OK;
     bool was_wal = true;
     st = catalog_walk(db->keeper, look_at_entry, NULL, err);
-    if (st == MN_OK && !readonly)
+    if (st == MN_OK && !readonly && reading)
+        db->late_wal = true;
+    else if (st == MN_OK && !readonly)
         st = db_use_wal(db, db->keeper, &was_wal, err);
     if (st == MN_OK && !was_wal)
         db_log(db, MN_LOG_WARN, "open", "%s: was in rollback-journal mode, switched to WAL",
@@ -477,7 +490,7 @@ static mn_status db_create(char *path, const mn_open_opts *opts, const struct db
     if (st == MN_OK)
         st = db_open_sqlite(db, FURTHER_PAGE_CACHE, &db->keeper, err);
     if (st == MN_OK)
-        st = look_at_database(db, err);
+        st = look_at_database(db, stage->reading, err);
     const uint32_t kind = opts->flags & (MN_OPEN_READONLY | MN_OPEN_IMMUTABLE);
     if (st == MN_READONLY && kind == MN_OPEN_READONLY && !db->vfs && access(path, R_OK) == 0 &&
         !folder_takes_files(path)) {
@@ -597,8 +610,8 @@ mn_status db_open_vfs(const char *path, const mn_open_opts *opts, const char *vf
 }
 
 /* One that is open already in this process is taken as it is. */
-static mn_status open_beside(sqlite3 *sql, const char *path, const mn_open_opts *given,
-                             mn_db **out, mn_error *err)
+static mn_status open_beside(sqlite3 *sql, const char *path, const mn_open_opts *given, mn_db **out,
+                             mn_error *err)
 {
     const char *file = sqlite3_db_filename(sql, "main");
     sqlite3_vfs *vfs = NULL, *usual = sqlite3_vfs_find(NULL);
@@ -609,7 +622,8 @@ static mn_status open_beside(sqlite3 *sql, const char *path, const mn_open_opts 
     else if (sqlite3_db_readonly(sql, "main") == 1)
         opts.flags |= MN_OPEN_READONLY;
     sqlite3_file_control(sql, "main", SQLITE_FCNTL_VFS_POINTER, &vfs);
-    struct db_stage stage = {.vfs = vfs && vfs != usual ? vfs->zName : NULL};
+    struct db_stage stage = {.vfs = vfs && vfs != usual ? vfs->zName : NULL,
+                             .reading = sqlite3_txn_state(sql, "main") != SQLITE_TXN_NONE};
     mn_status st = db_open_on(path, &opts, &stage, out, err);
     if (st != MN_MISUSE || given)
         return st;

@@ -64,6 +64,8 @@ struct mn_db {
     unsigned refs;                 /* registry lock; mn_open minus mn_close */
     unsigned conns;                /* lock; the caller's */
     bool has_catalog;              /* lock; never goes back to false */
+    bool late_wal;                 /* lock; a statement was in the way when it was opened: still in
+                                      a rollback journal, until a connection of its own is made */
     struct cached *cached;         /* lock; vectors held in memory, one entry a collection */
     uint64_t uses;                 /* lock; counts uses of cached vectors, for eviction */
     struct pool *pool;             /* lock; made by the first call with threads */
@@ -185,6 +187,7 @@ struct db_stage {
     const char *vfs;
     struct mn_fs *fs;
     struct index_limits limits;
+    bool reading; /* a handle of the caller's has a snapshot: no place to switch to WAL */
 };
 mn_status db_open_on(const char *path, const mn_open_opts *opts, const struct db_stage *stage,
                      mn_db **out, mn_error *err);
@@ -196,6 +199,7 @@ mn_status db_open_sqlite(mn_db *db, size_t page_cache, sqlite3 **out, mn_error *
 /* Switches the database to write-ahead logging if it is not, outside a transaction; *was takes
  * whether it was. */
 mn_status db_use_wal(mn_db *db, sqlite3 *sql, bool *was, mn_error *err);
+mn_status db_settle_wal(mn_db *db, mn_error *err); /* the same, if that was put off: late_wal */
 /* Sets after how much write-ahead log a commit also checkpoints; depends on the page size. */
 mn_status db_limit_wal(sqlite3 *sql, mn_error *err);
 struct pool *db_pool(mn_db *db); /* made when first wanted; NULL when memory runs out */

@@ -8,12 +8,14 @@
  */
 #include "src/sql/session.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "src/engine/fold.h"
 #include "src/engine/host.h"
 #include "storage/base/error.h"
+#include "storage/sql.h"
 
 struct session {
     sqlite3 *sql;
@@ -299,7 +301,10 @@ void session_settle(struct session *s)
     mn_error err = {0};
     if (ready(s, &err))
         return;
-    s->settled = host_use_wal(s->conn, &did, &err) == MN_OK && s->conn->db->has_catalog;
+    bool done = host_use_wal(s->conn, &did, &err) == MN_OK;
+    pthread_mutex_lock(&s->conn->db->lock);
+    s->settled = done && s->conn->db->has_catalog && !s->conn->db->late_wal;
+    pthread_mutex_unlock(&s->conn->db->lock);
     if (did)
         db_log(s->conn->db, MN_LOG_WARN, "open",
                "%s: was in rollback-journal mode, switched to WAL", s->conn->db->path);

@@ -81,9 +81,12 @@ static int declare(const struct table *t, sqlite3 *sql, char **message)
     char *schema = schema_sql(t);
     int rc = schema ? sqlite3_declare_vtab(sql, schema) : SQLITE_NOMEM;
     sqlite3_free(schema);
-    if (rc == SQLITE_OK)
+    if (rc == SQLITE_OK) {
         rc = sqlite3_vtab_config(sql, SQLITE_VTAB_CONSTRAINT_SUPPORT, 1);
-    else if (rc != SQLITE_NOMEM && strstr(sqlite3_errmsg(sql), "duplicate column name"))
+        /* In views, whoever wrote them: it reads and writes its own rows. */
+        return rc == SQLITE_OK ? sqlite3_vtab_config(sql, SQLITE_VTAB_INNOCUOUS) : rc;
+    }
+    if (rc != SQLITE_NOMEM && strstr(sqlite3_errmsg(sql), "duplicate column name"))
         *message = sqlite3_mprintf(
             "%s: %s; the names %s, k, distance, recall and exact are those of hidden columns",
             t->name, sqlite3_errmsg(sql), t->name);

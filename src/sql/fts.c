@@ -530,24 +530,77 @@ static void made_fini(struct made *m)
     sqlite3_free(m->columns);
 }
 
+static mn_status add_column(struct made *m, char *column, mn_error *err)
+{
+    char **more = column ? sqlite3_realloc64(m->columns, (m->s.n + 1) * sizeof *more) : NULL;
+    if (!more) {
+        sqlite3_free(column);
+        return no_memory(err);
+    }
+    m->columns = more;
+    m->columns[m->s.n++] = column;
+    m->s.columns = (const char *const *)m->columns;
+    return MN_OK;
+}
+
+/* The name in double quotes at *p, which moves behind it; for sqlite3_free. */
+static char *take_name(const char **p)
+{
+    char *name = sqlite3_malloc64(strlen(*p) + 1);
+    size_t n = 0;
+    const char *at = *p + 1;
+    for (; *at && (*at != '"' || at[1] == '"'); at++) {
+        at += *at == '"';
+        if (name)
+            name[n++] = *at;
+    }
+    if (name)
+        name[n] = '\0';
+    *p = at + (*at == '"');
+    return name;
+}
+
+/* The columns as the delete trigger has them, `VALUES ('delete', old."id", old."a", old."b")`:
+ * there SQLite writes new names when they are renamed. */
+static mn_status trigger_columns(const char *sql, struct made *m, mn_error *err)
+{
+    static const char values[] = "VALUES ('delete', old.\"", more[] = ", old.\"";
+    mn_status st = MN_OK;
+    const char *p = strstr(sql, values);
+    if (!p)
+        return MN_OK;
+    p += sizeof values - 2;
+    sqlite3_free(take_name(&p));
+    while (st == MN_OK && strncmp(p, more, sizeof more - 1) == 0) {
+        p += sizeof more - 2;
+        st = add_column(m, take_name(&p), err);
+    }
+    return st;
+}
+
+/* Where the trigger is lost, the names are those of F itself. */
 static mn_status made_columns(sqlite3 *db, const char *name, struct made *m, mn_error *err)
 {
     sqlite3_stmt *st = NULL;
     bool row = false;
-    mn_status status = sql_preparef(db, &st, err, "SELECT name FROM pragma_table_info(%Q)", name);
+    mn_status status = sql_preparef(db, &st, err,
+                                    "SELECT sql FROM main.sqlite_master WHERE type = 'trigger' AND "
+                                    "name = %Q || '_mneme_delete'",
+                                    name);
+    if (status == MN_OK)
+        status = sql_step(st, &row, err);
+    if (status == MN_OK && row && sqlite3_column_type(st, 0) == SQLITE_TEXT)
+        status = trigger_columns((const char *)sqlite3_column_text(st, 0), m, err);
+    sqlite3_finalize(st);
+    st = NULL;
+    if (status != MN_OK || m->s.n > 0)
+        return status;
+    status = sql_preparef(db, &st, err, "SELECT name FROM pragma_table_info(%Q)", name);
     while (status == MN_OK && (status = sql_step(st, &row, err)) == MN_OK && row) {
-        char **more = sqlite3_realloc64(m->columns, (m->s.n + 1) * sizeof *more);
-        if (more)
-            m->columns = more;
         const char *text = (const char *)sqlite3_column_text(st, 0);
-        char *column = more && text ? sqlite3_mprintf("%s", text) : NULL;
-        if (!column)
-            status = no_memory(err);
-        else
-            m->columns[m->s.n++] = column;
+        status = add_column(m, text ? sqlite3_mprintf("%s", text) : NULL, err);
     }
     sqlite3_finalize(st);
-    m->s.columns = (const char *const *)m->columns;
     return status;
 }
 

@@ -186,12 +186,14 @@ TEST(a_table_that_was_renamed_keeps_its_full_text)
     char *name;
     mn_error err = {0};
     must(db, "ALTER TABLE docs RENAME TO notes; ALTER TABLE notes RENAME COLUMN url TO link;"
+             "ALTER TABLE notes RENAME COLUMN body TO \"the \"\"text\";"
              "INSERT OR REPLACE INTO notes(title, link) VALUES ('Zebras', 'u2')");
     CHECK_OK(fts_find(db, "notes", &name, &err), err);
     CHECK_STR(name, "docs_fts");
     sqlite3_free(name);
     CHECK_EQ(count(db, "SELECT count(*) FROM docs_fts WHERE docs_fts MATCH 'zebras OR dogs'"), 1);
     CHECK_OK(fts_rebuild(db, "notes", "id", &err), err); /* for snippet() and integrity-check */
+    CHECK_EQ(count(db, "SELECT count(*) FROM docs_fts WHERE \"the \"\"text\" MATCH 'cat'"), 1);
     must(db, "INSERT INTO docs_fts(docs_fts, rank) VALUES ('integrity-check', 1)");
     CHECK_OK(fts_drop(db, "notes", &err), err);
     CHECK_EQ(count(db, "SELECT count(*) FROM sqlite_master WHERE name LIKE '%fts%'"), 0);

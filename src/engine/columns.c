@@ -39,14 +39,25 @@ enum {
     FEW_ROWS = 4096,   /* so many are looked up one by one rather than found in a pass over all */
     FEW_SHARE = 16,    /* or this part of them */
     TICK_ROWS = 1024,
+    REFUSED_SEARCHES = 256, /* that ask the rows before memory is tried again */
     COARSE_ROWS = 6,   /* of a pack for each of its coarse steps */
     RETIRE_SHARE = 2   /* a dictionary is made anew when the index has grown by this part */
 };
 
+/* See columns_keep(). */
+struct kept {
+    const struct column *column; /* NULL: none */
+    mn_value value;
+    char text[LONGEST];          /* of the value; longer ones are not kept */
+    uint64_t *set;
+};
+
 struct columns {
-    pthread_mutex_t lock; /* rank CACHE: guards first, building */
+    pthread_mutex_t lock; /* rank CACHE: guards all of it */
     struct column *first;
     bool building;
+    uint64_t retry;       /* not before so many searches, as memory was short */
+    struct kept kept;
 };
 
 /* ---- Lifetimes ------------------------------------------------------------------------------- */
@@ -86,7 +97,41 @@ void columns_destroy(mn_db *db, struct columns *c)
         c->first = next;
     }
     pthread_mutex_destroy(&c->lock);
+    mn_free(db->alloc, c->kept.set);
     mn_free(db->alloc, c);
+}
+
+bool columns_kept(struct columns *all, const struct column *c, const mn_value *v, uint64_t *set,
+                  size_t words)
+{
+    pthread_mutex_lock(&all->lock);
+    const struct kept *k = &all->kept;
+    bool yes = k->column == c && k->value.type == v->type && value_compare(&k->value, v) == 0;
+    if (yes)
+        memcpy(set, k->set, words * sizeof *set);
+    pthread_mutex_unlock(&all->lock);
+    return yes;
+}
+
+void columns_keep(mn_db *db, struct columns *all, const struct column *c, const mn_value *v,
+                  const uint64_t *set, size_t words)
+{
+    if (v->type == MN_TEXT && v->len > LONGEST)
+        return;
+    pthread_mutex_lock(&all->lock);
+    struct kept *k = &all->kept;
+    if (!k->set)
+        k->set = mn_alloc(db->alloc, words * sizeof *set, MN_TAG_CACHE);
+    k->column = k->set ? c : NULL;
+    k->value = *v;
+    if (v->type == MN_TEXT) {
+        k->value.data = k->text;
+        if (v->len)
+            memcpy(k->text, v->data, v->len);
+    }
+    if (k->set)
+        memcpy(k->set, set, words * sizeof *set);
+    pthread_mutex_unlock(&all->lock);
 }
 
 static void pack_column_destroy(mn_db *db, struct pack_column *p)
@@ -815,22 +860,33 @@ static mn_status build(struct build *b, struct ivf *x, struct version_column **o
     return st;
 }
 
-static bool begin_build(struct columns *all, struct ivf *x, const char *name, struct column **c)
+static uint64_t searches(mn_db *db)
 {
+    return atomic_load_explicit(&db->count.searches, memory_order_relaxed);
+}
+
+static bool begin_build(mn_db *db, struct ivf *x, const char *name, struct column **c)
+{
+    struct columns *all = x->core->columns;
     pthread_mutex_lock(&all->lock);
-    bool mine = !all->building;
+    bool mine = !all->building && searches(db) >= all->retry;
+    if (!mine) {
+        pthread_mutex_unlock(&all->lock);
+        return false;
+    }
     *c = column_named(all, name);
     if (*c && x->rows > (*c)->rows + (*c)->rows / RETIRE_SHARE)
         *c = NULL;
     all->building = true;
     pthread_mutex_unlock(&all->lock);
-    return mine;
+    return true;
 }
 
-static void end_build(struct columns *all)
+static void end_build(mn_db *db, struct columns *all, bool no_memory)
 {
     pthread_mutex_lock(&all->lock);
     all->building = false;
+    all->retry = no_memory ? searches(db) + REFUSED_SEARCHES : 0;
     pthread_mutex_unlock(&all->lock);
 }
 
@@ -856,10 +912,10 @@ mn_status columns_get(mn_conn *conn, struct coll *c, const struct view *v, size_
         return MN_OK;
     struct build b = {.conn = conn, .db = conn->db, .c = c, .x = x, .v = v,
                       .name = c->attrs[attr]};
-    if (!begin_build(all, x, b.name, &b.column))
+    if (!begin_build(conn->db, x, b.name, &b.column))
         return MN_OK;
     mn_status st = build(&b, x, &made, &own);
-    end_build(all);
+    end_build(conn->db, all, st == MN_NOMEM || b.no_memory);
     *out = made;
     if (st == MN_NOMEM && !sqlite3_get_autocommit(conn->sql))
         return MN_OK; /* the rows are asked */

@@ -83,6 +83,14 @@ static inline size_t columns_padded(const struct ivf *x)
 struct columns; /* what an index has of attributes; with its core */
 struct columns *columns_create(mn_db *db); /* NULL when memory runs out */
 void columns_destroy(mn_db *db, struct columns *c);
+
+/* The codes that meet CONTAINS, which takes a look into every text of the dictionary: those of the
+ * last one asked are kept. `set` [words] takes them. False: they are not those of that value. */
+bool columns_kept(struct columns *all, const struct column *c, const mn_value *v, uint64_t *set,
+                  size_t words);
+void columns_keep(mn_db *db, struct columns *all, const struct column *c, const mn_value *v,
+                  const uint64_t *set, size_t words);
+
 void pack_columns_destroy(mn_db *db, struct ivf_pack *p);
 void version_columns_destroy(mn_db *db, struct ivf *x);
 

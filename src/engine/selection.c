@@ -22,8 +22,7 @@ enum {
     LIST_CODES = 16,     /* of a set of more codes they are not */
     NO_HOLE = CODE_UNKNOWN,
     SET_WORDS = (2 * COLUMN_VALUES + 2 + 63) / 64,
-    FETCHED_BYTES = 512, /* of a part's codes, ahead: then the hardware follows */
-    MOST_LISTS = 4096 /* texts of a dictionary that CONTAINS is asked of; beyond, the rows are */
+    FETCHED_BYTES = 512 /* of a part's codes, ahead: then the hardware follows */
 };
 
 /* ---- Codes that meet a condition ------------------------------------------------------------- */
@@ -107,23 +106,27 @@ static bool gap_has_texts(const struct column *d, uint32_t i)
            (i == d->n || d->values[i].type == MN_TEXT || d->values[i].type == MN_BLOB);
 }
 
-static void take_set(struct selection_term *t, const struct condition *c)
+static void take_set(mn_db *db, const struct selection *s, struct selection_term *t,
+                     const struct condition *c)
 {
     const struct column *d = t->column->column;
-    uint32_t texts = 0;
+    struct columns *all = s->x->core->columns;
     if (c->op == MN_OP_IN) {
         for (size_t i = 0; i < c->n; i++)
             set_add(t, column_code(d, &c->values[i]));
         return;
     }
+    if (columns_kept(all, d, c->values, t->set, SET_WORDS))
+        return;
     for (uint32_t i = 0; i <= d->n; i++) {
         if (gap_has_texts(d, i))
             set_add(t, (uint16_t)(2 * i + 1));
-        if (i == d->n || d->values[i].type != MN_TEXT)
+        if (i == d->n)
             continue;
-        if (++texts > MOST_LISTS || condition_holds(c, &d->values[i]))
+        if (condition_holds(c, &d->values[i]))
             set_add(t, (uint16_t)(2 * i + 2));
     }
+    columns_keep(db, all, d, c->values, t->set, SET_WORDS);
 }
 
 static bool term_may(const struct selection_term *t, uint16_t code)
@@ -207,7 +210,7 @@ static mn_status add_condition(mn_conn *conn, struct coll *c, const struct view 
         t->set = mn_alloc_array(conn->db->alloc, SET_WORDS, sizeof *t->set, MN_TAG_SEARCH);
         if (!t->set)
             return mn_fail(err, MN_NOMEM, "search: out of memory under the cap for conditions");
-        take_set(t, cond);
+        take_set(conn->db, s, t, cond);
         return MN_OK;
     }
     struct selection_term *t = range_term(s, column);

@@ -58,6 +58,8 @@ int repl_open(struct repl *r, const char *path, bool must_exist)
                 : must_exist    ? SQLITE_OPEN_READWRITE
                                 : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE;
     int rc = sqlite3_open_v2(path, &db, flags | SQLITE_OPEN_URI, NULL);
+    if (!rc)
+        sqlite3_busy_timeout(db, r->set.timeout_ms ? (int)r->set.timeout_ms : 5000);
     if (!rc) /* the file is looked at only now */
         rc = sqlite3_exec(db, "SELECT 1 FROM sqlite_schema LIMIT 1", NULL, NULL, NULL);
     if (rc) {
@@ -74,7 +76,6 @@ int repl_open(struct repl *r, const char *path, bool must_exist)
         return code;
     }
     sqlite3_extended_result_codes(db, 1);
-    sqlite3_busy_timeout(db, r->set.timeout_ms ? (int)r->set.timeout_ms : 5000);
     if (r->set.safe)
         sqlite3_set_authorizer(db, authorize, NULL);
     repl_close(r);

@@ -392,7 +392,7 @@ int table_import(struct repl *r, const struct table_import *what)
     static const char *const ids[] = {"id", "word", "name", NULL};
     static const char *const vectors[] = {"vector", "embedding", NULL};
     struct importing im = {.r = r, .what = what};
-    char n[UNITS_TEXT], time[UNITS_TEXT];
+    char n[UNITS_TEXT], time[UNITS_TEXT], rate[UNITS_TEXT];
     double start = now_seconds();
     im.read = (struct format_opts){.format = (enum format_kind)what->format,
                                    .plain = true,
@@ -408,10 +408,13 @@ int table_import(struct repl *r, const struct table_import *what)
         code = error_exit("%s holds no row; nothing was imported", what->path);
     if (!code)
         code = write_all(&im);
-    if (!code && !what->quiet)
-        out_printf("imported %s row%s into %s%s in %s\n", count_format(n, im.rows),
+    if (!code && !what->quiet) {
+        double seconds = now_seconds() - start;
+        out_printf("imported %s row%s into %s%s in %s: %s rows/s\n", count_format(n, im.rows),
                    im.rows == 1 ? "" : "s", im.exists ? "" : "the new table ", what->table,
-                   duration_format(time, now_seconds() - start));
+                   duration_format(time, seconds),
+                   count_format(rate, (uint64_t)((double)im.rows / (seconds > 0 ? seconds : 1))));
+    }
     importing_free(&im);
     return code ? code : im.damaged ? EXIT_FOUND : 0;
 }

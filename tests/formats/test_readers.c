@@ -316,6 +316,9 @@ TEST(json_lines_are_read_and_their_damage_told_by_line_and_column)
          BYTES("{\"vector\":[1]}\n{\"vector\":[1],\"text\":\"0123456789012345678901234\"}"),
          "- [1]",
          "line 2, from byte 15 on, is longer than 40 bytes", {.max_line = 40}},
+        {"plain: members as they are", "a.jsonl",
+         BYTES("{\"id\":1,\"vector\":[1,2],\"text\":\"t\"}\n{}\n{\"a\":{\"b\":1}}\n"),
+         "-] id=1 vector='[1,2]' text='t'\n-]\n-] a='{\"b\":1}'", NULL, {.plain = true}},
     };
     CHECK_ROWS(rows);
 }
@@ -347,6 +350,12 @@ TEST(csv_is_read_by_rfc_4180)
          "'the' [1 2]\n'1984' [3 4]", NULL, {.ids = FORMAT_IDS_TEXT}},
         {"no header, no ids", "a.csv", BYTES("1, 2\n3, 4"), "- [1 2]\n- [3 4]", NULL, {0}},
         {"quoted id is text", "a.csv", BYTES("id,v0\n\"5\",1\n,2\n"), "'5' [1]\n- [2]", NULL, {0}},
+        {"plain: columns as they are", "a.csv", BYTES("id,vector,text\n1,\"[1,2]\",t\n,,\n"),
+         "-] id=1 vector='[1,2]' text='t'\n-] id=null vector=null text=null", NULL, {.plain = true}},
+        {"plain: the first line is the header", "a.csv", BYTES("1,2\n3,4\n"), "-] 1=3 2=4", NULL,
+         {.plain = true}},
+        {"plain: damage", "a.csv", BYTES("a,b\n1,2\n3\n"), "-] a=1 b=2",
+         "line 3: 1 fields, but the header has 2", {.plain = true}},
         {"header only", "a.csv", BYTES("id,vector\n"), "", NULL, {0}},
         {"only blank lines", "a.csv", BYTES("\n\r\n"), "", "holds no record", {0}},
         {"no vector column", "a.csv", BYTES("id,x\n1,2\n"), "",

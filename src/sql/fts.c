@@ -845,13 +845,10 @@ static bool known(const struct word *words, size_t n, struct word w)
     return false;
 }
 
-mn_status fts_query(const char *text, size_t len, char **out, mn_error *err)
+static size_t split_words(const char *text, size_t len, struct word *words)
 {
-    struct word words[FTS_MOST_WORDS];
     size_t n = 0;
     const char *p = text, *end = text + len;
-    sqlite3_str *query = sqlite3_str_new(NULL);
-    *out = NULL;
     while (n < FTS_MOST_WORDS) {
         while (p < end && is_blank(*p))
             p++;
@@ -861,14 +858,96 @@ mn_status fts_query(const char *text, size_t len, char **out, mn_error *err)
         while (p < end && !is_blank(*p))
             p++;
         w.len = (size_t)(p - w.text);
-        if (known(words, n, w))
-            continue;
-        sqlite3_str_appendall(query, n ? " OR \"" : "\"");
-        words[n++] = w;
-        for (size_t i = 0; i < w.len; i++)
-            sqlite3_str_appendchar(query, w.text[i] == '"' ? 2 : 1, w.text[i]);
-        sqlite3_str_appendchar(query, 1, '"');
+        if (!known(words, n, w))
+            words[n++] = w;
     }
+    return n;
+}
+
+static void append_word(sqlite3_str *query, struct word w)
+{
+    sqlite3_str_appendall(query, sqlite3_str_length(query) ? " OR \"" : "\"");
+    for (size_t i = 0; i < w.len; i++)
+        sqlite3_str_appendchar(query, w.text[i] == '"' ? 2 : 1, w.text[i]);
+    sqlite3_str_appendchar(query, 1, '"');
+}
+
+/* Rows in the FTS5 table: the first varint of its record of averages, row 1 of NAME_data. */
+static mn_status count_rows(sqlite3 *db, const char *name, int64_t *n, mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    bool row = false;
+    *n = 0;
+    mn_status status = sql_preparef(db, &st, err, "SELECT block FROM main.\"%w_data\" WHERE id = 1",
+                                    name);
+    if (status == MN_OK)
+        status = sql_step(st, &row, err);
+    const unsigned char *block = row ? sqlite3_column_blob(st, 0) : NULL;
+    for (int i = 0; block && i < 8 && i < sqlite3_column_bytes(st, 0); i++) {
+        *n = *n << 7 | (block[i] & 0x7f);
+        if (!(block[i] & 0x80))
+            break;
+    }
+    sqlite3_finalize(st);
+    return status;
+}
+
+/* Whether more than half of the rows have the word. */
+static mn_status is_common(sqlite3_stmt *st, struct word w, bool *common, mn_error *err)
+{
+    sqlite3_str *query = sqlite3_str_new(NULL);
+    append_word(query, w);
+    char *text = sqlite3_str_finish(query);
+    if (!text)
+        return no_memory(err);
+    int rc = sqlite3_bind_text(st, 1, text, -1, SQLITE_STATIC);
+    mn_status status = rc == SQLITE_OK ? sql_step(st, common, err) : no_memory(err);
+    sqlite3_reset(st);
+    sqlite3_clear_bindings(st);
+    sqlite3_free(text);
+    return status;
+}
+
+/* Moves the words that are not common to the front; *n becomes their number, unless that is 0. */
+static mn_status leave_out_common(sqlite3 *db, const char *name, struct word *words, size_t *n,
+                                  mn_error *err)
+{
+    sqlite3_stmt *st = NULL;
+    int64_t rows = 0;
+    size_t kept = 0;
+    mn_status status = count_rows(db, name, &rows, err);
+    if (status != MN_OK || rows < FTS_MANY_ROWS || *n < 2)
+        return status;
+    status = sql_preparef(db, &st, err,
+                          "SELECT 1 FROM main.\"%w\" WHERE \"%w\" MATCH ?1 LIMIT 1 OFFSET %lld",
+                          name, name, (long long)(rows / 2));
+    for (size_t i = 0; i < *n && status == MN_OK; i++) {
+        bool common = false;
+        status = is_common(st, words[i], &common, err);
+        if (status == MN_OK && !common) {
+            struct word w = words[kept];
+            words[kept++] = words[i];
+            words[i] = w;
+        }
+    }
+    sqlite3_finalize(st);
+    if (kept > 0)
+        *n = kept;
+    return status;
+}
+
+mn_status fts_query(sqlite3 *db, const char *name, const char *text, size_t len, char **out,
+                    mn_error *err)
+{
+    struct word words[FTS_MOST_WORDS];
+    size_t n = split_words(text, len, words);
+    mn_status st = name ? leave_out_common(db, name, words, &n, err) : MN_OK;
+    *out = NULL;
+    if (st != MN_OK)
+        return st;
+    sqlite3_str *query = sqlite3_str_new(NULL);
+    for (size_t i = 0; i < n; i++)
+        append_word(query, words[i]);
     *out = sqlite3_str_finish(query);
     return n == 0 || *out ? MN_OK : no_memory(err);
 }

@@ -67,8 +67,11 @@ MN_CHECKED mn_status fts_rename_end(sqlite3 *db, const char *table, const char *
                                     mn_error *err);
 
 /* An FTS5 query for the words of a text as people write it, each quoted, joined by OR; at most
- * FTS_MOST_WORDS of them, each once. *out is for sqlite3_free, NULL if there is no word. */
-enum { FTS_MOST_WORDS = 64 };
-MN_CHECKED mn_status fts_query(const char *text, size_t len, char **out, mn_error *err);
+ * FTS_MOST_WORDS of them, each once. *out is for sqlite3_free, NULL if there is no word. With the
+ * FTS5 table `name` (NULL: without) of FTS_MANY_ROWS rows or more, words that more than half of the
+ * rows have are left out if there are others: BM25 gives nothing for them, and they cost most. */
+enum { FTS_MOST_WORDS = 64, FTS_MANY_ROWS = 10000 };
+MN_CHECKED mn_status fts_query(sqlite3 *db, const char *name, const char *text, size_t len,
+                               char **out, mn_error *err);
 
 #endif

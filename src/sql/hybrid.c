@@ -14,7 +14,8 @@
  *   method 'rrf'  score = weight / (rrf_k + vector_rank) + (1 - weight) / (rrf_k + text_rank), a
  *                 rank counting from 1, and only where the row is in the list
  *
- * If the text or the vector is NULL, the score is the other part alone. Equal scores come by id.
+ * Words that more than half of many rows have are left out, if there are others (fts.h). If the
+ * text or the vector is NULL, the score is the other part alone. Equal scores come by id.
  * The sum is the default since it finds more (docs/decisions.md, 2026-11-25).
  */
 #include <stdlib.h>
@@ -301,7 +302,7 @@ static mn_status take_texts(struct run *run, mn_error *err)
                          "'COLUMN,COLUMN') makes it",
                          run->r->collection, run->r->collection);
     if (status == MN_OK)
-        status = fts_query(run->r->text, run->r->text_len, &query, err);
+        status = fts_query(run->conn->sql, name, run->r->text, run->r->text_len, &query, err);
     if (status == MN_OK && query)
         status = prepare_meets(run, err);
     if (status == MN_OK && query)

@@ -346,7 +346,7 @@ TEST(what_people_write_becomes_a_query)
                                 NULL), SQLITE_OK);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char *query;
-        CHECK_OK(fts_query(cases[i].text, strlen(cases[i].text), &query, &err), err);
+        CHECK_OK(fts_query(NULL, NULL, cases[i].text, strlen(cases[i].text), &query, &err), err);
         CHECK_STR(query ? query : "none", cases[i].want ? cases[i].want : "none");
         if (query) {
             sqlite3_bind_text(st, 1, query, -1, SQLITE_TRANSIENT);
@@ -361,7 +361,7 @@ TEST(what_people_write_becomes_a_query)
         size_t n = test_below(&rng, sizeof text);
         for (size_t j = 0; j < n; j++)
             text[j] = "ab \"'()*^:-+{}ANDORT\0\xc3\xa9\xff"[test_below(&rng, 25)];
-        CHECK_OK(fts_query(text, n, &query, &err), err);
+        CHECK_OK(fts_query(db, i % 2 ? "docs_fts" : NULL, text, n, &query, &err), err);
         if (!query)
             continue;
         sqlite3_bind_text(st, 1, query, -1, SQLITE_TRANSIENT);
@@ -374,9 +374,38 @@ TEST(what_people_write_becomes_a_query)
     char *query, many[1200] = "";
     for (int i = 0; i < 200; i++)
         snprintf(many + strlen(many), sizeof many - strlen(many), "w%d ", i);
-    CHECK_OK(fts_query(many, strlen(many), &query, &err), err);
+    CHECK_OK(fts_query(NULL, NULL, many, strlen(many), &query, &err), err);
     CHECK_HAS(query, "\"w63\"");
     CHECK(!strstr(query, "w64"));
+    sqlite3_free(query);
+    CHECK_EQ(sqlite3_close(db), SQLITE_OK);
+}
+
+TEST(words_that_most_of_many_rows_have_are_left_out)
+{
+    sqlite3 *db = open_db();
+    mn_error err = {0};
+    char *query;
+    must(db, "WITH RECURSIVE n(i) AS (SELECT 10 UNION ALL SELECT i + 1 FROM n WHERE i < 10100) "
+             "INSERT INTO docs(id, title, body) SELECT i, 'the ' || iif(i % 3, 'most', 'some'), "
+             "'n' || i FROM n");
+    static const struct {
+        const char *text, *want;
+    } cases[] = {{"the n77 most", "\"n77\""},
+                 {"most some the", "\"some\""},
+                 {"the most", "\"the\" OR \"most\""},
+                 {"the", "\"the\""},
+                 {"n1 n2 THE-most", "\"n1\" OR \"n2\""},
+                 {"", "none"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *text = cases[i].text;
+        CHECK_OK(fts_query(db, "docs_fts", text, strlen(text), &query, &err), err);
+        CHECK_STR(query ? query : "none", cases[i].want);
+        sqlite3_free(query);
+    }
+    must(db, "DELETE FROM docs WHERE id > 5000"); /* few rows: all words count */
+    CHECK_OK(fts_query(db, "docs_fts", "the n77", 7, &query, &err), err);
+    CHECK_STR(query, "\"the\" OR \"n77\"");
     sqlite3_free(query);
     CHECK_EQ(sqlite3_close(db), SQLITE_OK);
 }

@@ -81,7 +81,8 @@ static void after_signal(EditLine *el)
 {
     if (resized) {
         resized = 0;
-        el_resize(el);
+        el_resize(el); /* which forgets what is on the screen */
+        put("\r\x1b[J");
         el_set(el, EL_REFRESH);
     }
     if (continued) { /* the terminal came back as the other program left it */
@@ -480,7 +481,7 @@ enum editor_end editor_read(struct editor *e, const char *before, const char **l
     }
     put("\x1b[?2004l");
     if (!got) {
-        put(e->interrupted ? "^C\n" : "\n");
+        put(e->interrupted && !asked_to_end() ? "^C\n" : "\n");
         return e->interrupted ? EDITOR_INTERRUPTED : EDITOR_EOF;
     }
     text_clear(&e->line);

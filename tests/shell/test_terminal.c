@@ -311,7 +311,7 @@ TEST(ctrl_c_interrupts_a_query_and_keeps_the_shell)
     SEES("mneme>");
     line(
         "with recursive c(x) as (values(1) union all select x + 1 from c) select count(*) from c;");
-    SEES("running for 1 s"); /* after half a second */
+    SEES("running for "); /* after half a second */
     key("C-c");
     ENDS("mneme: interrupted\nmneme>");
     look("");
@@ -405,6 +405,31 @@ TEST(colours_are_for_those_who_want_them)
     ENDS("│ 4 │\n└───┘\n1 row\nmneme>");
     key("C-d");
     SEES("ended with 0");
+    stop();
+}
+
+TEST(the_line_survives_a_stop_and_a_new_size)
+{
+    start("env PS1='sh> ' bash --norc -i");
+    ENDS("sh>");
+    line("mneme -list app.db");
+    SEES("mneme>");
+    type("select 40 +");
+    ENDS("mneme> select 40 +");
+    key("C-z");
+    ENDS("sh>");
+    line("fg");
+    ENDS("mneme> select 40 +");
+    tmux("resize-window -x 60 -y 20");
+    ENDS("mneme> select 40 +");
+    line(" 2;");
+    ENDS("mneme> select 40 + 2;\n42\nmneme>");
+    line(".shell kill -TERM $PPID");
+    ENDS("sh>");
+    line("stty -a | grep -o '[-]*echo '");
+    ENDS("echo\nsh>");
+    look("");
+    CHECK(!strstr(screen, "-echo\nsh>"));
     stop();
 }
 

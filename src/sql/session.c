@@ -4,7 +4,9 @@
  *
  * SQLite refuses to close a connection with statements that are not finalized, before it tells any
  * module. But it disconnects all virtual tables before it looks: so there is one, mneme_guard, that
- * is connected whenever the engine may have statements, and whose disconnection finalizes them.
+ * is connected whenever the engine or a table may have statements, and whose disconnection
+ * finalizes them. (A table's own disconnection would come too late: a statement that writes its
+ * rows and fires a trigger which asks the table holds it.)
  */
 #include "src/sql/session.h"
 
@@ -124,6 +126,7 @@ static int guard_disconnect(sqlite3_vtab *base)
 {
     struct guard *g = (struct guard *)base;
     g->s->guarded = false;
+    tables_rest(g->s);
     if (g->s->conn)
         conn_rest(g->s->conn);
     sqlite3_free(g);
@@ -207,16 +210,22 @@ int session_register(struct session *s)
 
 /* ---- The engine's connection ----------------------------------------------------------------- */
 
+int session_guard(struct session *s)
+{
+    sqlite3_stmt *st = NULL;
+    int rc = SQLITE_OK;
+    if (!s->guarded)
+        rc = sqlite3_prepare_v2(s->sql, "SELECT 1 FROM mneme_guard", -1, &st, NULL);
+    sqlite3_finalize(st);
+    return rc;
+}
+
 static mn_status ready(struct session *s, mn_error *err)
 {
-    if (!s->guarded) {
-        sqlite3_stmt *st = NULL;
-        int rc = sqlite3_prepare_v2(s->sql, "SELECT 1 FROM mneme_guard", -1, &st, NULL);
-        sqlite3_finalize(st);
-        if (rc != SQLITE_OK)
-            return mn_fail(err, rc == SQLITE_NOMEM ? MN_NOMEM : MN_MISUSE, "mneme: %s",
-                           sqlite3_errmsg(s->sql));
-    }
+    int rc = session_guard(s);
+    if (rc != SQLITE_OK)
+        return mn_fail(err, rc == SQLITE_NOMEM ? MN_NOMEM : MN_MISUSE, "mneme: %s",
+                       sqlite3_errmsg(s->sql));
     return s->conn ? MN_OK : host_open(s->sql, NULL, &s->conn, err);
 }
 
@@ -280,6 +289,10 @@ mn_status session_aside(struct session *s, mn_conn **out, mn_error *err)
     if (!s->conn->db->keeper)
         return mn_fail(err, MN_INVALID,
                        "a database in memory has no index and no files; this is not for it");
+    if (sqlite3_txn_state(s->sql, "main") == SQLITE_TXN_WRITE)
+        return mn_fail(err, MN_MISUSE,
+                       "the transaction that is open on this connection has written, and nobody "
+                       "can write beside it: COMMIT first");
     session_settle(s);
     st = mn_connect(s->conn->db, out, err);
     if (st == MN_OK)
@@ -301,7 +314,8 @@ void session_settle(struct session *s)
     mn_error err = {0};
     if (ready(s, &err))
         return;
-    bool done = host_use_wal(s->conn, &did, &err) == MN_OK;
+    bool free = sqlite3_txn_state(s->sql, "main") == SQLITE_TXN_NONE;
+    bool done = host_use_wal(s->conn, &did, &err) == MN_OK && free;
     pthread_mutex_lock(&s->conn->db->lock);
     s->settled = done && s->conn->db->has_catalog && !s->conn->db->late_wal;
     pthread_mutex_unlock(&s->conn->db->lock);

@@ -17,6 +17,9 @@ void session_release(void *s); /* a destructor for SQLite; NULL is fine */
 /* The module whose disconnection makes the connection's statements end before SQLite closes it. */
 int session_register(struct session *s);
 
+/* Before a statement is prepared that is kept: connects that module. SQLite's code. */
+int session_guard(struct session *s);
+
 /* Opens the database with these options; MN_MISUSE if it is open already, with others. */
 mn_status session_begin(struct session *s, const mn_open_opts *opts, mn_error *err);
 
@@ -24,6 +27,8 @@ sqlite3 *session_sql(const struct session *s);
 
 /* The list of connected virtual tables, which table.c keeps by their `next`. */
 struct table **session_tables(struct session *s);
+/* table.c: finalizes the statements that the tables keep; they are prepared again when wanted. */
+void tables_rest(struct session *s);
 
 /* The engine's connection, for a method of a virtual table; session_leave() ends its use. Not NULL
  * after MN_OK. */

@@ -95,14 +95,25 @@ static int declare(const struct table *t, sqlite3 *sql, char **message)
     return rc;
 }
 
-static void forget_statements(struct table *t)
+/* True if there were any: the table may be gone then, as a statement that fires a trigger which
+ * asks the table holds it. */
+static bool forget_statements(struct table *t)
 {
-    sqlite3_stmt **all[] = {&t->row[0],    &t->row[1], &t->insert[0],
-                            &t->insert[1], &t->remove, &t->update};
+    sqlite3_stmt *all[] = {t->row[0], t->row[1], t->insert[0], t->insert[1], t->remove, t->update};
+    bool any = false;
+    t->row[0] = t->row[1] = t->insert[0] = t->insert[1] = t->remove = t->update = NULL;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-        sqlite3_finalize(*all[i]);
-        *all[i] = NULL;
+        any = any || all[i];
+        sqlite3_finalize(all[i]);
     }
+    return any;
+}
+
+void tables_rest(struct session *s)
+{
+    struct table *t = *session_tables(s);
+    while (t)
+        t = forget_statements(t) ? *session_tables(s) : t->next;
 }
 
 static void table_free(struct table *t)
@@ -435,8 +446,9 @@ static int prepare(struct table *t, sqlite3_str *text, sqlite3_stmt **out)
 {
     sqlite3 *db = session_sql(t->s);
     char *sql = sqlite3_str_finish(text);
-    int rc =
-        sql ? sqlite3_prepare_v3(db, sql, -1, SQLITE_PREPARE_PERSISTENT, out, NULL) : SQLITE_NOMEM;
+    int rc = sql ? session_guard(t->s) : SQLITE_NOMEM;
+    if (rc == SQLITE_OK)
+        rc = sqlite3_prepare_v3(db, sql, -1, SQLITE_PREPARE_PERSISTENT, out, NULL);
     sqlite3_free(sql);
     if (rc != SQLITE_OK && rc != SQLITE_NOMEM) {
         sqlite3_free(t->base.zErrMsg);

@@ -672,6 +672,22 @@ TEST(tables_are_renamed_and_dropped)
     steps_close(db);
 }
 
+/* They work on a connection of their own, and would wait for the one that called them. */
+TEST(functions_that_commit_do_not_wait_for_their_caller)
+{
+    static const struct step steps[] = {
+        {"CREATE VIRTUAL TABLE d USING mneme(e float[2])", ""},
+        {"BEGIN; INSERT INTO d(id, e) VALUES (1, '[1,0]')", ""},
+        {"SELECT mneme_fold('d')", "!has written&COMMIT first"},
+        {"SELECT mneme_rebuild('d')", "!has written&COMMIT first"},
+        {"SELECT mneme_compact()", "!has written&COMMIT first"},
+        {"COMMIT; SELECT mneme_fold('d')", "0"},
+    };
+    sqlite3 *db = steps_open(test_path("app.db"));
+    STEPS(db, steps);
+    steps_close(db);
+}
+
 TEST(a_table_is_there_after_reopening)
 {
     sqlite3 *db = with_docs();
@@ -704,6 +720,34 @@ TEST(a_table_is_there_after_reopening)
 }
 
 /* Other connections of the program see commits, and not before. */
+/* The statement that inserts then holds the table, which keeps the statement. */
+TEST(a_trigger_on_the_rows_may_ask_the_table)
+{
+    static const struct step steps[] = {
+        {"CREATE VIRTUAL TABLE d USING mneme(e float[2]); CREATE TABLE near(id, of)", ""},
+        {"CREATE TRIGGER asks AFTER INSERT ON d_rows BEGIN INSERT INTO near "
+         "SELECT id, new.id FROM d WHERE e MATCH new.e AND k = 2 AND id <> new.id; END",
+         ""},
+        {"INSERT INTO d(id, e) VALUES (1, '[1,0]'), (2, '[0,1]'), (3, '[1,1]')", ""},
+        {"UPDATE d SET e = '[0,0]' WHERE id = 3; DELETE FROM d WHERE id = 2", ""},
+        {"SELECT of, id FROM near ORDER BY of, id", "2|1 3|1 3|2"},
+    };
+    for (int rolled_back = 0; rolled_back < 2; rolled_back++) {
+        const char *path = test_path(rolled_back ? "db" : "other");
+        sqlite3 *db = steps_open(path);
+        STEPS(db, steps);
+        steps_close(db);
+        db = steps_open(path);
+        STEP(db, "BEGIN; INSERT INTO d(id, e) VALUES (4, '[5,5]')", "");
+        STEP(db, rolled_back ? "ROLLBACK" : "COMMIT", "");
+        STEP(db, "SELECT count(*) FROM near WHERE of = 4", rolled_back ? "0" : "2");
+        steps_close(db);
+        db = steps_open(path);
+        STEP(db, "INSERT INTO d(id, e) VALUES (5, '[5,6]'); DROP TABLE d", "");
+        steps_close(db);
+    }
+}
+
 TEST(connections_see_each_others_commits)
 {
     sqlite3 *a = with_docs(), *b = steps_open(test_path("app.db"));

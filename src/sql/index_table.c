@@ -134,11 +134,18 @@ static mn_status find_dim(sqlite3 *db, struct request *r, mn_error *err)
 {
     sqlite3_stmt *st = NULL;
     bool row = false;
+    /* No column, or no table: mn_create() says which, with any dimension. SQLite would take a name
+     * in quotes that is no column for a text. */
+    r->c.vector.dim = 1;
+    if (sqlite3_table_column_metadata(db, "main", r->table, r->column, NULL, NULL, NULL, NULL,
+                                      NULL) == SQLITE_ERROR)
+        return MN_OK;
     mn_status status = sql_preparef(
         db, &st, err,
-        "SELECT iif(typeof(\"%w\") = 'text', json_array_length(\"%w\"), NULL), length(\"%w\") FROM "
-        "main.\"%w\" WHERE \"%w\" IS NOT NULL LIMIT 1",
-        r->column, r->column, r->column, r->table, r->column);
+        "SELECT iif(typeof(v) = 'text', json_array_length(v), NULL), length(v) FROM "
+        "(SELECT \"%w\" AS v FROM main.\"%w\") WHERE typeof(v) = 'blob' OR "
+        "(typeof(v) = 'text' AND iif(json_valid(v), json_array_length(v) > 0, 0)) LIMIT 1",
+        r->column, r->table);
     if (status == MN_OK)
         status = sql_step(st, &row, err);
     if (status) {

@@ -86,9 +86,15 @@ static int on_best_index(sqlite3_vtab *base, sqlite3_index_info *info)
     bool seen[COLUMNS] = {false};
     for (int i = 0; i < info->nConstraint; i++) {
         int column = info->aConstraint[i].iColumn;
-        if (column < ARGUMENT_COLLECTION || column >= COLUMNS ||
-            info->aConstraint[i].op != SQLITE_INDEX_CONSTRAINT_EQ || seen[column])
+        if (column < ARGUMENT_COLLECTION || column >= COLUMNS)
             continue;
+        if (info->aConstraint[i].op != SQLITE_INDEX_CONSTRAINT_EQ || seen[column]) {
+            sqlite3_free(base->zErrMsg);
+            base->zErrMsg = sqlite3_mprintf("knn: '%s' is an argument: it is given once, as such "
+                                            "or by =, and compared in no other way",
+                                            argument_names[column]);
+            return SQLITE_ERROR;
+        }
         if (!info->aConstraint[i].usable)
             return SQLITE_CONSTRAINT;
         seen[column] = true;

@@ -81,9 +81,15 @@ static int on_best_index(sqlite3_vtab *base, sqlite3_index_info *info)
     int n = 0;
     for (int i = 0; i < info->nConstraint; i++) {
         int column = info->aConstraint[i].iColumn;
-        if (column < f->first_argument || column >= f->n_columns ||
-            info->aConstraint[i].op != SQLITE_INDEX_CONSTRAINT_EQ || seen[column])
+        if (column < f->first_argument || column >= f->n_columns)
             continue;
+        if (info->aConstraint[i].op != SQLITE_INDEX_CONSTRAINT_EQ || seen[column]) {
+            sqlite3_free(base->zErrMsg);
+            base->zErrMsg = sqlite3_mprintf("%s: '%s' is an argument: it is given once, as such or "
+                                            "by =, and compared in no other way",
+                                            f->name, f->columns[column]);
+            return SQLITE_ERROR;
+        }
         if (!info->aConstraint[i].usable)
             return SQLITE_CONSTRAINT;
         seen[column] = true;

@@ -294,6 +294,12 @@ static const struct step functions[] = {
     {"select mneme_index('o')", "!wrong number of arguments to function mneme_index()"},
     {"select mneme_index('nope','e','dim=2')", "!collection 'nope': there is no table 'nope'"},
     {"select mneme_index('o','nope','dim=2')", "!collection 'o': table 'o' has no column 'nope'"},
+    {"select mneme_index('nope','e')", "!collection 'nope': there is no table 'nope'"},
+    {"select mneme_index('o','nope')", "!collection 'o': table 'o' has no column 'nope'"},
+    {"select mneme_index('vw','e')",
+     "!collection 'vw': 'vw' is a view; only an ordinary table can be indexed"},
+    {"select mneme_index('o','lang')",
+     "!mneme_index('o', 'lang'): no vector there tells the dimension; say it: 'dim=384'"},
     {"select mneme_index(null,'e')",
      "!the table's name is missing; call it as mneme_index('docs', 'embedding', 'dim=384 "
      "metric=cosine')"},
@@ -404,6 +410,12 @@ static const struct step knn[] = {
     {"select id from knn('o','[1,2]',1) where recall = 5",
      "!search: recall 5; it must be 0.5 to 1, or 0 for the default"},
     {"select id from knn('o','[1,2]',1) where recall = 'x'", "!knn: recall = 'x' is no number"},
+    {"select id from knn('o','[1,2]',1) where k = 2", "!knn: 'k' is an argument: it is given once"},
+    {"select id from knn('o','[1,2]') where k > 2", "!knn: 'k' is an argument: it is given once"},
+    {"select id from knn('o','[1,2]') where exact is null",
+     "!knn: 'exact' is an argument: it is given once"},
+    {"select id from mmr('o','[1,2]') where k < 2", "!mmr: 'k' is an argument: it is given once"},
+    {"select id from knn('o','[1,2]') where k = 1 limit 5 offset 0", "1"},
     {"select id from knn('o','[1,2,3]',1)", "!knn('o'): the vector has 3 elements, the column 2"},
 };
 

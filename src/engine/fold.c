@@ -675,14 +675,15 @@ static void *run(void *arg)
     char name[MN_MAX_NAME + 1];
     mn_error err = {0};
     mn_conn *conn = NULL;
-    if (conn_open(db, false, &conn, &err)) {
-        db_log(db, MN_LOG_WARN, "fold", "%s", err.message);
-        return NULL;
-    }
-    mn_set_progress(conn, goes_on, f);
     enum fold_mode mode;
     while (take_name(db, name, &mode)) {
         bool due = false;
+        /* A reader may be in the way of the write-ahead log, or memory short: for now. */
+        if (!conn && conn_open(db, false, &conn, &err)) {
+            db_log(db, MN_LOG_WARN, "fold", "'%s' was not folded: %s", name, err.message);
+            continue;
+        }
+        mn_set_progress(conn, goes_on, f);
         mn_status st = conn_enter(conn, &err);
         if (st == MN_OK) {
             conn->stage = "fold";

@@ -406,8 +406,9 @@ typedef struct mn_put_opts {
  * plain SQLite client.
  * In a table that was there before (mn_collection_opts.table) it sets the id, the vector (as a
  * blob) and all attributes; other columns of a new row take their defaults. A row with a payload,
- * or MN_PUT_IF_VERSION, is MN_INVALID there; versions are 0. What the table's own constraints
- * refuse is MN_CONFLICT (another row stands in the way) or MN_INVALID (the row itself).
+ * or MN_PUT_IF_VERSION, is MN_INVALID there, and so is any row where one of those columns is
+ * computed from others (GENERATED); versions are 0. What the table's own constraints refuse is
+ * MN_CONFLICT (another row stands in the way) or MN_INVALID (the row itself).
  * An id that stands twice in one call is MN_INVALID. Other failures: MN_NOTFOUND (collection,
  * attribute), MN_INVALID (names row and element), MN_CONFLICT, MN_BUSY, MN_FULL, MN_READONLY. */
 MN_API MN_CHECKED mn_status mn_put(mn_conn *conn, const char *name, const mn_row *rows, size_t n,

@@ -354,6 +354,13 @@ mn_status catalog_table_fits(sqlite3 *db, const struct catalog_entry *e, bool *f
     return status;
 }
 
+mn_status catalog_computed(sqlite3 *db, const struct catalog_entry *e, char name[MN_MAX_NAME + 1],
+                           mn_error *err)
+{
+    *name = '\0'; /* a table of Mneme's own has no such column */
+    return e->foreign ? over_computed(db, e, name, err) : MN_OK;
+}
+
 mn_status catalog_log_of(sqlite3 *db, const struct catalog_entry *e, struct catalog_log *out,
                          mn_error *err)
 {

@@ -76,6 +76,11 @@ mn_status catalog_attributes(sqlite3 *db, const struct catalog_entry *e, char **
 mn_status catalog_table_fits(sqlite3 *db, const struct catalog_entry *e, bool *fits,
                              char missing[MN_MAX_NAME + 1], mn_error *err);
 
+/* Sets `name` to the first column of the collection that is computed from others, which cannot be
+ * written; "": none is. */
+mn_status catalog_computed(sqlite3 *db, const struct catalog_entry *e, char name[MN_MAX_NAME + 1],
+                           mn_error *err);
+
 /* The collection's table as its change log knows it. */
 struct catalog_log {
     struct changelog_table table; /* borrows from the entry and from below: not to be copied */

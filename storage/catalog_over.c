@@ -12,9 +12,9 @@
  *                (If there is one, the name decides: so it is after "make a new table, copy the
  *                rows, drop the old one, rename", and then the triggers went with the old one)
  *   a column     has the place in the update trigger's list which it has in the catalog's: the key,
- *                then by collection the vector column and the attributes, each name once. If there
- * is no such trigger, or it has fewer, because one was gone when it was made, the name in the
- * catalog stands
+ *                then by collection the vector column and the attributes, each name once.
+ *                (Without such a list, because one column is computed from others, and where it is
+ *                shorter, because one was gone when it was made, the catalog's name stands)
  *
  * Names are followed whenever an entry is read, and written down by catalog_reconcile().
  */
@@ -319,6 +319,29 @@ static mn_status is_generated(sqlite3 *db, const char *table, const char *column
     sqlite3_finalize(st);
     *generated = n > 0;
     return status;
+}
+
+mn_status over_computed(sqlite3 *db, const struct catalog_entry *e, char name[MN_MAX_NAME + 1],
+                        mn_error *err)
+{
+    char *names = NULL;
+    size_t n = 0;
+    bool yes = false;
+    *name = '\0';
+    mn_status st = is_generated(db, e->table, e->column, &yes, err);
+    if (yes)
+        memcpy(name, e->column, sizeof e->column);
+    if (st || yes)
+        return st;
+    st = over_attributes(db, e, &names, &n, err);
+    const char *p = names;
+    for (size_t i = 0; i < n && st == MN_OK && !yes; i++, p += strlen(p) + 1) {
+        st = is_generated(db, e->table, p, &yes, err);
+        if (yes)
+            memcpy(name, p, strlen(p) + 1);
+    }
+    sqlite3_free(names);
+    return st;
 }
 
 mn_status over_watched(sqlite3 *db, const struct catalog_entry *e, char **list, mn_error *err)

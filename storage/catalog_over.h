@@ -29,6 +29,10 @@ mn_status over_attributes(sqlite3 *db, const struct catalog_entry *e, char **nam
 mn_status over_missing(sqlite3 *db, const struct catalog_entry *e, char missing[MN_MAX_NAME + 1],
                        mn_error *err);
 
+/* The first of the collection's columns that is computed from others, "": none is. */
+mn_status over_computed(sqlite3 *db, const struct catalog_entry *e, char name[MN_MAX_NAME + 1],
+                        mn_error *err);
+
 /* The columns whose change counts for any collection over the table, for changelog_table.watched;
  * *list for sqlite3_free. */
 mn_status over_watched(sqlite3 *db, const struct catalog_entry *e, char **list, mn_error *err);

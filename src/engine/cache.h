@@ -95,7 +95,7 @@ void cache_build_end(mn_db *db, int64_t collection);
 
 /* Forgets every view; for close. */
 void cache_clear(mn_db *db);
-void cache_forget(mn_db *db, int64_t collection); /* for drop */
+void cache_forget(mn_db *db, int64_t collection); /* dropped or renamed */
 uint64_t cache_rows(mn_db *db, int64_t collection); /* rows held now */
 
 #endif

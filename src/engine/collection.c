@@ -348,6 +348,8 @@ static mn_status coll_load(mn_conn *conn, const char *name, bool trusted, struct
         st = load_attributes(conn, c, err);
     if (st == MN_OK && trusted)
         st = look_whether_watched(conn, c, err);
+    if (st == MN_OK)
+        st = catalog_computed(conn->sql, &c->entry, c->computed, err);
     c->vector_bytes = mn_vector_bytes(c->entry.dtype, c->entry.dim);
     if (st == MN_OK)
         st = coll_json_init(conn->db, c, err);
@@ -616,6 +618,8 @@ static mn_status rename_by(mn_conn *conn, const char *name, const char *to,
         if (st == MN_OK)
             st = by(conn->sql, &e, to, err);
         st = scope_end(conn, st, err);
+        if (st == MN_OK)
+            cache_forget(conn->db, e.number); /* the index in memory knows its collection by name */
     }
     return conn_leave(conn, st, err);
 }

@@ -124,6 +124,7 @@ struct coll {
     size_t n_attrs;
     void *json;         /* a vector read from JSON, [vector_bytes]; NULL unless entry.foreign */
     float *json_wide;   /* [dim], for that */
+    char computed[MN_MAX_NAME + 1]; /* a column that cannot be put; "": there is none */
     bool indexable;     /* the database has the table mneme_indexes */
     int64_t log_told;   /* head of the change log when the folder was last told to look at it */
     bool watched;       /* the change log can be believed: vectors may be held in memory */

@@ -606,6 +606,11 @@ static mn_status put_checked(mn_conn *conn, const char *name, const mn_row *rows
                      "put: collection '%s' holds bit vectors, which are not made "
                      "from f32; quantise them first",
                      name);
+    if (st == MN_OK && *p.c->computed)
+        st = mn_fail(err, MN_INVALID,
+                     "put: collection '%s' needs column '%s' of table '%s', which is computed from "
+                     "others; write those by SQL",
+                     name, p.c->computed, p.c->entry.table);
     if (st == MN_OK && opts->mode == MN_PUT_IF_VERSION && p.c->entry.foreign)
         st = no_versions("put", p.c, err);
     if (st == MN_OK)

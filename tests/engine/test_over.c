@@ -292,6 +292,24 @@ TEST(rows_are_put_by_the_columns_that_the_collection_names)
     end(&o);
 }
 
+TEST(a_computed_column_changes_with_what_it_is_computed_from)
+{
+    struct over o;
+    begin(&o, "CREATE TABLE docs(key INTEGER PRIMARY KEY, x, y, lang AS (x || 'l'), year AS (y) "
+              "STORED, emb AS (json_array(x, y)));"
+              "INSERT INTO docs(x, y) VALUES (1, 0), (5, 5)");
+    CHECK_OK(create(&o, "docs", "docs", "emb"), o.err);
+    CHECK_STR(nearest(&o, "docs", 5, 5), "2 1");
+    sql(&o, "UPDATE docs SET x = 5, y = 6 WHERE key = 1; UPDATE docs SET y = -9 WHERE key = 2");
+    CHECK_STR(nearest(&o, "docs", 5, 5), "1 2");
+    sql(&o, "INSERT INTO docs(x, y) VALUES (5, 5), (NULL, 5)");
+    CHECK_STR(nearest(&o, "docs", 5, 5), "3 1 2");
+    const mn_row row = {.id = 9, .vector = (float[]){1, 1}};
+    CHECK_EQ(mn_put(o.conn, "docs", &row, 1, NULL, &o.err), MN_INVALID);
+    CHECK_HAS(o.err.message, "column 'emb' of table 'docs', which is computed from others");
+    end(&o);
+}
+
 TEST(ids_that_autoincrement_has_given_are_not_given_again)
 {
     struct over o;

@@ -187,7 +187,8 @@ void result_begin(struct result *r, const struct modes *modes, sqlite3_stmt *stm
         r->names[i] = name ? name : "";
         width = text_width(r->names[i], strlen(r->names[i]));
         r->name_width = width > r->name_width ? width : r->name_width;
-        if (known)
+        const char *database = known ? sqlite3_column_database_name(stmt, (int)i) : NULL;
+        if (database && strcmp(database, "main") == 0)
             r->shapes[i] = collections_shape(known, sqlite3_column_table_name(stmt, (int)i),
                                              sqlite3_column_origin_name(stmt, (int)i));
     }

@@ -206,6 +206,13 @@ TEST(long_vectors_are_short_for_people_and_whole_for_programs)
               "┌──────────────────────────────────┐\n"
               "│ [0.12, -0.5, 0.33, … 3 more] f32 │\n"
               "└──────────────────────────────────┘\n");
+    run_shows(
+        "mneme app.db \"attach ':memory:' as o\" 'create table o.w(vector blob)' \"insert into "
+        "o.w values(zeroblob(24))\" 'select length(vector) from o.w' \"select vector from o.w\"",
+        "24\nx'000000000000000000000000000000000000000000000000'\n");
+    run_shows("mneme -csv app.db 'create view seen as select vector as x from w' 'select x from "
+              "(select * from seen) limit 1'",
+              "\"[0.12,-0.5,0.33,4,5,6]\"\n");
     run_shows("mneme -csv app.db 'select vector from w limit 1'", "\"[0.12,-0.5,0.33,4,5,6]\"\n");
 }
 

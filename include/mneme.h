@@ -280,7 +280,7 @@ typedef struct mn_collection_opts {
     const char *beside;
     /* Of the index that the collection grows; see "The index". */
     mn_rerank rerank;
-    uint32_t bits;  /* of a row's code, 1 .. 8; 0: 4, fewer where memory is short */
+    uint32_t bits;  /* of a row's code, 1 .. 8; 0: 4, or 3 if all codes then fit the memory cap */
     double recall;  /* of searches that do not say, 0.5 .. 1; 0: 0.95 */
     /* A collection over a table that is there already: `table` names it, `column` the column that
      * holds its vectors, `attributes` further ones that are handed out with a row and may be

@@ -344,7 +344,7 @@ static int answers(const char *path, int way, int from, int to)
         if (mn_search(t.conn, "c", queries, QUERIES, K, &opts, a.hits, a.found, &err) ||
             trouble_try_fold_ahead(t.conn, "c", &did, &err))
             return complain(err.message);
-        a.reads = stats.reads;
+        a.reads = stats.reads + stats.parts_read;
         if (write(to, &a, sizeof a) != sizeof a)
             return complain("write");
     }

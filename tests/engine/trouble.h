@@ -19,7 +19,7 @@ static inline mn_status trouble_try_open(struct trouble *t, uint32_t flags, bool
 {
     struct db_stage stage = {.limits = INDEXED_LIMITS};
     const mn_open_opts opts = {.flags = flags, .durability = MN_RELAXED};
-    stage.limits.cold = cold;
+    stage.limits.cold = stage.limits.away = cold; /* vectors and codes */
     mn_status st = db_open_on(t->path, &opts, &stage, &t->db, e);
     return st ? st : mn_connect(t->db, &t->conn, e);
 }

@@ -607,9 +607,10 @@ static int run_open(struct filter_run *r)
     snprintf(r->values_path, sizeof r->values_path, "%.4100s/attributes", r->dir);
     snprintf(r->db, sizeof r->db, "%.4100s/bench.db", r->dir);
     snprintf(r->answers, sizeof r->answers, "%.4100s/answers", r->dir);
+    /* Exact searches of nearly all rows have a copy of the vectors too. */
     uint64_t bytes = (uint64_t)r->rows.n * r->rows.dim * sizeof(float);
     snprintf(r->memory, sizeof r->memory, "%" PRIu64,
-             o->memory ? o->memory : 2 * bytes + ((uint64_t)256 << 20));
+             o->memory ? o->memory : 3 * bytes + ((uint64_t)256 << 20));
     snprintf(r->k, sizeof r->k, "%" PRIu64, o->k);
     return fbin_write(r->base, r->rows.rows, r->rows.n, r->rows.dim) ||
            fbin_write(r->queries, r->asked.rows, r->asked.n, r->asked.dim) ||

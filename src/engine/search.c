@@ -515,7 +515,10 @@ static mn_status find_matches(struct search *s, bool *yes, mn_error *err)
     if (st == MN_OK && v) {
         s->stats.rows_pending += pending;
         double rows = (double)view_base(v)->rows, found = s->selected.matches;
-        double most = ivf_warm(view_base(v)) ? rows * WARM_SHARE : rows / COLD_SHARE;
+        bool warm = ivf_warm(view_base(v));
+        double most = warm ? rows * WARM_SHARE : rows / COLD_SHARE;
+        if (warm && cache_rows(s->conn->db, s->c->entry.number) == 0)
+            most = INFINITY; /* the others would have to be read from their rows */
         *yes = !view_base(v)->unread && found < most;
     }
     view_release(s->conn->db, v);

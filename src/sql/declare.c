@@ -171,7 +171,8 @@ static mn_status parse_vector(const char *arg, const char *p, struct column *c, 
     if (mn_vector_bytes(c->vector.dtype, c->vector.dim) == 0)
         return mn_fail(err, MN_INVALID, "%s: %u bits; it must be a multiple of 8", what,
                        c->vector.dim);
-    if ((c->vector.dtype == MN_BIT) != (c->vector.metric == MN_HAMMING))
+    if ((c->vector.dtype == MN_BIT) != (c->vector.metric == MN_HAMMING) ||
+        (c->vector.dtype == MN_BIT && c->l1))
         return mn_fail(err, MN_INVALID, "%s: hamming goes with bit vectors and with nothing else",
                        what);
     return MN_OK;

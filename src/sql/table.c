@@ -251,6 +251,11 @@ static mn_status create_rows(const struct table *t, sqlite3 *db, mn_error *err)
     char *text = sqlite3_str_finish(sql);
     mn_status st = text ? sql_exec(db, text, err) : mn_fail(err, MN_NOMEM, "out of memory");
     sqlite3_free(text);
+    if (st == MN_CORRUPT && sqlite3_errcode(db) == SQLITE_ERROR) { /* the name is taken */
+        mn_error_clear(err);
+        return mn_fail(err, MN_EXISTS, "%s: %s; the rows of %s are to be there: rename or drop it",
+                       t->name, sqlite3_errmsg(db), t->name);
+    }
     for (size_t i = 1; i < t->d.n && st == MN_OK; i++)
         if (t->d.columns[i].partition)
             st = create_partition(rows, t->d.columns[i].name, db, err);
@@ -497,6 +502,14 @@ static int bind(struct table *t, sqlite3_stmt *st, int parameter, size_t i, sqli
     void *vector = NULL;
     char what[2 * MN_MAX_NAME + 2];
     mn_status status;
+    if (i && i == t->d.ttl && sqlite3_value_type(v) != SQLITE_NULL &&
+        sqlite3_value_numeric_type(v) >= SQLITE_TEXT) {
+        mn_fail(&err, MN_INVALID,
+                "%s.%s: a row's end is told in seconds since 1970, as unixepoch('now', '+1 day') "
+                "gives them",
+                t->name, c->name);
+        return session_refuse(&t->base, MN_INVALID, &err);
+    }
     if (c->kind != COLUMN_VECTOR)
         return sqlite3_bind_value(st, parameter, v);
     size_t bytes = mn_vector_bytes(type->dtype, type->dim);

@@ -182,6 +182,8 @@ static const struct step declarations[] = {
      "!t: column 'e': metric 'foo'; it must be l2, cosine, ip, l1 or hamming"},
     {"create virtual table t using mneme(e float[2] metric=hamming)",
      "!t: column 'e': hamming goes with bit vectors and with nothing else"},
+    {"create virtual table t using mneme(e bit[8] metric=l1)",
+     "!t: column 'e': hamming goes with bit vectors and with nothing else"},
     {"create virtual table t using mneme(e bit[8] metric=l2)",
      "!t: column 'e': hamming goes with bit vectors and with nothing else"},
     {"create virtual table t using mneme(e float[2] metric)",
@@ -448,6 +450,26 @@ TEST(functions_refuse_with_a_sentence)
 TEST(knn_refuses_with_a_sentence)
 {
     REFUSED(knn);
+}
+
+TEST(a_taken_name_and_an_end_that_is_no_time_are_refused)
+{
+    sqlite3 *db = steps_open(test_path("app.db"));
+    static const struct step steps[] = {
+        {"CREATE TABLE d_rows(x)", ""},
+        {"CREATE VIRTUAL TABLE d USING mneme(e float[2])",
+         "!d: table \"d_rows\" already exists; the rows of d are to be there: rename or drop it"},
+        {"DROP TABLE d_rows", ""},
+        {"CREATE VIRTUAL TABLE d USING mneme(e float[2], until INTEGER TTL)", ""},
+        {"INSERT INTO d(e, until) VALUES ('[1,2]', '2020-01-01')",
+         "!d.until: a row's end is told in seconds since 1970"},
+        {"INSERT INTO d(e, until) VALUES ('[1,2]', x'00')", "!d.until: a row's end"},
+        {"INSERT INTO d(e, until) VALUES ('[1,2]', '12'), ('[1,2]', 1e11), ('[1,2]', NULL)", ""},
+        {"UPDATE d SET until = 'never' WHERE id = 3", "!d.until: a row's end"},
+        {"SELECT id FROM d", "2 3"},
+    };
+    STEPS(db, steps);
+    steps_close(db);
 }
 
 /* What a foreign hand did to a table is told, and DROP TABLE still works. */

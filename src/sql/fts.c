@@ -1,19 +1,19 @@
 /*
  * An FTS5 table F with external content over a table R (key id, text columns a, b), and beside it
- * F_old(id, c0, c1), which is empty between statements:
+ * mneme_F_old(id, c0, c1), here OLD, which is empty between statements:
  *
- *   F_mneme_stash    BEFORE INSERT   the rows that REPLACE would remove go to F_old
- *   F_mneme_insert   AFTER INSERT    those of F_old leave F, the new row enters it
- *   F_mneme_delete   AFTER DELETE    the row leaves F and F_old
+ *   F_mneme_stash    BEFORE INSERT   the rows that REPLACE would remove go to OLD
+ *   F_mneme_insert   AFTER INSERT    those of OLD leave F, the new row enters it
+ *   F_mneme_delete   AFTER DELETE    the row leaves F and OLD
  *   F_mneme_restash  BEFORE UPDATE   as F_mneme_stash
- *   F_mneme_update   AFTER UPDATE    those of F_old leave F, the old row leaves it, the new enters
+ *   F_mneme_update   AFTER UPDATE    those of OLD and the old row leave F, the new one enters it
  *
  * FTS5 wants the text of a row that leaves word by word, and SQLite fires no delete trigger for a
- * row that REPLACE removes: hence F_old. It is filled from R before the change, by the key and by
+ * row that REPLACE removes: hence OLD. It is filled from R before the change, by the key and by
  * every unique index, and taken after it, but for rows that are in R still. What the statement then
- * did not change after all (OR IGNORE, a conflict that fails) leaves F_old filled and F as it was,
- * and the next change clears F_old first. With PRAGMA recursive_triggers REPLACE does fire
- * F_mneme_delete: it clears the row's place in F_old, so that it leaves F once. The triggers use
+ * did not change after all (OR IGNORE, a conflict that fails) leaves OLD filled and F as it was,
+ * and the next change clears OLD first. With PRAGMA recursive_triggers REPLACE does fire
+ * F_mneme_delete: it clears the row's place in OLD, so that it leaves F once. The triggers use
  * nothing but SQLite's own, so that a program without Mneme may write to R.
  *
  * F reads a row of R only for what FTS5 shows of it, as snippet(). Where R is a table of ours,
@@ -163,8 +163,9 @@ static char *stash_body(const struct pieces *p, bool update)
     char *other = update ? sqlite3_mprintf("\"%w\" <> old.\"%w\" AND ", s->id_column, s->id_column)
                          : sqlite3_mprintf("");
     char *body = !other ? NULL
-                        : sqlite3_mprintf("DELETE FROM \"%w_old\"; INSERT INTO \"%w_old\"(id%s) "
-                                          "SELECT \"%w\"%s FROM \"%w\" WHERE %s(\"%w\" = "
+                        : sqlite3_mprintf("DELETE FROM \"mneme_%w_old\"; INSERT INTO "
+                                          "\"mneme_%w_old\"(id%s) SELECT \"%w\"%s FROM "
+                                          "\"%w\" WHERE %s(\"%w\" = "
                                           "new.\"%w\"%s);",
                                           s->name, s->name, p->stash, s->id_column, p->columns,
                                           s->table, other, s->id_column, s->id_column, p->unique);
@@ -186,13 +187,13 @@ static char *text_differs(const struct pieces *p)
     return sqlite3_str_finish(out);
 }
 
-/* Those of F_old that are gone leave, and F_old is cleared. */
+/* Those of OLD that are gone leave, and OLD is cleared. */
 static char *take_stash(const struct pieces *p)
 {
     const struct fts_spec *s = p->s;
     return sqlite3_mprintf("INSERT INTO \"%w\"(\"%w\", rowid%s) SELECT 'delete', id%s FROM "
-                           "\"%w_old\" WHERE id = new.\"%w\" OR id NOT IN (SELECT \"%w\" FROM "
-                           "\"%w\"); DELETE FROM \"%w_old\";",
+                           "\"mneme_%w_old\" WHERE id = new.\"%w\" OR id NOT IN (SELECT \"%w\" "
+                           "FROM \"%w\"); DELETE FROM \"mneme_%w_old\";",
                            s->name, s->name, p->columns, p->stash, s->name, s->id_column,
                            s->id_column, s->table, s->name);
 }
@@ -228,7 +229,7 @@ static char *delete_body(const struct pieces *p)
 {
     const struct fts_spec *s = p->s;
     return sqlite3_mprintf("INSERT INTO \"%w\"(\"%w\", rowid%s) VALUES ('delete', old.\"%w\"%s); "
-                           "DELETE FROM \"%w_old\" WHERE id = old.\"%w\";",
+                           "DELETE FROM \"mneme_%w_old\" WHERE id = old.\"%w\";",
                            s->name, s->name, p->columns, s->id_column, p->olds, s->name,
                            s->id_column);
 }
@@ -349,8 +350,8 @@ static mn_status create_table(sqlite3 *db, const struct fts_spec *s, const struc
         sqlite3_free(rank);
     }
     if (st == MN_OK)
-        st = sql_execf(db, err, "CREATE TABLE main.\"%w_old\"(id INTEGER PRIMARY KEY%s)", s->name,
-                       p->stash);
+        st = sql_execf(db, err, "CREATE TABLE main.\"mneme_%w_old\"(id INTEGER PRIMARY KEY%s)",
+                       s->name, p->stash);
     return st;
 }
 
@@ -389,7 +390,7 @@ static mn_status find_name(sqlite3 *db, const char *table, char **name, bool *lo
         "'\\' UNION ALL SELECT name, 1 FROM main.sqlite_master m WHERE type = 'table' AND "
         "rootpage = 0 AND sql LIKE '%%USING fts5(%%' AND instr(sql, ', content=' || quote(%Q) || "
         "', content_rowid=') AND EXISTS (SELECT 1 FROM main.sqlite_master o WHERE o.name = "
-        "m.name || '_old') LIMIT 1",
+        "'mneme_' || m.name || '_old') LIMIT 1",
         table, table);
     if (status == MN_OK)
         status = sql_step(st, &row, err);
@@ -492,7 +493,7 @@ static mn_status drop_one(sqlite3 *db, const char *name, mn_error *err)
     if (st == MN_OK)
         st = sql_execf(db, err, "DROP TABLE IF EXISTS main.\"%w\"", name);
     if (st == MN_OK)
-        st = sql_execf(db, err, "DROP TABLE IF EXISTS main.\"%w_old\"", name);
+        st = sql_execf(db, err, "DROP TABLE IF EXISTS main.\"mneme_%w_old\"", name);
     if (st == MN_OK && view)
         st = sql_execf(db, err, "DROP VIEW main.\"%w\"", view);
     sqlite3_free(view);
@@ -697,7 +698,8 @@ mn_status fts_rename_end(sqlite3 *db, const char *table, const char *id_column, 
     if (st == MN_OK)
         st = sql_execf(db, err, "ALTER TABLE main.\"%w\" RENAME TO \"%w\"", name, to);
     if (st == MN_OK)
-        st = sql_execf(db, err, "ALTER TABLE main.\"%w_old\" RENAME TO \"%w_old\"", name, to);
+        st = sql_execf(db, err, "ALTER TABLE main.\"mneme_%w_old\" RENAME TO \"mneme_%w_old\"",
+                       name, to);
     if (st == MN_OK)
         st = pieces_make(db, &m.s, &p, err);
     if (st == MN_OK && view)
@@ -784,15 +786,15 @@ static mn_status check_free(sqlite3 *db, const char *table, const char *name, mn
     if (status == MN_OK)
         status = sql_preparef(db, &st, err,
                               "SELECT count(*) FROM main.sqlite_master WHERE name COLLATE NOCASE "
-                              "IN (%Q, %Q || '_old')",
+                              "IN (%Q, 'mneme_' || %Q || '_old')",
                               name, name);
     if (status == MN_OK)
         status = sql_stmt_int(st, 0, &n, err);
     sqlite3_finalize(st);
     if (status == MN_OK && n > 0)
         status = mn_fail(err, MN_EXISTS,
-                         "full text over '%s' needs the names '%s' and '%s_old', of which one is "
-                         "taken: rename that table",
+                         "full text over '%s' needs the names '%s' and 'mneme_%s_old', of which "
+                         "one is taken: rename that table",
                          table, name, name);
     return status;
 }

@@ -406,7 +406,7 @@ TEST(full_text_comes_and_goes_with_its_functions)
     check_answer(db, "SELECT count(*) FROM sqlite_master WHERE name LIKE '%fts%'", "0");
     must(db, "CREATE TABLE docs_fts(x)");
     check_refused(db, "SELECT mneme_index('docs', 'embedding', 'fts=body')",
-                  "full text over 'docs' needs the names 'docs_fts' and 'docs_fts_old'");
+                  "full text over 'docs' needs the names 'docs_fts' and 'mneme_docs_fts_old'");
     check_refused(db, "SELECT * FROM knn('docs', '[1,0]')", "docs"); /* nor is there an index */
     CHECK_EQ(sqlite3_close(db), SQLITE_OK);
 }
@@ -887,7 +887,8 @@ TEST(full_text_that_memory_cuts_short_leaves_nothing)
             if (!sqlite3_get_autocommit(db))
                 continue;
             CHECK(ask(db, "SELECT group_concat(name) FROM sqlite_master WHERE name LIKE '%fts%' OR "
-                          "name GLOB 't_*' OR name GLOB 'mneme_text*'", left, sizeof left));
+                          "name GLOB 't_*' OR name GLOB 'mneme_t_*' OR name GLOB 'mneme_text*'",
+                      left, sizeof left));
             CHECKF(strcmp(left, "NULL") == 0, "%s, allocation %d: %s is left", statements[i],
                    (int)n, left);
             if (!fired)

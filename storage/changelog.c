@@ -380,8 +380,8 @@ static int on_action(void *ctx, int action, const char *table, const char *colum
 /* A trigger does not fire inside itself. Ours set a version, which may fire a trigger of the user's
  * in there; if that one changes rows of the same table, nobody logs it. Such triggers are rare, and
  * SQLite knows them: it shows its authorizer all that a statement may do. */
-static mn_status nested_writes(sqlite3 *db, const char *name, const char *column, bool *writes,
-                               mn_error *err)
+static mn_status nested_writes(sqlite3 *db, sqlite3 *asked, const char *name, const char *column,
+                               bool *writes, mn_error *err)
 {
     struct nested n = {.table = name, .column = column};
     sqlite3_stmt *st = NULL;
@@ -398,17 +398,20 @@ static mn_status nested_writes(sqlite3 *db, const char *name, const char *column
     st = NULL;
     if (status || foreign == 0)
         return status;
-    sqlite3_set_authorizer(db, on_action, &n);
-    status = sql_preparef(db, &st, NULL, "UPDATE \"%w\" SET version = version", name);
-    sqlite3_set_authorizer(db, NULL, NULL);
+    *writes = true;
+    if (!asked)
+        return MN_OK;
+    sqlite3_set_authorizer(asked, on_action, &n);
+    status = sql_preparef(asked, &st, NULL, "UPDATE main.\"%w\" SET version = version", name);
+    sqlite3_set_authorizer(asked, NULL, NULL);
     sqlite3_finalize(st);
     /* A broken trigger of theirs lets no statement through that would fire it. */
     *writes = n.writes;
     return status == MN_NOMEM ? mn_fail(err, MN_NOMEM, "out of memory") : MN_OK;
 }
 
-mn_status changelog_watchable(sqlite3 *db, const struct changelog_table *t, const char *column,
-                              bool *watchable, mn_error *err)
+mn_status changelog_watchable(sqlite3 *db, sqlite3 *asked, const struct changelog_table *t,
+                              const char *column, bool *watchable, mn_error *err)
 {
     struct parts p;
     bool writes = false;
@@ -417,7 +420,7 @@ mn_status changelog_watchable(sqlite3 *db, const struct changelog_table *t, cons
     if (status)
         return status;
     if (p.plain && !t->watched) /* else our triggers write to their log alone */
-        status = nested_writes(db, t->name, column, &writes, err);
+        status = nested_writes(db, asked, t->name, column, &writes, err);
     *watchable = status == MN_OK && p.plain && !writes;
     parts_fini(&p);
     return status;

@@ -44,8 +44,8 @@ mn_status changelog_restart(sqlite3 *db, const struct changelog_table *t, mn_err
  * index over an expression of the key (a row that REPLACE removes for it is not), nor where a
  * trigger of the user's writes into the table from inside one of ours: such rows must be read each
  * time. */
-mn_status changelog_watchable(sqlite3 *db, const struct changelog_table *t, const char *column,
-                              bool *watchable, mn_error *err);
+mn_status changelog_watchable(sqlite3 *db, sqlite3 *asked, const struct changelog_table *t,
+                              const char *column, bool *watchable, mn_error *err);
 
 /* SQL texts (for sqlite3_free) of the statements that follow a log; NULL when out of memory. */
 char *changelog_sql_head(int64_t table);  /* -> seq, stamp of the newest entry */

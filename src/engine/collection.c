@@ -308,9 +308,18 @@ static mn_status table_is_there(mn_conn *conn, const struct catalog_entry *e, mn
 static mn_status look_whether_watched(mn_conn *conn, struct coll *c, mn_error *err)
 {
     struct catalog_log log;
+    mn_db *db = conn->db;
+    sqlite3 *asked = conn->hosted ? NULL : conn->sql, *own = NULL;
     mn_status st = catalog_log_of(conn->sql, &c->entry, &log, err);
+    /* An application's handle has an authorizer of its own. */
+    if (st == MN_OK && conn->hosted && !c->entry.foreign && db->keeper &&
+        !conn_may_be_dirty(conn)) {
+        st = db_open_sqlite(db, FURTHER_PAGE_CACHE, &own, err);
+        asked = own;
+    }
     if (st == MN_OK)
-        st = changelog_watchable(conn->sql, &log.table, c->entry.column, &c->watched, err);
+        st = changelog_watchable(conn->sql, asked, &log.table, c->entry.column, &c->watched, err);
+    sqlite3_close(own);
     sqlite3_free(log.watched);
     return st;
 }

@@ -760,6 +760,41 @@ TEST(other_tables_may_come_and_go_without_a_new_index)
     end(&o);
 }
 
+static int count_calls(void *ctx, int action, const char *a, const char *b, const char *c,
+                       const char *d)
+{
+    (void)action;
+    (void)a;
+    (void)b;
+    (void)c;
+    (void)d;
+    ++*(int *)ctx;
+    return SQLITE_OK;
+}
+
+TEST(an_applications_authorizer_stays_where_it_is)
+{
+    struct over o;
+    sqlite3 *host;
+    int calls = 0;
+    begin(&o, "");
+    CHECK_OK(mn_create(o.conn, "own", &(mn_collection_opts){.dim = 2}, &o.err), o.err);
+    CHECK_OK(mn_put(o.conn, "own", &(mn_row){.id = 1, .vector = (float[]){1, 2}}, 1, NULL, &o.err),
+             o.err);
+    sql(&o, "CREATE TABLE seen(x); CREATE TRIGGER mine AFTER UPDATE ON own BEGIN INSERT INTO seen "
+            "VALUES (NEW.id); END");
+    CHECK(sqlite3_open(o.path, &host) == SQLITE_OK);
+    CHECK(mn_sql_register(host, NULL) == SQLITE_OK);
+    sqlite3_set_authorizer(host, count_calls, &calls);
+    CHECK(sqlite3_exec(host, "SELECT id FROM knn('own', '[1,2]', 1)", NULL, NULL, NULL) ==
+          SQLITE_OK);
+    calls = 0;
+    CHECK(sqlite3_exec(host, "SELECT 1 FROM seen", NULL, NULL, NULL) == SQLITE_OK);
+    CHECK(calls > 0);
+    CHECK(sqlite3_close(host) == SQLITE_OK);
+    end(&o);
+}
+
 TEST(tables_of_the_module_come_and_go_without_a_new_index)
 {
     static const char *const steps[] = {

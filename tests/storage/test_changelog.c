@@ -55,7 +55,7 @@ static bool intact(void)
 static bool watchable(const char *column)
 {
     bool is;
-    CHECK_OK(changelog_watchable(db, &own, column, &is, &err), err);
+    CHECK_OK(changelog_watchable(db, db, &own, column, &is, &err), err);
     return is;
 }
 
@@ -266,16 +266,19 @@ TEST(tables_whose_changes_escape_the_log_are_not_watched)
         "id = NEW.id; END");
     CHECK(watchable("vector")); /* of other columns */
     CHECK(!watchable("b"));
+    bool alone;
+    CHECK_OK(changelog_watchable(db, NULL, &own, "vector", &alone, &err), err);
+    CHECK(!alone); /* nobody may be asked what it does */
     sql("CREATE TRIGGER p AFTER UPDATE ON t BEGIN INSERT INTO t(id) VALUES (NEW.id + 1); END");
     CHECK(!watchable("vector"));
     sql("DROP TRIGGER p; CREATE TRIGGER p AFTER UPDATE ON t BEGIN DELETE FROM t WHERE id = 99; "
         "END");
     CHECK(watchable("vector")); /* our delete trigger fires there */
     sql("CREATE TRIGGER q AFTER UPDATE ON t BEGIN INSERT INTO nowhere VALUES (1); END");
-    CHECK_OK(changelog_watchable(db, &own, "vector", &(bool){0}, &err), err);
+    CHECK_OK(changelog_watchable(db, db, &own, "vector", &(bool){0}, &err), err);
     bool is;
     const struct changelog_table nothing = {.number = 4, .name = "nothing", .key = "id"};
-    CHECK_EQ(changelog_watchable(db, &nothing, "vector", &is, &err), MN_CORRUPT);
+    CHECK_EQ(changelog_watchable(db, db, &nothing, "vector", &is, &err), MN_CORRUPT);
     CHECK_HAS(err.message, "'nothing' is missing");
     mn_error_clear(&err);
     end();
@@ -309,13 +312,13 @@ TEST(a_table_that_is_not_mnemes_is_logged_and_not_touched)
     bool is;
     CHECK_OK(changelog_check(db, &t, &is, &err), err);
     CHECK(is);
-    CHECK_OK(changelog_watchable(db, &t, "v", &is, &err), err);
+    CHECK_OK(changelog_watchable(db, db, &t, "v", &is, &err), err);
     CHECK(is);
     sql("CREATE TRIGGER mine AFTER INSERT ON u BEGIN INSERT INTO u(a) VALUES ('w'); END");
-    CHECK_OK(changelog_watchable(db, &t, "v", &is, &err), err);
+    CHECK_OK(changelog_watchable(db, db, &t, "v", &is, &err), err);
     CHECK(is); /* nothing happens inside our triggers */
     sql("CREATE UNIQUE INDEX e ON u(a || [the key])");
-    CHECK_OK(changelog_watchable(db, &t, "v", &is, &err), err);
+    CHECK_OK(changelog_watchable(db, db, &t, "v", &is, &err), err);
     CHECK(!is);
     CHECK_OK(changelog_drop(db, 3, &err), err);
     CHECK_EQ(number("SELECT count(*) FROM sqlite_master WHERE name LIKE 'mneme%'"), 0);
@@ -379,7 +382,7 @@ TEST(a_row_that_replace_removes_is_logged_whatever_the_unique_index_is_over)
         bool is;
         CHECK_OK(changelog_check(db, &t, &is, &err), err);
         CHECKF(is, "%s", cases[i].index);
-        CHECK_OK(changelog_watchable(db, &t, "v", &is, &err), err);
+        CHECK_OK(changelog_watchable(db, db, &t, "v", &is, &err), err);
         CHECKF(is, "%s", cases[i].index);
         end();
     }

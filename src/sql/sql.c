@@ -93,7 +93,12 @@ int mn_sql_register(sqlite3 *db, char **message)
     if (version)
         return same ? SQLITE_OK : SQLITE_ERROR;
     int rc = register_all(db);
-    if (rc != SQLITE_OK)
+    if (rc == SQLITE_BUSY) /* of sqlite3_create_function(), as in SELECT load_extension(...) */
+        *message =
+            sqlite3_mprintf("mneme: functions of the same names are there (sqlite-vec's?), and "
+                            "cannot be replaced while a statement runs: load Mneme first, or by "
+                            ".load or sqlite3_load_extension()");
+    else if (rc != SQLITE_OK)
         *message = sqlite3_mprintf("mneme: %s", sqlite3_errstr(rc));
     if (message == &none)
         sqlite3_free(none);

@@ -4,6 +4,7 @@
 
 #include <sqlite3.h>
 
+#include "mneme_sql.h"
 #include "src/sql/vec.h"
 #include "src/sql/vec_value.h"
 #include "tests/sim/oom.h"
@@ -538,6 +539,34 @@ TEST(functions_may_be_used_where_sqlite_wants_pure_ones)
     CHECK_STR(text, "1");
     CHECK(sqlite3_exec(db, "INSERT INTO t VALUES (3, vec_f32('[1,2,3]'))", NULL, NULL, NULL) ==
           SQLITE_CONSTRAINT);
+    CHECK_EQ(sqlite3_close(db), SQLITE_OK);
+}
+
+static void other_f32(sqlite3_context *ctx, int n, sqlite3_value **args)
+{
+    (void)n;
+    (void)args;
+    sqlite3_result_text(ctx, "another library's", -1, SQLITE_STATIC);
+}
+
+TEST(functions_of_another_library_are_replaced_or_it_is_said_why_not)
+{
+    sqlite3 *db;
+    sqlite3_stmt *stmt;
+    char *message = NULL, text[100];
+    CHECK(sqlite3_open(":memory:", &db) == SQLITE_OK);
+    CHECK_EQ(sqlite3_create_function_v2(db, "vec_f32", 1, SQLITE_UTF8, NULL, other_f32, NULL, NULL,
+                                        NULL), SQLITE_OK);
+    CHECK_EQ(sqlite3_prepare_v2(db, "SELECT 1 UNION SELECT 2", -1, &stmt, NULL), SQLITE_OK);
+    CHECK_EQ(sqlite3_step(stmt), SQLITE_ROW);
+    CHECK_EQ(mn_sql_register(db, &message), SQLITE_BUSY);
+    CHECK_HAS(message, "functions of the same names are there (sqlite-vec's?)");
+    CHECK_HAS(message, "load Mneme first, or by .load");
+    sqlite3_free(message);
+    sqlite3_finalize(stmt);
+    CHECK_EQ(mn_sql_register(db, &message), SQLITE_OK);
+    CHECK(ask(db, "vec_to_json(vec_f32('[1]'))", text, sizeof text));
+    CHECK_STR(text, "[1.000000]");
     CHECK_EQ(sqlite3_close(db), SQLITE_OK);
 }
 

@@ -57,6 +57,9 @@ static void append_searches(const struct searches *all, uint64_t rows, sqlite3_s
         append_count(out, "reranked", s->reranked, " rows exactly");
     if (s->rows_pending)
         append_count(out, "pending", s->rows_pending, " rows changed since the last fold");
+    if (s->parts_read)
+        sqlite3_str_appendf(out, "fetched    %llu of these postings' codes from disk, %llu bytes\n",
+                            (unsigned long long)s->parts_read, (unsigned long long)s->part_bytes);
     if (s->reads)
         append_count(out, "reads", s->reads, " pages from disk");
     sqlite3_str_appendf(out, "time       %llu us in searches, %llu us of CPU\n",

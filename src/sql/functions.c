@@ -59,6 +59,10 @@ static void append_stats(sqlite3_str *s, const mn_collection_info *i,
     append_count(s, "postings", x->postings);
     append_count(s, "bits", x->bits);
     append_count(s, "index_memory_bytes", x->memory_bytes);
+    if (x->exists)
+        sqlite3_str_appendf(s, ",\"codes_in_memory\":%.4g", x->codes_in_memory);
+    if (x->unusable)
+        sqlite3_str_appendall(s, ",\"index_unusable\":true");
     append_count(s, "sidecar_bytes", x->sidecar_bytes);
     sqlite3_str_appendall(s, "}");
 }

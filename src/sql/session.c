@@ -89,6 +89,8 @@ void session_searched(struct session *s)
     to->codes += from->codes;
     to->reranked += from->reranked;
     to->reads += from->reads;
+    to->parts_read += from->parts_read;
+    to->part_bytes += from->part_bytes;
     to->codes_skipped += from->codes_skipped;
     to->postings_skipped += from->postings_skipped;
     to->wall_us += from->wall_us;

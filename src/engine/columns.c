@@ -33,22 +33,22 @@
 #include "storage/sql.h"
 
 enum {
-    SAMPLE = 16384,    /* rows that a dictionary is made of */
-    LONGEST = 64,      /* bytes of a text or blob that it keeps; longer ones are cut: any value
-                          serves to divide */
-    FEW_ROWS = 4096,   /* so many are looked up one by one rather than found in a pass over all */
-    FEW_SHARE = 16,    /* or this part of them */
+    SAMPLE = 16384,  /* rows that a dictionary is made of */
+    LONGEST = 64,    /* bytes of a text or blob that it keeps; longer ones are cut: any value
+                        serves to divide */
+    FEW_ROWS = 4096, /* so many are looked up one by one rather than found in a pass over all */
+    FEW_SHARE = 16,  /* or this part of them */
     TICK_ROWS = 1024,
     REFUSED_SEARCHES = 256, /* that ask the rows before memory is tried again */
-    COARSE_ROWS = 6,   /* of a pack for each of its coarse steps */
-    RETIRE_SHARE = 2   /* a dictionary is made anew when the index has grown by this part */
+    COARSE_ROWS = 6,        /* of a pack for each of its coarse steps */
+    RETIRE_SHARE = 2        /* a dictionary is made anew when the index has grown by this part */
 };
 
 /* See columns_keep(). */
 struct kept {
-    const struct column *column; /* NULL: none */
+    struct column *column; /* held: another must not come to lie where it was. NULL: none */
     mn_value value;
-    char text[LONGEST];          /* of the value; longer ones are not kept */
+    char text[LONGEST]; /* of a text or blob; longer ones are not kept */
     uint64_t *set;
 };
 
@@ -56,7 +56,7 @@ struct columns {
     pthread_mutex_t lock; /* rank CACHE: guards all of it */
     struct column *first;
     bool building;
-    uint64_t retry;       /* not before so many searches, as memory was short */
+    uint64_t retry; /* not before so many searches, as memory was short */
     struct kept kept;
 };
 
@@ -97,6 +97,7 @@ void columns_destroy(mn_db *db, struct columns *c)
         c->first = next;
     }
     pthread_mutex_destroy(&c->lock);
+    column_release(db, c->kept.column);
     mn_free(db->alloc, c->kept.set);
     mn_free(db->alloc, c);
 }
@@ -113,18 +114,21 @@ bool columns_kept(struct columns *all, const struct column *c, const mn_value *v
     return yes;
 }
 
-void columns_keep(mn_db *db, struct columns *all, const struct column *c, const mn_value *v,
+void columns_keep(mn_db *db, struct columns *all, struct column *c, const mn_value *v,
                   const uint64_t *set, size_t words)
 {
-    if (v->type == MN_TEXT && v->len > LONGEST)
+    bool bytes = v->type == MN_TEXT || v->type == MN_BLOB;
+    if (bytes && v->len > LONGEST)
         return;
     pthread_mutex_lock(&all->lock);
     struct kept *k = &all->kept;
     if (!k->set)
         k->set = mn_alloc(db->alloc, words * sizeof *set, MN_TAG_CACHE);
-    k->column = k->set ? c : NULL;
+    struct column *was = k->column;
+    k->column = k->set ? column_share(c) : NULL;
+    column_release(db, was);
     k->value = *v;
-    if (v->type == MN_TEXT) {
+    if (bytes) {
         k->value.data = k->text;
         if (v->len)
             memcpy(k->text, v->data, v->len);
@@ -331,7 +335,7 @@ struct build {
     const struct view *v; /* NULL: rows are as the version has them */
     const char *name;     /* of the attribute */
     struct column *column;
-    sqlite3_stmt *one;    /* ?1 id -> value */
+    sqlite3_stmt *one; /* ?1 id -> value */
     bool no_memory;
 };
 
@@ -484,10 +488,10 @@ static mn_status read_all(struct build *b, struct coded *t, mn_error *err)
     sqlite3_stmt *rows = NULL;
     bool more = false;
     const struct catalog_entry *e = &b->c->entry;
-    mn_status st = sql_preparef(
-        b->conn->sql, &rows, err,
-        "SELECT \"%w\", \"%w\" FROM main.\"%w\" NOT INDEXED ORDER BY \"%w\"", e->id_column,
-        b->name, e->table, e->id_column);
+    mn_status st =
+        sql_preparef(b->conn->sql, &rows, err,
+                     "SELECT \"%w\", \"%w\" FROM main.\"%w\" NOT INDEXED ORDER BY \"%w\"",
+                     e->id_column, b->name, e->table, e->id_column);
     b->no_memory = !coded_room(b->db, t, (size_t)b->x->rows + 1024);
     while (st == MN_OK && !b->no_memory && (st = sql_step(rows, &more, err)) == MN_OK && more) {
         if (t->n == t->cap && !coded_room(b->db, t, t->cap + t->cap / 2)) {
@@ -512,8 +516,7 @@ static uint32_t padded_rows(uint32_t n)
 }
 
 /* All rows unknown. NULL when memory runs out. */
-static struct pack_column *pack_column_create(mn_db *db, const struct ivf_pack *p,
-                                              struct column *c)
+static struct pack_column *pack_column_create(mn_db *db, const struct ivf_pack *p, struct column *c)
 {
     struct mn_alloc *a = db->alloc;
     size_t places = 0;
@@ -551,8 +554,7 @@ static uint64_t buckets_of(const struct column *c, const uint16_t *codes, uint32
 {
     uint64_t bits = 0;
     for (uint32_t i = 0; i < n; i++)
-        bits |= UINT64_C(1)
-                << (codes[i] == CODE_UNKNOWN ? BUCKET_UNKNOWN : c->bucket[codes[i]]);
+        bits |= UINT64_C(1) << (codes[i] == CODE_UNKNOWN ? BUCKET_UNKNOWN : c->bucket[codes[i]]);
     return bits;
 }
 
@@ -651,8 +653,7 @@ static bool publish_packs(struct build *b, struct filling *packs, size_t n)
     uint32_t most = 0;
     for (size_t i = 0; i < n; i++)
         most = packs[i].column->n_places > most ? packs[i].column->n_places : most;
-    uint32_t *counts =
-        mn_alloc(b->db->alloc, (CODE_UNKNOWN + 2) * sizeof *counts, MN_TAG_SEARCH);
+    uint32_t *counts = mn_alloc(b->db->alloc, (CODE_UNKNOWN + 2) * sizeof *counts, MN_TAG_SEARCH);
     uint8_t *row = mn_alloc(b->db->alloc, most, MN_TAG_SEARCH);
     bool good = counts && row;
     for (size_t i = 0; good && i < n; i++) {
@@ -907,11 +908,9 @@ mn_status columns_get(mn_conn *conn, struct coll *c, const struct view *v, size_
     struct version_column *made = NULL;
     mn_error own = {0};
     *out = there_already(x, c->attrs[attr]);
-    if (*out || conn->schema_dirty ||
-        !cache_make_room(conn->db, c->entry.number, build_bytes(x)))
+    if (*out || conn->schema_dirty || !cache_make_room(conn->db, c->entry.number, build_bytes(x)))
         return MN_OK;
-    struct build b = {.conn = conn, .db = conn->db, .c = c, .x = x, .v = v,
-                      .name = c->attrs[attr]};
+    struct build b = {.conn = conn, .db = conn->db, .c = c, .x = x, .v = v, .name = c->attrs[attr]};
     if (!begin_build(conn->db, x, b.name, &b.column))
         return MN_OK;
     mn_status st = build(&b, x, &made, &own);
@@ -1064,8 +1063,7 @@ static bool has_attribute(const struct coll *c, const char *name)
 mn_status columns_follow(mn_conn *conn, struct coll *c, const struct ivf *old, struct ivf *x,
                          mn_error *err)
 {
-    const struct version_column *first =
-        atomic_load_explicit(&old->columns, memory_order_acquire);
+    const struct version_column *first = atomic_load_explicit(&old->columns, memory_order_acquire);
     struct coded changed = {0};
     struct log_position head;
     mn_error own = {0};
@@ -1077,7 +1075,11 @@ mn_status columns_follow(mn_conn *conn, struct coll *c, const struct ivf *old, s
     if (here)
         st = coll_log_since(conn, c, "fold", old->at.seq, &changed.ids, &changed.n, &own);
     for (const struct version_column *v = first; here && v && st == MN_OK; v = v->next) {
-        struct build b = {.conn = conn, .db = conn->db, .c = c, .x = x, .column = v->column,
+        struct build b = {.conn = conn,
+                          .db = conn->db,
+                          .c = c,
+                          .x = x,
+                          .column = v->column,
                           .name = v->column->name};
         if (worth_following(first, v, x) && has_attribute(c, b.name))
             st = follow(&b, old, v, x, &changed, &own);

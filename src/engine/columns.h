@@ -19,16 +19,16 @@ enum {
 /* The dictionary of one attribute: values in SQLite's order. A row has code 2 i + 2 if it has
  * values[i], 2 i + 1 if it is between values[i - 1] and values[i]. Immutable, but for refs. */
 struct column {
-    struct column *next;   /* of the index's core; columns.lock */
+    struct column *next; /* of the index's core; columns.lock */
     _Atomic unsigned refs;
     char name[MN_MAX_NAME + 1];
-    uint32_t n;            /* values */
-    mn_value *values;      /* [n], ascending, each once */
-    char *text;            /* memory of their bytes */
-    uint32_t *below;       /* [2 n + 3] rows of a sample whose code, not NULL, is less */
+    uint32_t n;              /* values */
+    mn_value *values;        /* [n], ascending, each once */
+    char *text;              /* memory of their bytes */
+    uint32_t *below;         /* [2 n + 3] rows of a sample whose code, not NULL, is less */
     uint32_t nulls, sampled; /* rows of the sample: NULL; all */
-    uint8_t *bucket;       /* [2 n + 2] below BUCKET_UNKNOWN, rising with the code; NULL's is 0 */
-    uint64_t rows;         /* that the index had when it was made */
+    uint8_t *bucket;         /* [2 n + 2] below BUCKET_UNKNOWN, rising with the code; NULL's is 0 */
+    uint64_t rows;           /* that the index had when it was made */
 };
 
 uint16_t column_code(const struct column *c, const mn_value *v);
@@ -38,14 +38,14 @@ struct pack_column {
     struct pack_column *next; /* set before it is published */
     struct column *column;    /* counted */
     uint32_t n_parts, n_places;
-    uint32_t *first;          /* [n_parts] place of each part's first row */
-    uint64_t *buckets;        /* [n_parts] */
-    uint16_t *codes;          /* [n_places]; CODE_UNKNOWN where there is no row */
-    uint16_t *order;          /* of each window of COLUMN_WINDOW places, the [ordered] that are
-                                 rows, by ascending code */
-    uint32_t *ordered;        /* [windows] */
-    uint32_t *coarse;         /* [windows][column_coarse() + 1] how many in order have less than a
-                                 multiple of 2^shift as their code */
+    uint32_t *first;   /* [n_parts] place of each part's first row */
+    uint64_t *buckets; /* [n_parts] */
+    uint16_t *codes;   /* [n_places]; CODE_UNKNOWN where there is no row */
+    uint16_t *order;   /* of each window of COLUMN_WINDOW places, the [ordered] that are
+                          rows, by ascending code */
+    uint32_t *ordered; /* [windows] */
+    uint32_t *coarse;  /* [windows][column_coarse() + 1] how many in order have less than a
+                          multiple of 2^shift as their code */
     uint32_t shift;
 };
 
@@ -64,14 +64,14 @@ struct column_pack {
 struct version_column {
     struct version_column *next;
     struct column *column;
-    const uint16_t **codes; /* [n_uses][rows]; NULL: not known, the rows must be asked */
-    uint64_t *buckets;      /* [n_uses, padded to 16] those that occur, as bits */
-    float *each;            /* [n_uses, padded] 1 / their number; 0 without rows */
-    float *live;            /* [n_uses, padded] rows that are not hidden */
+    const uint16_t **codes;    /* [n_uses][rows]; NULL: not known, the rows must be asked */
+    uint64_t *buckets;         /* [n_uses, padded to 16] those that occur, as bits */
+    float *each;               /* [n_uses, padded] 1 / their number; 0 without rows */
+    float *live;               /* [n_uses, padded] rows that are not hidden */
     struct column_pack *packs; /* [n_packs]; NULL with all of them known to none */
     uint32_t n_packs;
-    uint32_t *uses;         /* memory of packs[].uses */
-    bool whole;             /* every row of the version stands in packs */
+    uint32_t *uses; /* memory of packs[].uses */
+    bool whole;     /* every row of the version stands in packs */
 };
 
 /* Uses of a version, rounded up as its columns' arrays are. */
@@ -80,7 +80,7 @@ static inline size_t columns_padded(const struct ivf *x)
     return ((size_t)x->n_uses + 15) / 16 * 16;
 }
 
-struct columns; /* what an index has of attributes; with its core */
+struct columns;                            /* what an index has of attributes; with its core */
 struct columns *columns_create(mn_db *db); /* NULL when memory runs out */
 void columns_destroy(mn_db *db, struct columns *c);
 
@@ -88,7 +88,7 @@ void columns_destroy(mn_db *db, struct columns *c);
  * last one asked are kept. `set` [words] takes them. False: they are not those of that value. */
 bool columns_kept(struct columns *all, const struct column *c, const mn_value *v, uint64_t *set,
                   size_t words);
-void columns_keep(mn_db *db, struct columns *all, const struct column *c, const mn_value *v,
+void columns_keep(mn_db *db, struct columns *all, struct column *c, const mn_value *v,
                   const uint64_t *set, size_t words);
 
 void pack_columns_destroy(mn_db *db, struct ivf_pack *p);

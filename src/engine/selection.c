@@ -109,7 +109,7 @@ static bool gap_has_texts(const struct column *d, uint32_t i)
 static void take_set(mn_db *db, const struct selection *s, struct selection_term *t,
                      const struct condition *c)
 {
-    const struct column *d = t->column->column;
+    struct column *d = t->column->column;
     struct columns *all = s->x->core->columns;
     if (c->op == MN_OP_IN) {
         for (size_t i = 0; i < c->n; i++)

@@ -703,6 +703,41 @@ static void query_k_hard(struct world *w)
     check(w, &(struct query){sql, all, 0, k, true, false, false});
 }
 
+/* Words, beside a vector or alone. */
+static void query_words(struct world *w)
+{
+    static struct answer got, all;
+    char match[LITERAL], blob[LITERAL], where[PART], sql[SQL_BYTES], text[SQL_BYTES];
+    char words[100], same[100];
+    size_t k = 1 + below(w, 30), a = below(w, 6), b = below(w, 6);
+    query_vector(w, match, blob);
+    atoms(w, where);
+    put(words, sizeof words, 0, "words MATCH 'aux%zu OR aux%zu'", a, b);
+    put(same, sizeof same, 0, "a IN ('aux%zu', 'aux%zu')", a, b);
+    if (one_in(w, 2)) {
+        put(sql, sizeof sql, 0,
+            "SELECT 0, id, distance FROM %s WHERE e MATCH %s AND k = %zu AND %s%s", table_v(w),
+            match, k, words, where);
+        put(text, sizeof text, 0,
+            "SELECT 0, id, test_distance(e, %s) AS d FROM m WHERE d IS NOT NULL AND %s%s ORDER BY "
+            "d, "
+            "id",
+            blob, same, where);
+        check(w, &(struct query){sql, text, 0, k, false, false, false});
+        return;
+    }
+    any_predicate(w, 0, where);
+    put(sql, sizeof sql, 0, "SELECT length(e), id, r FROM %s WHERE %s AND (%s) ORDER BY id",
+        table_v(w), words, where);
+    put(text, sizeof text, 0, "SELECT length(e), id, r FROM m WHERE %s AND (%s) ORDER BY id", same,
+        where);
+    ask(w, sql, &got);
+    ask(w, text, &all);
+    if (got.n != all.n || memcmp(got.hits, all.hits, got.n * sizeof *got.hits) != 0)
+        lost(w, sql, "%zu rows, or other ones; the plain table %zu", got.n, all.n);
+    w->queries++;
+}
+
 /* The rows as a table. */
 static void query_rows(struct world *w)
 {
@@ -777,7 +812,7 @@ static void make_world(struct world *w, uint64_t seed)
     must(w, "PRAGMA synchronous = OFF");
     snprintf(sql, sizeof sql,
              "CREATE VIRTUAL TABLE v USING mneme(id INTEGER PRIMARY KEY, e float[8] metric=%s, i "
-             "INTEGER, r REAL, x TEXT, j JSON, n, u TEXT UNIQUE, +a TEXT)",
+             "INTEGER, r REAL, x TEXT, j JSON, n, u TEXT UNIQUE, +a TEXT, words FTS(a))",
              names[which]);
     must(w, sql);
     must(w,
@@ -860,6 +895,8 @@ static void step(struct world *w)
             fold(w);
         break;
     case 12:
+        query_words(w);
+        break;
     case 13:
         query_rows(w);
         break;
@@ -899,9 +936,12 @@ static void end_world(struct world *w)
 {
     if (w->begun || w->depth)
         must(w, "COMMIT");
+    w->begun = false;
+    w->depth = 0;
     char sql[400];
     snprintf(sql, sizeof sql, "UPDATE %s SET e = NULL WHERE e = 'no vector'", table_o(w));
     must(w, sql);
+    fold(w); /* two renames in a row may have cost an index: docs/decisions.md */
     STEP(w->db, "SELECT mneme_verify()", "ok");
     for (int which = 0; which < 2; which++) {
         const char *name = which ? table_o(w) : table_v(w);

@@ -1,7 +1,8 @@
 /*
  * Opening and closing a database.
  *
- * One mn_db per path and process: a registry finds the handle that is open already. It keeps one
+ * One mn_db per path and process: a registry finds the handle that is open already. (Two, where the
+ * application has SQLite handles that only read and others that write.) It keeps one
  * SQLite handle ("keeper") of its own, so that the write-ahead log is not folded up and made anew
  * each time the last connection goes, and so that what is wrong with a file is found at open.
  *
@@ -533,13 +534,17 @@ static mn_status same_opts(const mn_db *db, const mn_open_opts *o, mn_error *err
                    db->path, differs);
 }
 
-/* The open handle on the path, NULL if there is none. registry_lock is held.
+enum { READS_ONLY = MN_OPEN_READONLY | MN_OPEN_IMMUTABLE };
+
+/* The open handle on the path, NULL if there is none; `alike`: only one that is for reading alone
+ * just as `flags` say. registry_lock is held.
  *
  * A handle of the parent's makes the file unusable in the child: SQLite keeps its locks in one
  * table a process, the child inherits it, believes what stands there and takes no lock of its own.
  * Then the parent, closing, is alone as far as it can see and removes the log that the child still
  * writes: what the child acknowledged from then on would be lost. */
-static mn_status registry_find(const char *path, const char *vfs, mn_db **out, mn_error *err)
+static mn_status registry_find(const char *path, const char *vfs, bool alike, uint32_t flags,
+                               mn_db **out, mn_error *err)
 {
     *out = NULL;
     for (mn_db *db = registry; db; db = db->next) {
@@ -551,7 +556,8 @@ static mn_status registry_find(const char *path, const char *vfs, mn_db **out, m
                            "%s: was open when this process was forked, so it cannot be opened "
                            "here; open it after forking, or in a program started with exec",
                            path);
-        *out = db;
+        if (!alike || ((db->opts.flags ^ flags) & READS_ONLY) == 0)
+            *out = db;
     }
     return MN_OK;
 }
@@ -581,7 +587,7 @@ mn_status db_open_on(const char *path, const mn_open_opts *opts, const struct db
     pthread_mutex_lock(&registry_lock);
     mn_db *db = NULL;
     if (!memory)
-        st = registry_find(canonical, vfs, &db, err);
+        st = registry_find(canonical, vfs, stage->beside, stage->flags, &db, err);
     if (st) {
         free(canonical);
     } else if (db) {
@@ -609,7 +615,8 @@ mn_status db_open_vfs(const char *path, const mn_open_opts *opts, const char *vf
     return db_open_on(path, opts, &(struct db_stage){.vfs = vfs}, out, err);
 }
 
-/* One that is open already in this process is taken as it is. */
+/* One that is open already in this process is taken as it is; but connections that only read must
+ * not keep others from writing, so those have another one. */
 static mn_status open_beside(sqlite3 *sql, const char *path, const mn_open_opts *given, mn_db **out,
                              mn_error *err)
 {
@@ -623,7 +630,9 @@ static mn_status open_beside(sqlite3 *sql, const char *path, const mn_open_opts 
         opts.flags |= MN_OPEN_READONLY;
     sqlite3_file_control(sql, "main", SQLITE_FCNTL_VFS_POINTER, &vfs);
     struct db_stage stage = {.vfs = vfs && vfs != usual ? vfs->zName : NULL,
-                             .reading = sqlite3_txn_state(sql, "main") != SQLITE_TXN_NONE};
+                             .reading = sqlite3_txn_state(sql, "main") != SQLITE_TXN_NONE,
+                             .beside = true,
+                             .flags = opts.flags};
     mn_status st = db_open_on(path, &opts, &stage, out, err);
     if (st != MN_MISUSE || given)
         return st;

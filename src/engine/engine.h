@@ -188,7 +188,9 @@ struct db_stage {
     const char *vfs;
     struct mn_fs *fs;
     struct index_limits limits;
-    bool reading; /* a handle of the caller's has a snapshot: no place to switch to WAL */
+    bool reading;   /* a handle of the caller's has a snapshot: no place to switch to WAL */
+    bool beside;    /* an open handle is taken only if it is for reading alone where these are */
+    uint32_t flags; /* with beside */
 };
 mn_status db_open_on(const char *path, const mn_open_opts *opts, const struct db_stage *stage,
                      mn_db **out, mn_error *err);

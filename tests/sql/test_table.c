@@ -748,6 +748,33 @@ TEST(a_trigger_on_the_rows_may_ask_the_table)
     }
 }
 
+TEST(connections_that_only_read_keep_nobody_from_writing)
+{
+    char uri[600];
+    const char *path = test_path("app.db");
+    static const struct step steps[] = {
+        {"INSERT INTO d(id, e) VALUES (3, '[1,1]')", ""},
+        {"SELECT mneme_fold('d')", "0"},
+        {"CREATE TABLE o(id INTEGER PRIMARY KEY, v); INSERT INTO o VALUES (7, '[1,2]')", ""},
+        {"SELECT mneme_index('o', 'v')", "~1 vectors"},
+    };
+    sqlite3 *db = steps_open(path);
+    STEP(db, "CREATE VIRTUAL TABLE d USING mneme(e float[2])", "");
+    STEP(db, "INSERT INTO d(id, e) VALUES (1, '[1,0]'), (2, '[0,1]')", "");
+    steps_close(db);
+    snprintf(uri, sizeof uri, "file:%s?mode=ro", path);
+    sqlite3 *reader = steps_open(uri);
+    STEP(reader, "SELECT id FROM d WHERE e MATCH '[0,1]' AND k = 1", "2");
+    db = steps_open(path);
+    STEPS(db, steps);
+    STEP(reader, "SELECT id FROM d WHERE e MATCH '[1,1]' AND k = 1", "3");
+    STEP(reader, "SELECT id FROM knn('o', '[1,2]', 1)", "7");
+    STEP(reader, "SELECT mneme_fold('d')", "!read-only");
+    steps_close(db);
+    STEP(reader, "SELECT id FROM d WHERE e MATCH '[1,1]' AND k = 1", "3");
+    steps_close(reader);
+}
+
 TEST(connections_see_each_others_commits)
 {
     sqlite3 *a = with_docs(), *b = steps_open(test_path("app.db"));

@@ -73,34 +73,43 @@ static int register_all(sqlite3 *db)
     return rc;
 }
 
+/* Takes the sentence over, if anybody wants it. */
+static int refuse(char **message, int rc, char *sentence)
+{
+    if (message)
+        *message = sentence;
+    else
+        sqlite3_free(sentence);
+    return rc;
+}
+
 int mn_sql_register(sqlite3 *db, char **message)
 {
-    char *none;
-    message = message ? message : &none;
-    *message = NULL;
-    if (sqlite3_libversion_number() < OLDEST) {
-        *message =
-            sqlite3_mprintf("mneme: needs SQLite 3.38 or newer; this is %s", sqlite3_libversion());
-        return SQLITE_ERROR;
-    }
+    if (message)
+        *message = NULL;
+    if (sqlite3_libversion_number() < OLDEST)
+        return refuse(
+            message, SQLITE_ERROR,
+            sqlite3_mprintf("mneme: needs SQLite 3.38 or newer; this is %s", sqlite3_libversion()));
     char *version = registered(db);
-    bool same = version && strcmp(version, mn_version()) == 0;
-    if (version && !same)
-        *message = sqlite3_mprintf("mneme: version %s is registered on this connection already; "
+    if (version) {
+        bool same = strcmp(version, mn_version()) == 0;
+        char *sentence =
+            same ? NULL
+                 : sqlite3_mprintf("mneme: version %s is registered on this connection already; "
                                    "this is %s: load one of them only",
                                    version, mn_version());
-    sqlite3_free(version);
-    if (version)
-        return same ? SQLITE_OK : SQLITE_ERROR;
+        sqlite3_free(version);
+        return same ? SQLITE_OK : refuse(message, SQLITE_ERROR, sentence);
+    }
     int rc = register_all(db);
     if (rc == SQLITE_BUSY) /* of sqlite3_create_function(), as in SELECT load_extension(...) */
-        *message =
-            sqlite3_mprintf("mneme: functions of the same names are there (sqlite-vec's?), and "
-                            "cannot be replaced while a statement runs: load Mneme first, or by "
-                            ".load or sqlite3_load_extension()");
-    else if (rc != SQLITE_OK)
-        *message = sqlite3_mprintf("mneme: %s", sqlite3_errstr(rc));
-    if (message == &none)
-        sqlite3_free(none);
-    return rc;
+        return refuse(message, rc,
+                      sqlite3_mprintf("mneme: functions of the same names are there "
+                                      "(sqlite-vec's?), and cannot be replaced while a statement "
+                                      "runs: load Mneme first, or by .load or "
+                                      "sqlite3_load_extension()"));
+    if (rc != SQLITE_OK)
+        return refuse(message, rc, sqlite3_mprintf("mneme: %s", sqlite3_errstr(rc)));
+    return SQLITE_OK;
 }

@@ -829,6 +829,41 @@ TEST(conditions_that_are_none_are_refused)
     world_end(&w);
 }
 
+TEST(each_plan_has_a_name)
+{
+    static const char *const names[] = {"none", "scan", "ids", "index", "matches", "probe", "post"};
+    for (int p = MN_PLAN_NONE; p <= MN_PLAN_POST; p++)
+        CHECK_STR(mn_plan_name((mn_plan)p), names[p]);
+    CHECK(mn_plan_name((mn_plan)(MN_PLAN_POST + 1)) == NULL);
+}
+
+/* What each plan reports: a few rows listed, some probed, nearly all checked last. */
+TEST(plans_follow_how_many_rows_match)
+{
+    struct world w = world_of(3500, MN_RERANK_COPY, true);
+    const struct {
+        mn_condition c;
+        mn_plan want;
+    } cases[] = {{{"id", MN_OP_EQ, &(mn_value){.type = MN_INTEGER, .integer = 7}, 1}, MN_PLAN_IDS},
+                 {{"z", MN_OP_GT, &(mn_value){.type = MN_REAL, .real = 1e9}, 1}, MN_PLAN_MATCHES},
+                 {{"z", MN_OP_LT, &(mn_value){.type = MN_REAL, .real = 0.3}, 1}, MN_PLAN_PROBE},
+                 {{"z", MN_OP_NOT_NULL, NULL, 0}, MN_PLAN_POST}};
+    float v[DIM] = {0.1f};
+    mn_hit hits[K];
+    uint32_t found;
+    for (int pass = 0; pass < 2; pass++)
+        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+            mn_search_stats stats = {0};
+            const mn_search_opts opts = {.where = &cases[i].c, .n_where = 1, .recall = 0.9,
+                                         .stats = &stats};
+            CHECK_OK(mn_search(w.conn, "c", v, 1, K, &opts, hits, &found, &err), err);
+            /* vectors come into memory with the second searches */
+            CHECKF(pass == 0 || stats.plan == cases[i].want, "case %zu: plan %s", i,
+                   mn_plan_name(stats.plan));
+        }
+    world_end(&w);
+}
+
 TEST(text_ids_have_conditions_too)
 {
     struct world w = {.db = NULL};

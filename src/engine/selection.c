@@ -433,6 +433,14 @@ static void list_few(struct selection *s)
         put_list(&l);
 }
 
+/* Nobody asks for more than that any posting may have some. */
+static void expect_most(struct selection *s, double share)
+{
+    for (uint32_t j = 0; j < s->x->core->n_lists; j++)
+        s->expect[j] = 1;
+    s->matches = share * (double)s->x->rows;
+}
+
 /* Where the arrays of a selection stand in conn->room. */
 static mn_status take_room(mn_conn *conn, struct selection *s, mn_error *err)
 {
@@ -485,7 +493,7 @@ mn_status selection_make(mn_conn *conn, struct coll *c, const struct view *v,
     if (out->asks_rows || !t || out->n_ids || t->share < SELECTION_MOST)
         expect_all(out);
     else
-        out->matches = t->share * (double)out->x->rows; /* nobody asks for more than that */
+        expect_most(out, t->share);
     return MN_OK;
 }
 

@@ -7,7 +7,7 @@
 #include "src/engine/conditions.h"
 
 /* Where a larger share of the rows matches, it is not worth while to leave the others out before
- * they are scored: matches is all that such a selection knows. */
+ * they are scored: matches is all that such a selection knows, expect is 1 everywhere. */
 #define SELECTION_MOST 0.9
 
 /* A condition, or all ranges on one attribute, as codes of its column. */

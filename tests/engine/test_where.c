@@ -9,7 +9,7 @@
 #include "src/engine/columns.h"
 #include "tests/sim/oom.h"
 
-enum { DIM = 16, K = 10, MAX_TERMS = 3, MAX_VALUES = 6, MAX_ROWS = 4000 };
+enum { DIM = 16, K = 10, MAX_TERMS = 3, MAX_VALUES = 6, MAX_ROWS = 8000 };
 
 static mn_error err;
 
@@ -835,6 +835,36 @@ TEST(each_plan_has_a_name)
     for (int p = MN_PLAN_NONE; p <= MN_PLAN_POST; p++)
         CHECK_STR(mn_plan_name((mn_plan)p), names[p]);
     CHECK(mn_plan_name((mn_plan)(MN_PLAN_POST + 1)) == NULL);
+}
+
+/* More rows than are listed, and no view holds them, as the index was there first. */
+TEST(exact_searches_find_all_where_nearly_all_match)
+{
+    struct world w = world_of(7000, MN_RERANK_COPY, true);
+    brute_load(&w.b, w.conn->sql, "c", "vector");
+    for (int pass = 0; pass < 8; pass++) { /* four bring the vectors into memory */
+        struct asked a = {.n = 1};
+        const float v[DIM] = {0.2f, 0.1f};
+        a.terms[0] = pass % 2 ? (mn_condition){"z", MN_OP_NOT_NULL, NULL, 0}
+                              : (mn_condition){"small", MN_OP_NE, a.values[0], 1};
+        a.values[0][0] = (mn_value){.type = MN_INTEGER, .integer = 77};
+        ask_sqlite(&w, &a);
+        struct indexed_query q = {.name = "c", .vector = v, .k = K, .keep = keep, .keep_ctx = &a,
+                                  .opts = {.recall = pass < 4 ? 0.9 : 1, .where = a.terms,
+                                           .n_where = 1}};
+        const char *wrong = indexed_check(w.conn, &w.b, &q, &w.sum);
+        CHECKF(!wrong, "%s: %s", a.sql, wrong);
+        mn_hit *hits = NULL;
+        size_t n = 0;
+        if (pass >= 4)
+            CHECK_OK(mn_search_radius(w.conn, "c", v, 2.5, 0, &q.opts, &hits, &n, &err), err);
+        if (pass >= 4)
+            wrong = brute_compare(&w.b, v, 0, 2.5, keep, &a, hits, n);
+        CHECKF(!wrong, "radius, %s: %s", a.sql, wrong);
+        mn_free_result(hits);
+        free(a.ids);
+    }
+    world_end(&w);
 }
 
 /* What each plan reports: a few rows listed, some probed, nearly all checked last. */

@@ -6,7 +6,8 @@
  *
  *   a statement runs (`inside`, or SQLite says that one has a transaction): it has its snapshot,
  *     and its own undoing covers what fails. The call begins nothing and ends nothing: SQLite
- *     refuses savepoints while a statement writes;
+ *     refuses savepoints while a statement writes. (Where it only reads, a call that writes is a
+ *     savepoint, which is a transaction then);
  *   the application has begun a transaction: as after mn_begin_write;
  *   neither: the call begins and ends a transaction of its own, as on any connection.
  *

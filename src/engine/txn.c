@@ -162,9 +162,10 @@ mn_status scope_write(mn_conn *conn, mn_error *err)
         return mn_fail(err, MN_MISUSE,
                        "the transaction was begun for reading; commit it, then "
                        "begin one for writing");
-    if (conn->txn == TXN_HOST)
+    if (conn->txn == TXN_HOST && conn_may_be_dirty(conn))
         return MN_OK; /* the statement's own undoing covers what is written for it */
-    if (conn->txn == TXN_WRITE) {
+    /* Under a statement that only reads, SQLite would commit each of ours by itself. */
+    if (conn->txn == TXN_WRITE || conn->txn == TXN_HOST) {
         st = sql_exec(conn->sql, "SAVEPOINT " CALL_SAVEPOINT, err);
         conn->savepoint = st == MN_OK;
         return st;

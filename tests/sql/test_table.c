@@ -748,6 +748,40 @@ TEST(a_trigger_on_the_rows_may_ask_the_table)
     }
 }
 
+static int count_commit(void *n)
+{
+    ++*(int *)n;
+    return 0;
+}
+
+/* There SQLite would commit each statement of the function by itself. */
+TEST(functions_called_for_rows_of_a_table_are_one_transaction)
+{
+    sqlite3 *db = steps_open(test_path("app.db"));
+    int commits = 0;
+    STEP(db, "SELECT mneme_open('background=off')", "ok");
+    STEP(db, "CREATE TABLE o(id INTEGER PRIMARY KEY, v); INSERT INTO o VALUES (1, '[1,2]')", "");
+    STEP(db, "SELECT mneme_index('o', 'v', 'name=first')", "~1 vectors");
+    STEP(db, "CREATE TABLE one(x); INSERT INTO one VALUES (1)", "");
+    sqlite3_commit_hook(db, count_commit, &commits);
+    STEP(db, "SELECT mneme_index('o', 'v', 'name=o') FROM one", "~1 vectors");
+    CHECK_EQ(commits, 1);
+    STEP(db, "SELECT id FROM knn('o', '[1,2]', 1)", "1");
+    STEP(db, "BEGIN; SELECT mneme_index('o', 'v', 'name=third') FROM one; ROLLBACK", "~1 vectors");
+    STEP(db, "SELECT id FROM knn('third', '[1,2]', 1)", "!no collection 'third'");
+    STEP(db, "CREATE TABLE said(x); INSERT INTO said SELECT mneme_index('o', 'v', 'name=fourth')",
+         "");
+    STEP(db, "SELECT id FROM knn('fourth', '[1,2]', 1)", "1");
+    /* SQLite drops no table while a statement reads: then nothing is dropped. */
+    STEP(db, "SELECT mneme_unindex('o')", "3");
+    STEP(db, "SELECT mneme_index('o', 'v')", "~1 vectors");
+    STEP(db, "SELECT mneme_unindex('o') FROM one", "!locked");
+    STEP(db, "SELECT id FROM knn('o', '[1,2]', 1)", "1");
+    STEP(db, "SELECT mneme_verify()", "ok");
+    sqlite3_commit_hook(db, NULL, NULL);
+    steps_close(db);
+}
+
 TEST(connections_that_only_read_keep_nobody_from_writing)
 {
     char uri[600];

@@ -72,10 +72,12 @@ static mn_status status_of(sqlite3 *db, int rc)
     }
 }
 
-static const char *remedy(mn_status st)
+static const char *remedy(mn_status st, int rc)
 {
     switch (st) {
     case MN_BUSY:
+        if (rc == SQLITE_LOCKED)
+            return "; another statement of this connection reads it: finish that, and try again";
         return "; another connection is writing, try again";
     case MN_FULL:
         return "; make room on the disk and try again";
@@ -107,10 +109,10 @@ mn_status sql_fail(sqlite3 *db, int rc, mn_error *err, const char *what)
     bool named = file && *file;
     if (os)
         mn_fail_os(err, st, os, "%s%s%s%s%s%s", named ? file : "", named ? ": " : "",
-                   what ? what : "", what ? ": " : "", says, remedy(st));
+                   what ? what : "", what ? ": " : "", says, remedy(st, rc));
     else
         mn_fail(err, st, "%s%s%s%s%s%s", named ? file : "", named ? ": " : "", what ? what : "",
-                what ? ": " : "", says, remedy(st));
+                what ? ": " : "", says, remedy(st, rc));
     if (err && err->sqlite_error == 0)
         err->sqlite_error = rc;
     return st;

@@ -19,11 +19,16 @@
 
 enum {
     LIST_MOST = 6000,    /* so many rows are listed one by one; about 30 ns each */
+    LIST_FEW = 300,      /* these always */
     LIST_CODES = 16,     /* of a set of more codes they are not */
     NO_HOLE = CODE_UNKNOWN,
     SET_WORDS = (2 * COLUMN_VALUES + 2 + 63) / 64,
     FETCHED_BYTES = 512 /* of a part's codes, ahead: then the hardware follows */
 };
+
+/* Of more than this share of the rows, so many of a few postings are sooner asked than listed: 20K
+ * rows, 0.1: 70 us by the list, 25 without. */
+#define LIST_SHARE 0.02
 
 /* ---- Codes that meet a condition ------------------------------------------------------------- */
 
@@ -411,7 +416,10 @@ static void list_few(struct selection *s)
 {
     const struct selection_term *t = rarest(s);
     uint32_t n_codes = 0, codes[LIST_CODES];
-    if (!t || t->share * (double)s->x->rows > LIST_MOST || s->x->unread)
+    if (!t || s->x->unread)
+        return;
+    double rows = t->share * (double)s->x->rows;
+    if (rows > LIST_MOST || (rows > LIST_FEW && t->share > LIST_SHARE))
         return;
     for (size_t i = 0; i < s->n; i++)
         if (!s->terms[i].column->whole)

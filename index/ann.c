@@ -65,7 +65,7 @@ enum {
     ENOUGH = 4,             /* rows of the first phase for each of k */
     BEAM = 16,              /* a walk's beyond the postings of the first phase */
     ASSIGN_BEAM = 32,
-    LOT = 16,               /* postings that are asked for rows to score before any is scored; */
+    LOT = 32,               /* postings that are asked for rows to score before any is scored; */
     LOT_ROWS = 1024,        /* larger parts are scored at once */
     LOT_FETCH = 1024,       /* bytes of a block fetched ahead */
     WIDEN = 8               /* postings asked for together beyond the plan, where parts are away */

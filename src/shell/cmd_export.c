@@ -126,6 +126,8 @@ static int choose_total(struct export *e)
     e->total = stats.vectors;
     if (e->given->limit && e->given->limit < e->total)
         e->total = e->given->limit;
+    else /* the last of them may stand behind the last vector, where nobody looks */
+        e->passed_over = stats.rows - stats.vectors;
     return 0;
 }
 
@@ -150,10 +152,8 @@ static int writer_open(struct export *e)
 static int export_row(struct export *e, const mn_row *row)
 {
     mn_error err = {0};
-    if (!row->vector) {
-        e->passed_over++;
+    if (!row->vector)
         return 0;
-    }
     if (!e->raw)
         vector_to_f32(e->info.dtype, e->info.dim, row->vector, e->x);
     if (e->unit)

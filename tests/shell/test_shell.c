@@ -448,6 +448,10 @@ TEST(export_writes_tables_collections_and_queries)
     put_docs();
     run_shows("mneme app.db '.export docs d.npy' '.export docs d.csv'",
               "exported 3 rows to d.npy as npy in ...\nexported 3 rows to d.csv as csv in ...\n");
+    run(0, "mneme app.db 'create virtual table v using mneme(e float[2])' \"insert into v(e) "
+           "values('[1,2]'), (null)\"");
+    run_says(0, "mneme app.db '.export v v.csv'",
+             "1 rows have no vector in 'v' and were left out");
     run(0, "mneme app.db 'create table t(a, b)' \"insert into t values(1, 'x,y'), (2, null)\"");
     run_shows("mneme app.db '.export t t.csv' && cat t.csv", "a,b\n1,\"x,y\"\n2,\n");
     run_shows("mneme app.db '.export SELECT a FROM t WHERE a > 1 q.json' && cat q.json",

@@ -306,7 +306,7 @@ TEST(tables_under_an_index_are_renamed_rebuilt_and_dropped)
     STEP(db, o, "3 2 1");
     plain("ALTER TABLE p RENAME COLUMN lang TO language; UPDATE p SET language = 'z' WHERE id = 1");
     STEP(db, "SELECT id FROM knn('o', '[0,0]', 9, 'language = ''z''')", "1");
-    STEP(db, "SELECT mneme_fold('o')", "0"); /* or the thread, soon: writes the new names down */
+    STEP(db, "SELECT mneme_fold('o')", "0"); /* writes the new names down */
     /* The pattern of SQLite's manual: the triggers go with the old table. */
     plain("BEGIN; CREATE TABLE q(id INTEGER PRIMARY KEY, e, language, more); INSERT INTO q SELECT "
           "id, e, language, 1 FROM p; DROP TABLE p; ALTER TABLE q RENAME TO p; DELETE FROM p WHERE "

@@ -71,6 +71,9 @@ enum {
     WIDEN = 8               /* postings asked for together beyond the plan, where parts are away */
 };
 
+/* gcc drops calls of functions that do nothing but prefetch, as having no effect. */
+#define INLINED inline __attribute__((always_inline))
+
 struct ann_index {
     struct ann_index_spec spec;
     uint32_t n;              /* postings */
@@ -636,7 +639,7 @@ static mn_status scan_posting(struct search *f, uint32_t j, float g)
 }
 
 /* Fetches the blocks ahead that have rows to be scored. */
-static void fetch_blocks(const struct posting_view *v, const uint64_t *left_out)
+static INLINED void fetch_blocks(const struct posting_view *v, const uint64_t *left_out)
 {
     for (uint32_t b = 0; b * POSTING_BLOCK < v->n; b++) {
         uint32_t row = b * POSTING_BLOCK;
@@ -978,7 +981,7 @@ static size_t choose(struct search *f, const struct ann_knobs *knobs)
 
 /* Where postings lie is random to the hardware: their descriptions, three and two ahead, and the
  * codes of the next are fetched ahead. */
-static void fetch_ahead(const struct search *f, const uint32_t *order, size_t left)
+static INLINED void fetch_ahead(const struct search *f, const uint32_t *order, size_t left)
 {
     const struct ann_posting *postings = f->x->spec.postings;
     if (left > 3)

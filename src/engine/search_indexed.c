@@ -239,7 +239,8 @@ static mn_status rerank_cold(struct asked *a, struct ann_candidate *c, uint32_t 
 
 /* Vectors of candidates lie anywhere in memory: each is a miss, of which many can be on their way
  * at once. */
-static void fetch_vector(const void *v, size_t bytes)
+static inline __attribute__((always_inline)) /* or gcc drops the calls, as without effect */
+void fetch_vector(const void *v, size_t bytes)
 {
     bytes = bytes < FETCHED_BYTES ? bytes : FETCHED_BYTES;
     for (size_t at = 0; v && at < bytes; at += 64)

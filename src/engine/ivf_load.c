@@ -28,6 +28,7 @@ enum {
     AWAY_WINDOW = 8,   /* packs to be sent away that are, at most, */
     AWAY_SHARE = 4,    /* in this part of the memory that is left */
     LEAST_ROOM = 7 << 18,
+    ROWS_A_PART = 250, /* of a large index */
     HUGE_BLOCKS = 512, /* a larger extent holds one part that is larger than packs should be */
     PART_BYTES = sizeof(struct ivf_part) + sizeof(struct ivf_use) + sizeof(struct ann_part) +
                  sizeof(struct ivf_away) + 32
@@ -318,7 +319,8 @@ static uint64_t pack_bytes(const struct extent_ref *ref)
     return huge ? MN_HUGE_ALIGNED : bytes;
 }
 
-/* Whether all packs find room, about: a posting's description for a hundred rows. */
+/* Whether all packs find room, by an estimate that is rather too low: what they take is looked at
+ * once they are there. */
 static bool all_fit(const struct load *l)
 {
     const struct mn_alloc *alloc = l->conn->db->alloc;
@@ -327,7 +329,7 @@ static bool all_fit(const struct load *l)
         const struct extent_ref *ref = &l->extents.refs[i];
         struct ivf_pack *have = ref->kind == KIND_PACK ? have_pack(l, ref) : NULL;
         if (ref->kind == KIND_PACK && (!have || have->away))
-            want += pack_bytes(ref) + (uint64_t)ref->rows / 100 * PART_BYTES;
+            want += pack_bytes(ref) + (uint64_t)ref->rows / ROWS_A_PART * PART_BYTES;
         if (ref->kind == KIND_CORE && !(l->have && same_extent(&l->have->core->ref, ref)))
             want += (uint64_t)ref->n_blocks * EXTENT_BLOCK / 4;
         ivf_pack_release(l->conn->db, have);

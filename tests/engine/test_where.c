@@ -902,7 +902,7 @@ TEST(text_ids_have_conditions_too)
              err);
     const float v[2] = {1, 2};
     for (int i = 0; i < 5; i++) {
-        char id[8];
+        char id[16];
         snprintf(id, sizeof id, "r%d", i);
         CHECK_OK(mn_put(w.conn, "t", &(mn_row){.text_id = id, .vector = v}, 1, NULL, &err), err);
     }

@@ -968,6 +968,26 @@ static void take_indexed(mn_db *db, const struct coll *c, const struct ivf_place
 
 /* `refused`: a generation that is lost, damaged or too large for the cap, so that not every search
  * tries it again; 0: none. */
+bool cache_load_begin(mn_db *db, int64_t collection)
+{
+    pthread_mutex_lock(&db->lock);
+    struct cached *e = entry_of(db, collection, true);
+    bool mine = !e || !e->index_loading;
+    if (e && mine)
+        e->index_loading = true;
+    pthread_mutex_unlock(&db->lock);
+    return mine;
+}
+
+void cache_load_end(mn_db *db, int64_t collection)
+{
+    pthread_mutex_lock(&db->lock);
+    struct cached *e = entry_of(db, collection, false);
+    if (e)
+        e->index_loading = false;
+    pthread_mutex_unlock(&db->lock);
+}
+
 static void index_loaded(mn_db *db, int64_t collection, uint64_t refused)
 {
     pthread_mutex_lock(&db->lock);

@@ -37,6 +37,10 @@ void cache_share_index(mn_db *db, int64_t collection, struct ivf *x, bool newest
 void cache_share_ahead(mn_db *db, int64_t collection, struct ivf *x);
 /* A pack of x that is away cannot be read: the next search loads the index anew. */
 void cache_break_index(mn_db *db, int64_t collection, struct ivf *x);
+/* One connection at a time reads an index from the sidecar: two would each find half the room, and
+ * leave its codes there. False: another one does. */
+bool cache_load_begin(mn_db *db, int64_t collection);
+void cache_load_end(mn_db *db, int64_t collection);
 /* The newest, referenced; NULL: none in memory. */
 struct ivf *cache_take_index(mn_db *db, int64_t collection);
 /* True for one connection at a time, which then folds in memory and calls cache_fold_end; unless

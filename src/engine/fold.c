@@ -144,6 +144,27 @@ static mn_status ensure_sidecar(mn_conn *conn, bool replace, struct sidecar **ou
     return st;
 }
 
+/* What published() does while nobody else reads the index from the sidecar. */
+static mn_status published_alone(mn_conn *conn, struct coll *c, const struct ivf_place *place,
+                                 struct ivf **out, mn_error *err)
+{
+    mn_status st = MN_OK;
+    struct ivf *have = cache_take_index(conn->db, c->entry.number);
+    bool leads = have && ivf_is_at(have, place) && !ivf_is_broken(have);
+    if (leads && have->ahead) /* of a log that may have been restored from a backup */
+        st = coll_log_follows(conn, c, have->at, &leads, err);
+    if (st == MN_OK && leads) {
+        *out = have;
+        return MN_OK;
+    }
+    if (st == MN_OK)
+        st = ivf_load(conn, c, have, out, err);
+    if (st == MN_OK && *out) /* nobody publishes while the lease is held */
+        cache_share_index(conn->db, c->entry.number, *out, true);
+    ivf_release(conn->db, have);
+    return st;
+}
+
 /* The index that the catalog names, from memory if it is there; *out NULL: build one. */
 static mn_status published(mn_conn *conn, struct coll *c, struct ivf **out, mn_error *err)
 {
@@ -156,19 +177,12 @@ static mn_status published(mn_conn *conn, struct coll *c, struct ivf **out, mn_e
     st = coll_log_follows(conn, c, place.at, &leads, err);
     if (st || !leads)
         return st;
-    struct ivf *have = cache_take_index(conn->db, c->entry.number);
-    leads = have && ivf_is_at(have, &place) && !ivf_is_broken(have);
-    if (leads && have->ahead) /* of a log that may have been restored from a backup */
-        st = coll_log_follows(conn, c, have->at, &leads, err);
-    if (st == MN_OK && leads) {
-        *out = have;
-        return MN_OK;
-    }
-    if (st == MN_OK)
-        st = ivf_load(conn, c, have, out, err);
-    if (st == MN_OK && *out) /* nobody publishes while the lease is held */
-        cache_share_index(conn->db, c->entry.number, *out, true);
-    ivf_release(conn->db, have);
+    for (int tries = 0; !cache_load_begin(conn->db, c->entry.number); tries++)
+        if (!conn_wait(conn, tries))
+            return mn_fail(err, MN_BUSY, "index of '%s': another connection is reading it",
+                           c->entry.name);
+    st = published_alone(conn, c, &place, out, err);
+    cache_load_end(conn->db, c->entry.number);
     return st;
 }
 
@@ -299,8 +313,8 @@ static bool is_due(const mn_db *db, enum fold_mode mode, const struct ivf *x)
 {
     return heal_due(x) ||
            (x->ahead && (mode == FOLD_ALL || x->ahead >= publish_rows(db, x) ||
-                        (mode == FOLD_IDLE && x->ahead >= db->limits.fold_pending) ||
-                        x->at.seq - x->published.seq >= (db->limits.pending_max + 1) / 2));
+                         (mode == FOLD_IDLE && x->ahead >= db->limits.fold_pending) ||
+                         x->at.seq - x->published.seq >= (db->limits.pending_max + 1) / 2));
 }
 
 /* The version to publish after `old`: all that is pending is folded in. */
@@ -459,8 +473,7 @@ static mn_status fold_first(mn_conn *conn, const char *name, enum fold_mode mode
     st = coll_get(conn, name, &c, err);
     if (st == MN_OK)
         st = ivf_where(conn, c, &place, err);
-    struct ivf *x =
-        st == MN_OK && place.there ? cache_take_index(conn->db, c->entry.number) : NULL;
+    struct ivf *x = st == MN_OK && place.there ? cache_take_index(conn->db, c->entry.number) : NULL;
     if (x)
         st = is_outpaced(conn, c, x, &outpaced, err);
     ivf_release(conn->db, x);

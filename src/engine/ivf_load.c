@@ -49,6 +49,7 @@ struct load {
     struct extent_ref directory;
     struct extent_view directory_view;
     void *directory_memory; /* that it lies in */
+    uint64_t used_before;   /* bytes that were held when loading began, by no older version */
     bool dial;              /* not all packs find room */
     bool send_away;         /* what is read now is sent away */
     uint32_t *use_of; /* [n_uses of the directory] in d.uses; NO_USE: in a lost pack */
@@ -308,7 +309,8 @@ static mn_status read_wants(struct load *l, mn_error *err)
 static uint64_t least_room(const struct load *l)
 {
     uint64_t share = mn_alloc_cap(l->conn->db->alloc) / 32;
-    return share > LEAST_ROOM ? share : LEAST_ROOM;
+    uint64_t room = share > LEAST_ROOM ? share : LEAST_ROOM;
+    return room > l->used_before ? room - l->used_before : 0; /* what a search took is theirs */
 }
 
 /* Bytes that a pack takes in memory. */
@@ -684,6 +686,7 @@ static mn_status load_once(struct load *l, struct ivf **out, mn_error *err)
 
 static mn_status load_all(struct load *l, struct ivf **out, mn_error *err)
 {
+    l->used_before = l->have ? 0 : mn_alloc_used(l->conn->db->alloc);
     l->dial = !all_fit(l);
     mn_status st = load_once(l, out, err);
     if (st == MN_NOMEM && !l->dial) {

@@ -269,23 +269,3 @@ mn_value value_under(sqlite3_value *v, enum affinity affinity)
     }
     return out;
 }
-
-void value_result(sqlite3_context *ctx, const mn_value *v)
-{
-    switch (v ? v->type : MN_NULL) {
-    case MN_INTEGER:
-        sqlite3_result_int64(ctx, v->integer);
-        break;
-    case MN_REAL:
-        sqlite3_result_double(ctx, v->real);
-        break;
-    case MN_TEXT:
-        sqlite3_result_text64(ctx, v->data ? v->data : "", v->len, SQLITE_TRANSIENT, SQLITE_UTF8);
-        break;
-    case MN_BLOB:
-        sqlite3_result_blob64(ctx, v->data ? v->data : "", v->len, SQLITE_TRANSIENT);
-        break;
-    default:
-        sqlite3_result_null(ctx);
-    }
-}

@@ -38,7 +38,4 @@ enum affinity affinity_of(const char *type, size_t len);
  * converted in place. */
 mn_value value_under(sqlite3_value *v, enum affinity affinity);
 
-/* Sets a function's or column's result. Text and blob are copied. */
-void value_result(sqlite3_context *ctx, const mn_value *v);
-
 #endif

@@ -50,8 +50,10 @@ static int on_connect(sqlite3 *sql, void *arg, int argc, const char *const *argv
     session_settle_early(a->s);
     sqlite3_str *text = sqlite3_str_new(sql);
     for (int i = 0; i < a->f->n_columns; i++)
-        sqlite3_str_appendf(text, "%s\"%w\"%s", i ? ", " : "CREATE TABLE x(", a->f->columns[i],
-                            i >= a->f->first_argument ? " HIDDEN" : "");
+        sqlite3_str_appendf(text, "%s\"%w\" %s", i ? ", " : "CREATE TABLE x(", a->f->columns[i],
+                            i >= a->f->first_argument ? "HIDDEN"
+                            : a->f->types             ? a->f->types[i]
+                                                      : "");
     sqlite3_str_appendall(text, ")");
     char *schema = sqlite3_str_finish(text);
     struct function *f = schema ? sqlite3_malloc(sizeof *f) : NULL;
@@ -113,11 +115,11 @@ static int on_best_index(sqlite3_vtab *base, sqlite3_index_info *info)
     info->needToFreeIdxStr = 1;
     info->estimatedCost = 1000;
     info->estimatedRows = 10;
-    if (info->nOrderBy == 1) {
+    if (info->nOrderBy == 1 && info->aOrderBy[0].iColumn >= 0) { /* below it is the rowid */
         int by = info->aOrderBy[0].iColumn;
-        info->orderByConsumed = info->aOrderBy[0].desc ? by == f->score
-                                                       : by == f->distance ||
-                                                             by == f->first_argument - 1;
+        info->orderByConsumed = info->aOrderBy[0].desc
+                                    ? by == f->score
+                                    : by == f->distance || by == f->first_argument - 1;
     }
     return info->idxStr ? SQLITE_OK : SQLITE_NOMEM;
 }
@@ -210,10 +212,10 @@ static int result_id(struct cursor *c, sqlite3_context *ctx)
         sqlite3_result_int64(ctx, id_at(c));
         return SQLITE_OK;
     }
-    mn_status st = c->text ? MN_OK
-                           : sql_preparef(sql, &c->text, &err,
-                                          "SELECT text_id FROM main.\"%w\" WHERE id = ?1",
-                                          c->rows.table);
+    mn_status st =
+        c->text ? MN_OK
+                : sql_preparef(sql, &c->text, &err, "SELECT text_id FROM main.\"%w\" WHERE id = ?1",
+                               c->rows.table);
     if (st == MN_OK) {
         sqlite3_bind_int64(c->text, 1, id_at(c));
         st = sql_step(c->text, &row, &err);

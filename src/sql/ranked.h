@@ -23,6 +23,7 @@ struct ranked_rows {
 struct ranked_function {
     const char *name, *usage;  /* "hybrid('docs', :text, :vector, 10)" */
     const char *const *columns; /* [n_columns] their names; arguments from first_argument on */
+    const char *const *types;   /* [first_argument] that they are declared with; NULL: none */
     int n_columns, first_argument;
     int n_required;            /* arguments that must be given */
     int score;                 /* column by which the rows come, descending; -1: none does */

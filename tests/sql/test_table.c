@@ -1004,3 +1004,19 @@ TEST(attributes_compare_as_in_a_plain_table)
 }
 
 TEST_MAIN
+
+/* A rowid is column -1, which is also what a function without a score says of that. */
+TEST(table_functions_are_sorted_by_rowid_like_any_table)
+{
+    static const struct step steps[] = {
+        {"CREATE VIRTUAL TABLE near USING mneme(e float[3])", ""},
+        {"INSERT INTO near(e) VALUES ('[9,9,9]'), ('[1,2,3]'), ('[2,2,3]')", ""},
+        {"SELECT id FROM knn('near', '[1,2,3]', 9)", "2 3 1"},
+        {"SELECT id FROM knn('near', '[1,2,3]', 9) k ORDER BY k.rowid", "1 2 3"},
+        {"SELECT id FROM knn('near', '[1,2,3]', 9) k ORDER BY k.rowid DESC", "3 2 1"},
+        {"SELECT id FROM mmr('near', '[1,2,3]', 9, 1.0) m ORDER BY m.rowid DESC", "3 2 1"},
+        {"SELECT id FROM hybrid('near', NULL, '[1,2,3]', 9) h ORDER BY h.rowid", "1 2 3"}};
+    sqlite3 *db = steps_open(":memory:");
+    STEPS(db, steps);
+    CHECK(sqlite3_close(db) == SQLITE_OK);
+}

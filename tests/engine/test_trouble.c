@@ -979,10 +979,15 @@ static bool stop(void *ctx, const char *stage, uint64_t done, uint64_t total)
     return s->calls < s->stop_at;
 }
 
+static _Atomic bool answered; /* the call that is to be interrupted has returned */
+
+/* Again and again: one that comes before the call has begun is not meant for it. */
 static void *interrupt_soon(void *ctx)
 {
-    nanosleep(&(struct timespec){.tv_nsec = 3000000}, NULL);
-    mn_interrupt(ctx);
+    while (!answered) {
+        nanosleep(&(struct timespec){.tv_nsec = 3000000}, NULL);
+        mn_interrupt(ctx);
+    }
     return NULL;
 }
 
@@ -1016,11 +1021,13 @@ TEST(what_takes_long_can_be_stopped)
     /* From another thread. Without a running call an interrupt does nothing. */
     mn_interrupt(conn);
     CHECK_OK(mn_search(conn, "c", q, 1, 10, NULL, hits, found, &err), err);
+    answered = false;
     CHECK_EQ(pthread_create(&thread, NULL, interrupt_soon, conn), 0);
     uint64_t start = now_ms();
     mn_status st = MN_OK;
     for (int i = 0; i < 2000 && st == MN_OK; i++) /* until it strikes inside a call */
         st = mn_search(conn, "c", q, LONG_QUERIES, 10, NULL, hits, found, &err);
+    answered = true;
     CHECK_EQ(pthread_join(thread, NULL), 0);
     says(st, MN_INTERRUPTED, "interrupted", NULL);
     CHECK(now_ms() - start < 15000);
@@ -1050,10 +1057,12 @@ TEST(waiting_for_a_writer_can_be_stopped)
     make_at(path);
     struct holder h = hold(path, 0);
     mn_conn *conn = open_at(path, NULL, &db);
+    answered = false;
     CHECK_EQ(pthread_create(&thread, NULL, interrupt_soon, conn), 0);
     uint64_t start = now_ms();
     says(put1(conn, 9, &err), MN_INTERRUPTED, "interrupted", NULL);
     CHECK(now_ms() - start < 4000);
+    answered = true;
     CHECK_EQ(pthread_join(thread, NULL), 0);
     shut(conn, db);
     let_go(h);
